@@ -1,0 +1,90 @@
+"""Pristine LlamaFactory trees for the tests, taken from the wheels on the package index.
+
+`wheel_tree("0.9.4")` is the folder that holds `llamafactory/` as upstream published it, unpacked once into
+`outputs/upstream/0.9.4` and reused after that. `python tests/upstream.py` fetches every version the tests need, so
+that the tests themselves can run without a network.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+
+VERSIONS = ("0.9.4", "0.9.5")
+UPSTREAM = Path(__file__).resolve().parent.parent / "outputs" / "upstream"
+
+
+def wheel_tree(version: str) -> Path:
+    """Return the folder holding one published `llamafactory` package, downloading it the first time.
+
+    Treat the tree as read-only: copy it before changing or importing anything in it.
+
+    Args:
+        version: A version on the package index, such as "0.9.4".
+
+    Returns:
+        `outputs/upstream/<version>`, with `llamafactory/` and `llamafactory-<version>.dist-info/` inside.
+
+    Raises:
+        RuntimeError: The wheel could not be downloaded; the message ends with pip's own words.
+    """
+    tree = UPSTREAM / version
+    if tree.is_dir():
+        return tree
+    UPSTREAM.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=UPSTREAM, prefix=f".{version}-") as scratch:
+        wheel = _download(version, Path(scratch))
+        unpacked = Path(scratch) / "unpacked"
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(unpacked)
+        _put_in_place(unpacked, tree)
+    return tree
+
+
+def checkout_tree(version: str, destination: Path) -> Path:
+    """Lay a published package out like a git checkout: `src/llamafactory` and a `src/train.py` beside it.
+
+    Args:
+        version: A version on the package index.
+        destination: A folder that does not exist yet.
+
+    Returns:
+        `destination`.
+    """
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(wheel_tree(version) / "llamafactory", destination / "src" / "llamafactory", ignore=ignored)
+    launcher = "from llamafactory.train.tuner import run_exp\n\n\nif __name__ == '__main__':\n    run_exp()\n"
+    (destination / "src" / "train.py").write_text(launcher)
+    return destination
+
+
+def _download(version: str, folder: Path) -> Path:
+    """Fetch the wheel of one version into `folder` with pip, without its dependencies."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    done = subprocess.run(
+        [*command, "--dest", str(folder), f"llamafactory=={version}"], capture_output=True, text=True, check=False
+    )
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode != 0 or len(wheels) != 1:
+        raise RuntimeError(
+            f"cannot download llamafactory {version}, which the tests compare against; "
+            f"run `python tests/upstream.py` where the package index can be reached.\n{done.stderr.strip()}"
+        )
+    return wheels[0]
+
+
+def _put_in_place(unpacked: Path, tree: Path) -> None:
+    """Rename a finished tree to its name; losing the race against another test run is as good as winning it."""
+    try:
+        unpacked.rename(tree)
+    except OSError:
+        if not tree.is_dir():
+            raise
+
+
+if __name__ == "__main__":
+    for wanted in VERSIONS:
+        print(f"llamafactory {wanted}: {wheel_tree(wanted)}")
