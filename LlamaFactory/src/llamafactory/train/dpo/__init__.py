@@ -1,0 +1,28 @@
+# Copyright 2026 the Uni-DPO overlay authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The one upstream file that the Uni-DPO overlay replaces.
+
+Every way into LlamaFactory (its command line, `src/train.py`, torchrun and ray workers, the web UI's process) imports
+this module before it parses arguments, so this is where the options join the parser. Everything else is next door in
+`llamafactory.train.uni_dpo` and acts only on runs that ask for it.
+"""
+
+from ..uni_dpo.arguments import register_arguments
+from ..uni_dpo.workflow import run_dpo
+
+
+register_arguments()
+
+__all__ = ["run_dpo"]

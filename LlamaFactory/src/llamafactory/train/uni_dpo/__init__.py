@@ -1,0 +1,15 @@
+"""Uni-DPO: preference optimisation that weighs every pair by its quality and by how well the policy already fits it.
+
+Where to look:
+
+- `loss.py`: the objective, one page of torch;
+- `arguments.py`: the options, their help texts and their checks;
+- `data.py`: scores on their way from the data set to the batch;
+- `trainer.py`: one training step, its metrics and its guard against non-finite values;
+- `pair_log.py`, `plots.py`: what a run leaves to look at;
+- `workflow.py`: `run_dpo`, the only place that touches upstream's names.
+
+Paper: Uni-DPO: A Unified Paradigm for Dynamic Preference Optimization of LLMs, arXiv 2506.10054.
+"""
+
+__version__ = "0.1.0"

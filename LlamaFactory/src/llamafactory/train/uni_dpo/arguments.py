@@ -1,0 +1,163 @@
+"""The options of Uni-DPO: their names, help texts and checks, and how they join LlamaFactory's parser."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args, get_type_hints
+
+from ...extras.misc import is_env_enabled
+from ...hparams import parser
+from ...hparams.finetuning_args import FinetuningArguments
+from .errors import UniDPOError, print_errors_plainly
+
+
+# Upstream's own list of losses, whatever this version has, and ours.
+PreferenceLoss = Literal[(*get_args(get_type_hints(FinetuningArguments)["pref_loss"]), "uni_dpo")]
+
+# Upstream always normalises these by length; it never does so for its other losses.
+LENGTH_NORMALISED_UPSTREAM = ("ipo", "orpo", "simpo")
+
+
+@dataclass
+class UniDPOArguments:
+    """Options of `pref_loss: uni_dpo`; the symbols are those of arXiv 2506.10054."""
+
+    uni_dpo_qual_eta: float = field(
+        default=0.7,
+        metadata={"help": "eta: steepness of the quality weight sigmoid(eta * (score_chosen - score_rejected))."},
+    )
+    uni_dpo_tau_ref: float = field(
+        default=2.0,
+        metadata={"help": "tau_ref: shift of the performance weight; stands in for the reference margin."},
+    )
+    uni_dpo_perf_gamma: float = field(
+        default=3.0,
+        metadata={"help": "gamma: focus of the performance weight on pairs not fitted yet; 0 turns it off."},
+    )
+    uni_dpo_nll_lambda: float = field(
+        default=0.001,
+        metadata={"help": "lambda: weight of the calibrated NLL term on chosen responses; 0 turns it off."},
+    )
+    uni_dpo_tau_good: float = field(
+        default=2.5,
+        metadata={"help": "tau_good: chosen responses that score at least this much may get the NLL term."},
+    )
+    uni_dpo_log_pairs: bool = field(
+        default=False,
+        metadata={"help": "Write one row per pair and step to `uni_dpo_pairs.jsonl` in the output folder."},
+    )
+    dpo_average_log_prob: bool | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Divide response log-probs by their number of tokens. Unset: yes for uni_dpo, and for every other "
+                "loss what LlamaFactory does (yes for ipo, orpo and simpo, no for the rest)."
+            )
+        },
+    )
+
+
+@dataclass
+class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
+    """Upstream's fine-tuning options and ours, checked together."""
+
+    pref_loss: PreferenceLoss = field(
+        default="sigmoid",
+        metadata={"help": "The type of DPO loss to use; `uni_dpo` weighs pairs by score and by fit."},
+    )
+
+    def __post_init__(self):
+        """Check our options first, so that a clash is told in the user's own terms.
+
+        Raises:
+            UniDPOError: an option is out of range or clashes with another.
+        """
+        if self.stage == "dpo":
+            _check_loss(self)
+        if self.uses_uni_dpo:
+            _check_numbers(self)
+            _check_clashes(self)
+        super().__post_init__()
+
+    @property
+    def uses_uni_dpo(self) -> bool:
+        """Whether this run trains with our loss."""
+        return self.stage == "dpo" and self.pref_loss == "uni_dpo"
+
+    @property
+    def averages_logps(self) -> bool:
+        """Whether our trainer has to divide log-probs by response length, upstream's not doing it."""
+        if self.stage != "dpo" or self.pref_loss in LENGTH_NORMALISED_UPSTREAM:
+            return False
+        return self.uses_uni_dpo if self.dpo_average_log_prob is None else self.dpo_average_log_prob
+
+    def to_dict(self) -> dict[str, Any]:
+        """Report our options only where they mean something, so that other runs are reported as upstream does."""
+        reported = super().to_dict()
+        if self.uses_uni_dpo:
+            return reported
+        ours = {option.name for option in fields(UniDPOArguments)}
+        if self.dpo_average_log_prob is not None:
+            ours.discard("dpo_average_log_prob")
+        return {name: value for name, value in reported.items() if name not in ours}
+
+
+def register_arguments() -> None:
+    """Make LlamaFactory parse our options: put our class where upstream's stands in the parser's lists.
+
+    The lists are read when arguments are parsed, so this must run before that and may run twice.
+    """
+    print_errors_plainly()
+    for name, classes in vars(parser).items():
+        if name.endswith("_ARGS") and isinstance(classes, list):
+            classes[:] = [UniDPOFinetuningArguments if cls is FinetuningArguments else cls for cls in classes]
+
+
+def check_run(model_args: Any) -> None:
+    """Refuse what only the model options show.
+
+    Raises:
+        UniDPOError: the run would go around our trainer.
+    """
+    if getattr(model_args, "use_kt", False):
+        raise UniDPOError("`use_kt` brings a trainer of its own that knows no `pref_loss: uni_dpo`; remove `use_kt`.")
+
+
+def _check_loss(args: UniDPOFinetuningArguments) -> None:
+    # The parser checks choices on the command line only, so a misspelt loss in a YAML would fail much later.
+    if args.pref_loss not in get_args(PreferenceLoss):
+        raise UniDPOError(
+            f"`pref_loss: {args.pref_loss}` is unknown; choose from {', '.join(get_args(PreferenceLoss))}."
+        )
+    if args.dpo_average_log_prob is False and args.pref_loss in LENGTH_NORMALISED_UPSTREAM:
+        raise UniDPOError(
+            f"`dpo_average_log_prob: false` is impossible with `pref_loss: {args.pref_loss}`: LlamaFactory always "
+            "normalises this loss by length. Remove the option."
+        )
+
+
+def _check_numbers(args: UniDPOFinetuningArguments) -> None:
+    for name in ("uni_dpo_qual_eta", "uni_dpo_perf_gamma", "uni_dpo_nll_lambda"):
+        _require(args, name, lambda value: value >= 0, "a number, zero or more")
+    for name in ("uni_dpo_tau_ref", "uni_dpo_tau_good"):
+        _require(args, name, math.isfinite, "a finite number")
+    _require(args, "pref_beta", lambda value: value > 0, "a number above zero")
+
+
+def _require(args: UniDPOFinetuningArguments, name: str, holds: Callable[[float], bool], what: str) -> None:
+    value = getattr(args, name)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not (is_number and holds(value)):
+        raise UniDPOError(f"`{name}` is {value!r}, but has to be {what} (`pref_loss: uni_dpo`).")
+
+
+def _check_clashes(args: UniDPOFinetuningArguments) -> None:
+    """Refuse by name what the loss would ignore and what would go around it."""
+    if args.dpo_label_smoothing != 0:
+        raise UniDPOError("`dpo_label_smoothing` has no meaning with `pref_loss: uni_dpo`; remove it or set it to 0.")
+    if args.pref_bco_weight != 0:
+        raise UniDPOError("`pref_bco_weight` has no meaning with `pref_loss: uni_dpo`; remove it or set it to 0.")
+    if getattr(args, "use_mca", False) or is_env_enabled("USE_MCA"):
+        raise UniDPOError("`use_mca` (USE_MCA=1) brings its own trainer without `pref_loss: uni_dpo`; unset USE_MCA.")
+    if is_env_enabled("USE_V1"):
+        raise UniDPOError("USE_V1=1 starts LlamaFactory v1, which has no `pref_loss: uni_dpo`; unset USE_V1.")

@@ -1,0 +1,115 @@
+"""Scores on their way from the data set to the batch.
+
+Small classes that take the place of upstream's for the time of a run (`workflow.py` puts them there): the description
+of a data set learns the score columns, its converter reads them, the processor keeps them beside the rows that
+upstream keeps, and the collator hands them over as float32 tensors.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...data.collator import PairwiseDataCollatorWithPadding
+from ...data.converter import AlpacaDatasetConverter, OpenAIDatasetConverter, SharegptDatasetConverter
+from ...data.parser import DatasetAttr
+from ...data.processor import PairwiseDatasetProcessor
+from .scores import NO_ROW, ROW_COLUMN, SIDES, read_score
+
+
+# What the batch carries besides the model's inputs: the scores, and which pair of which data set each row is.
+CARRIED_DTYPES = {
+    "score_chosen": torch.float32,
+    "score_rejected": torch.float32,
+    "pair_dataset": torch.long,
+    "pair_row": torch.long,
+}
+
+
+@dataclass
+class ScoredDatasetAttr(DatasetAttr):
+    """A data set's entry in `dataset_info.json` that also knows where its scores are.
+
+    Attributes:
+        score_chosen: source column with the score of the chosen response.
+        score_rejected: source column with the score of the rejected response.
+        position: the place of the data set in the `dataset` (or `eval_dataset`) option, from 0.
+        label: its name there.
+    """
+
+    score_chosen: str = "score_chosen"
+    score_rejected: str = "score_rejected"
+    position: int = 0
+    label: str = ""
+
+    def join(self, attr: dict[str, Any]) -> None:
+        """Read the entry; upstream's reader skips column names that it does not know."""
+        super().join(attr)
+        columns = attr.get("columns") or {}
+        for side in SIDES:
+            setattr(self, side, columns.get(side) or side)
+
+    def __repr__(self) -> str:
+        """Name the data set as the user did."""
+        return self.label or self.dataset_name
+
+
+class _ReadsScores:
+    """Converter that adds the scores and the pair's place to what upstream's converter makes of an example."""
+
+    def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
+        attr, row = self.dataset_attr, example.get(ROW_COLUMN, NO_ROW)
+        converted = super().__call__(example)
+        converted |= {f"_{side}": read_score(example, attr, side, row) for side in SIDES}
+        converted |= {"_pair_dataset": attr.position, "_pair_row": row}
+        return converted
+
+
+class ScoredAlpacaConverter(_ReadsScores, AlpacaDatasetConverter):
+    """Upstream's alpaca converter, plus scores."""
+
+
+class ScoredSharegptConverter(_ReadsScores, SharegptDatasetConverter):
+    """Upstream's sharegpt converter, plus scores."""
+
+
+class ScoredOpenAIConverter(_ReadsScores, OpenAIDatasetConverter):
+    """Upstream's openai converter, plus scores."""
+
+
+SCORED_CONVERTERS = {
+    "alpaca": ScoredAlpacaConverter,
+    "sharegpt": ScoredSharegptConverter,
+    "openai": ScoredOpenAIConverter,
+}
+
+
+class ScoredPairwiseProcessor(PairwiseDatasetProcessor):
+    """Upstream's tokenisation of pairs, plus the carried columns."""
+
+    def preprocess_dataset(self, examples: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Tokenise a batch of examples; rows that upstream drops lose their scores with them.
+
+        Upstream drops invalid rows without saying which, so each row goes alone.
+        """
+        batch: dict[str, list[Any]] = {}
+        for i in range(len(examples["_prompt"])):
+            encoded = super().preprocess_dataset({name: [column[i]] for name, column in examples.items()})
+            if not encoded:
+                continue
+            encoded |= {name: [examples[f"_{name}"][i]] for name in CARRIED_DTYPES}
+            for name, values in encoded.items():
+                batch.setdefault(name, []).extend(values)
+        return batch
+
+
+@dataclass
+class ScoredPairwiseCollator(PairwiseDataCollatorWithPadding):
+    """Upstream's batch of n chosen and n rejected rows, plus the carried columns as tensors of shape (n,)."""
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Collate pairs; the model must not see the added keys, so the trainer takes them out again."""
+        batch = super().__call__(features)
+        for name, dtype in CARRIED_DTYPES.items():
+            batch[name] = torch.tensor([feature[name] for feature in features], dtype=dtype)
+        return batch

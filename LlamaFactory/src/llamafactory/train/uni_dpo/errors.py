@@ -1,0 +1,30 @@
+"""Errors that speak for themselves on the command line."""
+
+import sys
+
+
+class UniDPOError(ValueError):
+    """An option or a data set that cannot be used as it is; the message says what, where and how to mend it."""
+
+
+class NonFiniteError(UniDPOError):
+    """Training produced a NaN or an infinity and was stopped before anything of it was saved."""
+
+
+def print_errors_plainly() -> None:
+    """Let the command line show a `UniDPOError` as its message alone, without a traceback.
+
+    Every other exception keeps the hook that was there. Calling it twice changes nothing.
+    """
+    previous = sys.excepthook
+    if getattr(previous, "for_uni_dpo", False):
+        return
+
+    def hook(kind, error, traceback):
+        if issubclass(kind, UniDPOError):
+            print(f"\nError: {error}", file=sys.stderr, flush=True)
+        else:
+            previous(kind, error, traceback)
+
+    hook.for_uni_dpo = True
+    sys.excepthook = hook

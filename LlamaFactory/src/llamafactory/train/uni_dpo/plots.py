@@ -1,0 +1,94 @@
+"""Pictures of a finished run, drawn from the files in its output folder.
+
+`python -m llamafactory.train.uni_dpo.plots OUTPUT_DIR` draws them again.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ...extras import logging
+from .pair_log import PAIR_LOG, read_pair_log
+
+
+logger = logging.get_logger(__name__)
+
+TRAINING_PICTURE = "uni_dpo_training.png"
+PAIRS_PICTURE = "uni_dpo_pairs.png"
+
+
+def plot_run(output_dir: str) -> list[str]:
+    """Draw what the run left behind and return the paths of the pictures.
+
+    A picture that cannot be drawn is worth a warning, but not the exit status of a run whose model is saved.
+    """
+    drawn = []
+    for draw in (_plot_training, _plot_pairs):
+        try:
+            path = draw(output_dir)
+        except (OSError, ValueError, KeyError) as error:
+            logger.warning_rank0(f"No picture by {draw.__name__.strip('_')}: {error!r}")
+            continue
+        if path is not None:
+            logger.info_rank0(f"Picture saved at {path}")
+            drawn.append(path)
+    return drawn
+
+
+def _plot_training(output_dir: str) -> str:
+    with open(os.path.join(output_dir, "trainer_state.json"), encoding="utf-8") as state:
+        history = json.load(state)["log_history"]
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    loss, margin, accuracy, weights = figure.subplots(2, 2).flat
+    _curves(loss, history, "Loss", {"train": "loss", "eval": "eval_loss"})
+    _curves(margin, history, "Reward margin", {"train": "rewards/margins", "eval": "eval_rewards/margins"})
+    _curves(accuracy, history, "Reward accuracy", {"train": "rewards/accuracies", "eval": "eval_rewards/accuracies"})
+    names = {"w_qual": "uni_dpo/w_qual", "w_perf": "uni_dpo/w_perf", "c-NLL": "uni_dpo/nll_weight"}
+    _curves(weights, history, "Mean weights", names)
+    accuracy.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
+    return _save(figure, os.path.join(output_dir, TRAINING_PICTURE))
+
+
+def _plot_pairs(output_dir: str) -> str | None:
+    log = os.path.join(output_dir, PAIR_LOG)
+    if not os.path.exists(log):
+        return None
+    rows = read_pair_log(log)
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    points = axes.scatter(
+        [row["score_chosen"] - row["score_rejected"] for row in rows],
+        [row["policy_margin"] - row["reference_margin"] for row in rows],
+        c=[row["w_qual"] * row["w_perf"] for row in rows],
+        s=8,
+        alpha=0.6,
+    )
+    figure.colorbar(points, label="weight, w_qual * w_perf")
+    axes.set(xlabel="score margin", ylabel="policy margin - reference margin (nats)", title="Every pair of every step")
+    axes.axhline(0, color="grey", linewidth=0.8)
+    axes.axvline(0, color="grey", linewidth=0.8)
+    return _save(figure, os.path.join(output_dir, PAIRS_PICTURE))
+
+
+def _curves(axes: Axes, history: list[dict[str, Any]], title: str, keys: dict[str, str]) -> None:
+    for label, key in keys.items():
+        points = [(entry["step"], entry[key]) for entry in history if key in entry]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None)
+    axes.set(title=title, xlabel="step")
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend()
+
+
+def _save(figure: Figure, path: str) -> str:
+    figure.savefig(path, dpi=120)
+    return path
+
+
+if __name__ == "__main__":
+    plot_run(sys.argv[1])

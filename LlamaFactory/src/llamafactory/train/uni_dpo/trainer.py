@@ -1,0 +1,125 @@
+"""One training step with Uni-DPO, built on LlamaFactory's DPO trainer.
+
+Upstream's forward, reference handling, metrics and logging stay. Ours are the scores, the loss, length normalisation,
+some more metrics, the optional pair log, and a guard that stops a run before a ruined model is saved.
+"""
+
+import math
+import os
+from typing import Any, Literal
+
+import torch
+
+from ...extras.constants import IGNORE_INDEX
+from ..dpo.trainer import CustomDPOTrainer
+from .data import CARRIED_DTYPES
+from .errors import NonFiniteError
+from .loss import uni_dpo_loss
+from .pair_log import PAIR_LOG, PairLog
+
+
+class UniDPOTrainer(CustomDPOTrainer):
+    """LlamaFactory's DPO trainer with `pref_loss: uni_dpo`, and with length normalisation for its own losses."""
+
+    def __init__(self, **kwargs: Any):
+        """Take upstream's arguments; `finetuning_args` must be a `UniDPOFinetuningArguments`."""
+        super().__init__(**kwargs)
+        # The filter would show a NaN loss as the average of the losses before it, also to our guard.
+        self.args.logging_nan_inf_filter = False
+        # Terms of the batch in hand, each of shape (batch,), between upstream's hooks.
+        self._carried: dict[str, torch.Tensor] = {}
+        self._terms: dict[str, torch.Tensor] = {}
+        self._losses: torch.Tensor | None = None
+        self.pair_log: PairLog | None = None
+        if self.finetuning_args.uses_uni_dpo and self.finetuning_args.uni_dpo_log_pairs:
+            self.pair_log = PairLog(os.path.join(self.args.output_dir, PAIR_LOG))
+            self.add_callback(self.pair_log)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Move a batch to the device; scores stay float32, which DeepSpeed would round to the model's precision."""
+        carried = {name: inputs.pop(name).to(self.args.device) for name in CARRIED_DTYPES if name in inputs}
+        return super()._prepare_inputs(inputs) | carried
+
+    def get_batch_loss_metrics(
+        self, model: torch.nn.Module, batch: dict[str, torch.Tensor], train_eval: Literal["train", "eval"] = "train"
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Compute the mean loss of a batch and its metrics: upstream's, and our terms under `uni_dpo/`.
+
+        Scores leave the batch first, so that they never reach `model.forward`.
+        """
+        self._carried = {name: batch.pop(name) for name in CARRIED_DTYPES if name in batch}
+        loss, metrics = super().get_batch_loss_metrics(model, batch, train_eval)
+        prefix = "eval_" if train_eval == "eval" else ""
+        metrics |= {f"{prefix}uni_dpo/{name}": values.mean() for name, values in self._terms.items()}
+        if self.pair_log is not None and train_eval == "train":
+            step = self.state.global_step + 1
+            self.pair_log.add(step, self._carried | self._terms | {"loss": self._losses.detach()})
+        return loss, metrics
+
+    def concatenated_forward(
+        self, model: torch.nn.Module, batch: dict[str, torch.Tensor], is_ref_model: bool = False
+    ) -> dict[str, torch.Tensor]:
+        """Run upstream's forward; divide its summed log-probs by response length where this run asks for means."""
+        lengths = (batch["labels"][:, 1:] != IGNORE_INDEX).sum(-1)  # the first token is never predicted
+        output = super().concatenated_forward(model, batch, is_ref_model)
+        if self.finetuning_args.averages_logps:
+            chosen_lengths, rejected_lengths = lengths.chunk(2)
+            output["chosen_logps"] = output["chosen_logps"] / chosen_lengths
+            output["rejected_logps"] = output["rejected_logps"] / rejected_lengths
+        return output
+
+    def compute_preference_loss(
+        self,
+        policy_chosen_logps: torch.Tensor,
+        policy_rejected_logps: torch.Tensor,
+        reference_chosen_logps: torch.Tensor | None,
+        reference_rejected_logps: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Compute losses, chosen rewards and rejected rewards, each of shape (batch,)."""
+        logps = (policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps)
+        if not self.finetuning_args.uses_uni_dpo:
+            return super().compute_preference_loss(*logps)
+
+        args = self.finetuning_args
+        terms = uni_dpo_loss(
+            *logps,
+            self._carried["score_chosen"],
+            self._carried["score_rejected"],
+            beta=args.pref_beta,
+            qual_eta=args.uni_dpo_qual_eta,
+            tau_ref=args.uni_dpo_tau_ref,
+            perf_gamma=args.uni_dpo_perf_gamma,
+            nll_lambda=args.uni_dpo_nll_lambda,
+            tau_good=args.uni_dpo_tau_good,
+        )
+        self._losses = terms.losses
+        self._terms = {
+            "w_qual": terms.w_qual,
+            "w_perf": terms.w_perf,
+            "nll_weight": terms.nll_weight,
+            "policy_margin": (policy_chosen_logps - policy_rejected_logps).detach(),
+            "reference_margin": reference_chosen_logps - reference_rejected_logps,
+        }
+        return terms.losses, terms.chosen_rewards, terms.rejected_rewards
+
+    def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
+        """Look at every optimizer step before anything of it is logged or saved.
+
+        Raises:
+            NonFiniteError: the loss since the last log, the gradient or the weights are not finite.
+        """
+        loss = float(tr_loss)
+        norm = float(grad_norm) if grad_norm is not None else self._norm_without_clipping()
+        # Under fp16 an infinite norm is the loss scaler at work: it skips the step and lowers its scale.
+        if not math.isfinite(loss) or not (math.isfinite(norm) or self.args.fp16):
+            raise NonFiniteError(
+                f"Step {self.state.global_step}: loss {loss}, gradient norm {norm}. Nothing of this step was saved; "
+                f"checkpoints in {self.args.output_dir} are as they were. Usual causes: learning rate too high, or a "
+                "model that overflows in fp16 (use bf16). `uni_dpo_log_pairs: true` shows the pairs of each step."
+            )
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+    def _norm_without_clipping(self) -> float:
+        # With `max_grad_norm: 0` nobody computes a norm, and the gradients are gone by now: look at the weights.
+        weights = (weight for weight in self.model.parameters() if weight.requires_grad)
+        return 0.0 if all(bool(torch.isfinite(weight).all()) for weight in weights) else math.nan

@@ -1,0 +1,158 @@
+"""`run_dpo` of the overlay: the only place that touches upstream's names.
+
+Runs that do not ask for our loss (or for length normalisation where upstream has none) go straight to upstream's
+`run_dpo`. For the others our classes stand in for upstream's while upstream's own `run_dpo` runs, and are taken out
+again afterwards, whatever happens, so that a later run in the same process finds LlamaFactory as it was.
+"""
+
+import importlib
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from .arguments import check_run
+
+
+if TYPE_CHECKING:
+    from transformers import Seq2SeqTrainingArguments, TrainerCallback
+
+    from ...hparams import DataArguments, FinetuningArguments, ModelArguments
+
+
+def run_dpo(
+    model_args: "ModelArguments",
+    data_args: "DataArguments",
+    training_args: "Seq2SeqTrainingArguments",
+    finetuning_args: "FinetuningArguments",
+    callbacks: list["TrainerCallback"] | None = None,
+) -> None:
+    """Train with `stage: dpo`; the signature is upstream's, which `llamafactory.train.tuner` calls.
+
+    Raises:
+        UniDPOError: an option or the data cannot be used with `pref_loss: uni_dpo`; raised before the model loads.
+        NonFiniteError: training produced a NaN or an infinity.
+    """
+    upstream = _module("train.dpo.workflow")
+    with ExitStack() as swaps:
+        if finetuning_args.uses_uni_dpo:
+            check_run(model_args)
+            swaps.enter_context(scored_data())
+        if finetuning_args.uses_uni_dpo or finetuning_args.averages_logps:
+            swaps.enter_context(our_trainer())
+        upstream.run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)
+
+    if finetuning_args.uses_uni_dpo and training_args.do_train and training_args.should_save:
+        from .plots import plot_run
+
+        plot_run(training_args.output_dir)
+
+
+@contextmanager
+def our_trainer() -> Iterator[None]:
+    """Train with `UniDPOTrainer`; upstream imports its trainer late, so it finds ours."""
+    from .trainer import UniDPOTrainer
+
+    with _swapped("train.dpo.trainer", CustomDPOTrainer=UniDPOTrainer):
+        yield
+
+
+@contextmanager
+def scored_data() -> Iterator[None]:
+    """Carry scores from the data set to the batch."""
+    from . import data
+
+    loader = _module("data.loader")
+    swaps = [
+        _swapped("data.parser", DatasetAttr=data.ScoredDatasetAttr),
+        _swapped("data.converter", DATASET_CONVERTERS=data.SCORED_CONVERTERS),
+        _swapped(
+            "data.loader",
+            PairwiseDatasetProcessor=data.ScoredPairwiseProcessor,
+            get_dataset_list=_with_labels(loader.get_dataset_list),
+            _load_single_dataset=_explaining_failures(loader._load_single_dataset),
+            align_dataset=_with_checked_scores(loader.align_dataset),
+        ),
+        _swapped(
+            "train.dpo.workflow",
+            PairwiseDataCollatorWithPadding=data.ScoredPairwiseCollator,
+            get_dataset=_refusing_unscored(_module("train.dpo.workflow").get_dataset),
+        ),
+    ]
+    with ExitStack() as stack:
+        for swap in swaps:
+            stack.enter_context(swap)
+        yield
+
+
+def _with_labels(get_dataset_list: Callable) -> Callable:
+    """Let every data set know its name and place, for messages and for the pair log."""
+
+    def labelled(dataset_names: list[str] | None, *args: Any, **kwargs: Any) -> list:
+        attrs = get_dataset_list(dataset_names, *args, **kwargs)
+        for position, (label, attr) in enumerate(zip(dataset_names or [], attrs, strict=True)):
+            attr.position, attr.label = position, label
+        return attrs
+
+    return labelled
+
+
+def _explaining_failures(load_single_dataset: Callable) -> Callable:
+    """Find out whether a score is why a file does not load: Arrow's own message names neither row nor column."""
+    from .scores import explain_load_failure
+
+    def loaded(dataset_attr: Any, model_args: Any, data_args: Any, training_args: Any) -> Any:
+        try:
+            return load_single_dataset(dataset_attr, model_args, data_args, training_args)
+        except Exception as error:
+            explain_load_failure(dataset_attr, data_args.dataset_dir, error)
+            raise
+
+    return loaded
+
+
+def _with_checked_scores(align_dataset: Callable) -> Callable:
+    """Check all scores and number the rows before upstream converts a data set."""
+    from .scores import check_scores, number_rows
+
+    def aligned(dataset: Any, dataset_attr: Any, data_args: Any, training_args: Any) -> Any:
+        if not data_args.streaming:
+            dataset, rows = number_rows(dataset)
+            check_scores(dataset, dataset_attr, rows)
+        elif dataset_attr.load_from == "file":
+            check_scores(dataset, dataset_attr, itertools.count())
+        # A remote stream is not read twice: its scores are checked as they arrive.
+        return align_dataset(dataset, dataset_attr, data_args, training_args)
+
+    return aligned
+
+
+def _refusing_unscored(get_dataset: Callable) -> Callable:
+    """Refuse data tokenised for another loss, which `tokenized_path` would bring in around all other checks."""
+    from .scores import check_tokenized
+
+    def with_scores(template: Any, model_args: Any, data_args: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        dataset_module = get_dataset(template, model_args, data_args, *args, **kwargs)
+        check_tokenized(dataset_module, data_args.tokenized_path)
+        return dataset_module
+
+    return with_scores
+
+
+@contextmanager
+def _swapped(module_name: str, **replacements: Any) -> Iterator[None]:
+    """Replace names of a LlamaFactory module and put the old ones back, also after an exception."""
+    module = _module(module_name)
+    originals = {name: getattr(module, name) for name in replacements}
+    try:
+        for name, replacement in replacements.items():
+            setattr(module, name, replacement)
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(module, name, original)
+
+
+def _module(name: str) -> Any:
+    # Looked up when a run starts: importing these at the top would go in a circle through `train.dpo`.
+    return importlib.import_module(f"llamafactory.{name}")
