@@ -1,0 +1,123 @@
+"""Train with one of the YAML files of this folder: fit it to this machine, check what it needs, run it, keep a log.
+
+Every option of LlamaFactory can be given as key=value, and its own parser judges it. The settings as they were used
+are written to OUTPUT.effective.yaml, everything printed to OUTPUT.train.log. The same command resumes an interrupted
+run, and says so when there is nothing left to do.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from launcher.machine import build_command, fit_to_machine
+from launcher.output import make_way, plan_output, sidecar, write_settings
+from launcher.preflight import UserError, check_data, check_llamafactory, check_model, disk_note
+from launcher.process import open_log, run_logged
+from launcher.settings import Run, as_yaml, read_run
+
+
+VARIABLES = """\
+environment variables, also taken as arguments (NAME=value):
+  MODEL         model folder or hub id              (model_name_or_path)
+  DATA          data set name(s), comma-separated   (dataset)
+  DATASET_DIR   folder with dataset_info.json       (dataset_dir)
+  OUTPUT        where the trained model goes        (output_dir)
+  BATCH         pairs on each GPU at a time         (per_device_train_batch_size)
+  GLOBAL_BATCH  pairs a step; default 128, as published. gradient_accumulation_steps is derived from it
+  GPUS          how many GPUs; default all that CUDA_VISIBLE_DEVICES leaves visible; 0 is the CPU
+  NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT
+                several machines: the same command on each, with its own NODE_RANK
+  NPROC_PER_NODE  processes on a machine without GPUs; default 1
+  FRESH=1       start anew (also resume=false); an earlier output is renamed, never deleted
+  PYTHON        the Python to run; default the .venv of the repository, else the active one (not as an argument)
+
+An output folder that holds a run with other settings is refused; resume=true goes on there all the same.
+
+examples:
+  bash examples/uni_dpo/Qwen2_VL_2B_uni_dpo.sh --dry-run
+  MODEL=/models/Qwen2-VL-2B GPUS=4 bash examples/uni_dpo/Qwen2_VL_2B_uni_dpo.sh
+  bash examples/uni_dpo/Qwen2_VL_2B_dpo.sh learning_rate=6e-6 pref_beta=2.0 output_dir=outputs/dpo_matched
+"""
+
+
+def main() -> int:
+    """Train, or show what would be done, as the command line says; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="run.sh", description=__doc__, epilog=VARIABLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", type=Path, help="YAML file with LlamaFactory options")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="options that replace those of the YAML")
+    parser.add_argument("--dry-run", action="store_true", help="print the command and the settings, start nothing")
+    arguments = parser.parse_intermixed_args()
+    try:
+        run = read_run(arguments.config, arguments.settings)
+        fit_to_machine(run, trust_gpus=arguments.dry_run)
+        return show(run) if arguments.dry_run else train(run)
+    except UserError as error:
+        print(f"{arguments.config.stem}: {error}", file=sys.stderr)
+        return 2
+
+
+def show(run: Run) -> int:
+    """Print what `train` would start, with which settings."""
+    config = sidecar(run.output, "effective.yaml", run.node_rank)
+    command, variables = build_command(run, config)
+    plan = plan_output(run.output, run.settings, run.resume)
+    say(*run.notes, plan.note)
+    print(*(f"{name}={shlex.quote(value)}" for name, value in variables.items()), shlex.join(command))
+    print(f"\n# {config}\n{as_yaml(run.settings)}", end="")
+    return 0
+
+
+def train(run: Run) -> int:
+    """Check everything a training needs, start or resume it, and return its exit status."""
+    config, log_path = (sidecar(run.output, name, run.node_rank) for name in ("effective.yaml", "train.log"))
+    command, variables = build_command(run, config)
+    plan = plan_output(run.output, run.settings, run.resume)
+    if plan.action == "nothing":
+        say(plan.note)
+        return 0
+    check_all(run)
+    with open_log(log_path) as log:
+        say(*run.notes, *filter(None, [disk_note(run.settings)]), plan.note, f"log: {log_path}")
+        if run.node_rank == 0:
+            make_way(run.output, plan)
+        write_settings(config, run.settings)
+        status = run_logged(command, os.environ | variables, log)
+    if status == 0:
+        say(f"trained model: {run.output}")
+    else:
+        say(f"stopped with exit status {status}; log: {log_path}", "the same command goes on from the last checkpoint")
+    return status
+
+
+def check_all(run: Run) -> None:
+    """Refuse to start unless everything is there, naming all that is missing at once.
+
+    Raises:
+        UserError: Something is missing.
+    """
+    checks = (
+        lambda: check_llamafactory(run.root, run.is_checkout, deepspeed=bool(run.settings.get("deepspeed"))),
+        lambda: check_model(run.settings["model_name_or_path"], run.settings.get("cache_dir"), run.root),
+        lambda: check_data(run.settings),
+    )
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def say(*lines: str) -> None:
+    """Print lines that stand out among the training's own."""
+    print("\n".join(f"# {line}" for line in lines), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The parts of launch.py: settings, machine, checks, output folder, and the training process."""

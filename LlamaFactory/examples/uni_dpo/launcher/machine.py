@@ -1,0 +1,153 @@
+"""Fit a run to the machine: processes, precision, attention, ZeRO, workers, accumulation, and the command."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from .preflight import UserError
+from .settings import EXAMPLES, Run
+
+
+GLOBAL_BATCH = 128  # preference pairs a step, in all published runs
+
+
+def fit_to_machine(run: Run, trust_gpus: bool) -> None:
+    """Choose what depends on the machine, wherever the user did not.
+
+    Args:
+        run: Changed in place.
+        trust_gpus: Take GPUS as it is given, to show the settings for another machine.
+
+    Raises:
+        UserError: GPUS asks for more than there are.
+    """
+    wanted = run.number("GPUS", 0, least=0) if "GPUS" in run.variables else None
+    present, has_bf16 = (wanted, True) if trust_gpus and wanted is not None else find_gpus()
+    if wanted is not None and wanted > present:
+        raise UserError(f"GPUS={wanted}, but PyTorch sees {present}\n  leave GPUS out to use them all")
+    run.gpus = present if wanted is None else wanted
+    run.processes = run.gpus or run.number("NPROC_PER_NODE", 1)
+    run.nodes = run.number("NNODES", 1)
+    if run.gpus:
+        fit_precision(run, has_bf16)
+        fit_attention(run)
+        if run.world_size > 1:
+            run.suggest("deepspeed", str(EXAMPLES / "ds_z2.json"))
+    else:
+        run.suggest("bf16", False)
+        run.suggest("fp16", False)
+        run.notes.append("no GPU: training on the CPU in float32, which is for small models only")
+    fit_workers(run)
+    fit_accumulation(run)
+
+
+def find_gpus() -> tuple[int, bool]:
+    """Return how many GPUs PyTorch sees, and whether they compute in bfloat16."""
+    try:
+        import torch
+    except ImportError:
+        return 0, False
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return count, count > 0 and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def fit_precision(run: Run, has_bf16: bool) -> None:
+    """Fall back to float16 on GPUs that only emulate bfloat16."""
+    if not has_bf16:
+        run.suggest("bf16", False)
+        run.suggest("fp16", not run.settings.get("bf16"))
+        run.notes.append("these GPUs have no bfloat16: training in float16")
+
+
+def fit_attention(run: Run) -> None:
+    """Ask for FlashAttention-2 where it is installed; LlamaFactory's `auto` never does."""
+    if run.settings.get("flash_attn", "auto") == "auto":
+        installed = importlib.util.find_spec("flash_attn") is not None
+        run.suggest("flash_attn", "fa2" if installed else "sdpa")
+        if not installed:
+            run.notes.append("flash-attn is not installed: using PyTorch's attention (sdpa)")
+
+
+def fit_workers(run: Run) -> None:
+    """Lower the YAML's worker counts to what the cores allow; a training on the CPU needs the cores itself."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    preparing = run.settings.get("preprocessing_num_workers") or 1
+    run.suggest("preprocessing_num_workers", max(1, min(preparing, cores)))
+    loading = run.settings.get("dataloader_num_workers") or 0
+    run.suggest("dataloader_num_workers", max(0, min(loading, cores // run.processes - 1)) if run.gpus else 0)
+    if run.settings["dataloader_num_workers"] == 0:  # PyTorch refuses these two without workers
+        run.settings.pop("dataloader_prefetch_factor", None)
+        run.settings.pop("dataloader_persistent_workers", None)
+
+
+def fit_accumulation(run: Run) -> None:
+    """Set gradient_accumulation_steps such that a step sees the global batch.
+
+    Raises:
+        UserError: The global batch is not a multiple of what all processes take at once.
+    """
+    pairs = int(run.settings["per_device_train_batch_size"])
+    at_once = run.world_size * pairs
+    wanted = run.number("GLOBAL_BATCH", GLOBAL_BATCH)
+    shape = f"{'GPUs' if run.gpus else 'CPU processes'} {run.processes} x pairs {pairs}"
+    if run.nodes > 1:
+        shape = f"machines {run.nodes} x {shape}"
+    if "gradient_accumulation_steps" in run.given:
+        steps = int(run.settings["gradient_accumulation_steps"])
+        if "GLOBAL_BATCH" in run.variables and steps * at_once != wanted:
+            raise UserError(
+                f"{shape} x gradient_accumulation_steps={steps} = {steps * at_once} pairs a step, "
+                f"but GLOBAL_BATCH={wanted}\n  leave one of the two out"
+            )
+    else:
+        steps, left_over = divmod(wanted, at_once)
+        if left_over:
+            nearest = [count for count in (steps * at_once, (steps + 1) * at_once) if count]
+            raise UserError(
+                f"{shape} = {at_once} pairs at once, which does not divide the global batch of {wanted}\n"
+                f"  use another number of GPUs or another BATCH, or the nearest global batch that works: "
+                f"{' or '.join(f'GLOBAL_BATCH={count}' for count in nearest)}"
+            )
+    run.settings["gradient_accumulation_steps"] = steps
+    run.notes.append(f"{shape} x accumulated {steps} = {at_once * steps} pairs a step")
+
+
+def build_command(run: Run, config: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the training command, and the environment variables it needs beside the present ones.
+
+    LlamaFactory's own launcher splits its torchrun command at every space, those inside paths included. So several
+    processes are started with torchrun itself, on the module which that launcher would have named.
+
+    Raises:
+        UserError: MASTER_ADDR or NODE_RANK is missing for several machines.
+    """
+    variables = {"PYTHONUNBUFFERED": "1"}  # or the log lags behind the training
+    if run.is_checkout:
+        present = [run.variables["PYTHONPATH"]] if "PYTHONPATH" in run.variables else []
+        variables["PYTHONPATH"] = os.pathsep.join([str(run.root / "src"), *present])
+    if "GPUS" in run.variables:
+        visible = run.variables.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(run.gpus)))).split(",")
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(visible[: run.gpus])
+    if run.world_size == 1 and not run.settings.get("deepspeed") and "FORCE_TORCHRUN" not in run.variables:
+        return [sys.executable, "-m", "llamafactory.cli", "train", str(config)], variables
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *rendezvous(run), f"--nproc_per_node={run.processes}"]
+    return [*torchrun, "-m", "llamafactory.launcher", str(config)], variables
+
+
+def rendezvous(run: Run) -> list[str]:
+    """Return torchrun's options that let the processes of all machines find each other."""
+    if run.nodes == 1:
+        port = run.variables.get("MASTER_PORT")
+        return [f"--master_port={port}"] if port else ["--standalone"]  # standalone: any free port
+    if "MASTER_ADDR" not in run.variables or "NODE_RANK" not in run.variables:
+        raise UserError(
+            f"NNODES={run.nodes} needs MASTER_ADDR, the address of the first machine, and NODE_RANK, 0 on the first\n"
+            "  start the same command on every machine, each with its own NODE_RANK"
+        )
+    return [
+        f"--nnodes={run.nodes}",
+        f"--node_rank={run.node_rank}",
+        f"--master_addr={run.variables['MASTER_ADDR']}",
+        f"--master_port={run.number('MASTER_PORT', 29500)}",
+    ]

@@ -1,0 +1,113 @@
+"""The output folder: what is in it, whether a run may go on there, and moving an earlier one out of the way."""
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .preflight import UserError
+from .settings import as_yaml, load_yaml
+
+
+WEIGHTS = re.compile(r"(model|adapter_model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
+# Options that may differ between the start of a run and its continuation: none changes what is learned.
+CHANGEABLE = re.compile(
+    "(logging|save|eval|dataloader|ddp|plot|report|run_name|per_device|preprocessing|overwrite)(_.*)?"
+    "|gradient_accumulation_steps|flash_attn|deepspeed|resume_from_checkpoint|do_eval|uni_dpo_log_pairs"
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do with the output folder, and one line that says so."""
+
+    action: Literal["start", "resume", "replace", "nothing"]
+    note: str
+
+
+def sidecar(output: Path, name: str, node_rank: int = 0) -> Path:
+    """Return the path of a file beside the output folder: there, a failed start leaves no half-written model folder.
+
+    Machines that share a disk must not write to the same file, so all but the first get their own.
+    """
+    node = f".node{node_rank}" if node_rank else ""
+    return output.with_name(f"{output.name}{node}.{name}")
+
+
+def plan_output(output: Path, settings: dict, resume: bool | None) -> Plan:
+    """Decide between starting, resuming, replacing and leaving alone.
+
+    Args:
+        output: The output folder, which need not exist.
+        settings: The options of this run, compared with those that the run there was started with.
+        resume: False to start anew, True to go on with changed settings, None to go on with the same ones.
+
+    Raises:
+        UserError: The folder holds another run, or a model from elsewhere.
+    """
+    checkpoint = last_checkpoint(output)
+    has_weights = output.is_dir() and any(WEIGHTS.fullmatch(file.name) for file in output.iterdir())
+    finished = has_weights and (output / "train_results.json").is_file()  # LlamaFactory writes it after the model
+    if not checkpoint and not has_weights:
+        return Plan("start", f"output: {output}")
+    if resume is False:
+        return Plan("replace", f"output: {output}, starting anew; what is there gets another name")
+    ways_out = "  another place: OUTPUT=...; start anew, keeping what is there under another name: FRESH=1"
+    if not checkpoint and not finished:
+        raise UserError(f"{output} holds a model but no checkpoint to resume from\n{ways_out}")
+    changed = changed_settings(sidecar(output, "effective.yaml"), settings)
+    if changed and not resume:
+        state = "finished" if finished else "unfinished"
+        raise UserError(
+            f"{output} holds {'a' if finished else 'an'} {state} run with other settings:\n"
+            + "".join(f"    {change}\n" for change in changed)
+            + f"{ways_out}; go on there with the new settings: resume=true"
+        )
+    if finished and not changed:
+        return Plan("nothing", f"finished already: {output}\n# train it again: FRESH=1 (the present one is kept)")
+    if not checkpoint:
+        raise UserError(f"{output} holds a finished run without a checkpoint to go on from\n{ways_out}")
+    return Plan("resume", f"output: {output}, resuming from {checkpoint.name} (start anew: FRESH=1)")
+
+
+def last_checkpoint(output: Path) -> Path | None:
+    """Return the newest complete checkpoint; its trainer_state.json is written last."""
+    complete = [path.parent for path in output.glob("checkpoint-*/trainer_state.json") if step_of(path.parent) >= 0]
+    return max(complete, key=step_of, default=None)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step in a checkpoint's name, -1 for any other name."""
+    match = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
+    return int(match[1]) if match else -1
+
+
+def changed_settings(record: Path, settings: dict) -> list[str]:
+    """List the options that matter and differ from the recorded ones, as "name: before -> now"."""
+    if not record.is_file():  # started with llamafactory-cli: nothing to compare with
+        return []
+    before = load_yaml(record)
+    names = sorted(name for name in {*before, *settings} if not CHANGEABLE.fullmatch(name))
+    return [f"{n}: {before.get(n)} -> {settings.get(n)}" for n in names if before.get(n) != settings.get(n)]
+
+
+def make_way(output: Path, plan: Plan) -> None:
+    """Rename what stands in the way of `plan`: an earlier run, or a checkpoint whose saving was interrupted."""
+    if plan.action == "replace":
+        kept = output.with_name(f"{output.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
+        output.rename(kept)
+        if sidecar(output, "effective.yaml").is_file():
+            sidecar(output, "effective.yaml").rename(sidecar(kept, "effective.yaml"))
+    else:
+        for checkpoint in output.glob("checkpoint-*"):
+            if step_of(checkpoint) >= 0 and not (checkpoint / "trainer_state.json").is_file():
+                checkpoint.rename(output / f"incomplete-{checkpoint.name}")  # or LlamaFactory would resume from it
+
+
+def write_settings(path: Path, settings: dict) -> None:
+    """Write the settings of a run, whole or not at all."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(as_yaml(settings), encoding="utf-8")
+    os.replace(scratch, path)

@@ -1,0 +1,88 @@
+"""Run the training: everything it prints to the screen and to a log, signals passed on, its exit status kept."""
+
+import fcntl
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from .preflight import UserError
+
+
+@contextmanager
+def open_log(path: Path) -> Iterator[BinaryIO]:
+    """Open a log for appending; while it is open, no other run can use it.
+
+    Raises:
+        UserError: Another run has it open.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab", buffering=0) as log:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another run is writing to {path}\n  wait for it, or set OUTPUT=...") from error
+        yield log
+
+
+def run_logged(command: list[str], environment: dict[str, str], log: BinaryIO) -> int:
+    """Run a command and return its exit status, 128 + number if a signal ended it.
+
+    SIGINT, SIGTERM and SIGHUP go on to the command and all its processes, which end as they see fit; this function
+    then returns. They form a process group of their own, so that Ctrl-C does not reach them twice.
+
+    Args:
+        command: Program and arguments.
+        environment: The whole environment of the command.
+        log: Open for writing.
+    """
+    log.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(command)}\n".encode())
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+    )
+
+    def pass_on(number: int, _frame: object) -> None:
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, pass_on)
+    copy_output(process.stdout, log)
+    status = process.wait()
+    status = 128 - status if status < 0 else status
+    log.write(f"=== {time.strftime('%Y-%m-%d %H:%M:%S')} exit status {status}\n".encode())
+    return status
+
+
+def copy_output(stream: BinaryIO, log: BinaryIO) -> None:
+    """Copy a stream to the screen as it comes, and to the log line by line, of a progress bar only the last state."""
+    screen, line = sys.stdout.buffer, b""
+    while chunk := os.read(stream.fileno(), 65536):
+        try:
+            if screen:
+                screen.write(chunk)
+                screen.flush()
+        except OSError:  # the terminal is gone, the training need not be
+            screen = None
+        *lines, line = (line + chunk).split(b"\n")
+        for complete in lines:
+            log.write(last_state(complete) + b"\n")
+    if line:
+        log.write(last_state(line) + b"\n")
+
+
+def last_state(line: bytes) -> bytes:
+    """Return what a line with carriage returns shows in the end."""
+    states = [state for state in line.split(b"\r") if state.strip()]
+    return states[-1] if states else b""

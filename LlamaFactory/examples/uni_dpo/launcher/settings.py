@@ -1,0 +1,182 @@
+"""The settings of a run: YAML file, then environment variables, then the command line."""
+
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .preflight import UserError, check_llamafactory
+
+
+OPTION_VARIABLES = {
+    "MODEL": "model_name_or_path",
+    "DATA": "dataset",
+    "DATASET_DIR": "dataset_dir",
+    "OUTPUT": "output_dir",
+    "BATCH": "per_device_train_batch_size",
+}
+LAUNCH_VARIABLES = (
+    *("GLOBAL_BATCH", "GPUS", "NPROC_PER_NODE", "NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"),
+    "FRESH",
+)
+PATH_OPTIONS = ("dataset_dir", "media_dir", "output_dir", "tokenized_path", "deepspeed", "ref_model")
+EXAMPLES = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Run:
+    """One training run, as the YAML, the environment, the arguments and the machine make it.
+
+    `settings` are LlamaFactory's options. `given` names those the user chose; nothing here changes them.
+    `variables` are the environment variables, with those given as arguments laid over them.
+    """
+
+    root: Path
+    is_checkout: bool
+    settings: dict
+    given: set[str]
+    variables: dict[str, str]
+    resume: bool | None  # None: go on if the settings are the same; True: in any case; False: start anew
+    gpus: int = 0
+    processes: int = 1
+    nodes: int = 1
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def output(self) -> Path:
+        """Where the trained model goes."""
+        return Path(self.settings["output_dir"])
+
+    @property
+    def world_size(self) -> int:
+        """Processes on all machines together."""
+        return self.processes * self.nodes
+
+    @property
+    def node_rank(self) -> int:
+        """Which of the machines this one is, from 0."""
+        return self.number("NODE_RANK", 0, least=0)
+
+    def suggest(self, option: str, value: object) -> None:
+        """Set an option unless the user chose it."""
+        if option not in self.given:
+            self.settings[option] = value
+
+    def number(self, name: str, default: int, least: int = 1) -> int:
+        """Return a variable as a whole number.
+
+        Raises:
+            UserError: It is not one, or less than `least`.
+        """
+        text = self.variables.get(name, str(default))
+        if not text.isdecimal() or int(text) < least:
+            raise UserError(f"{name}={text} must be a whole number, {least} or more")
+        return int(text)
+
+
+def read_run(config: Path, arguments: list[str]) -> Run:
+    """Lay the command line over the environment over the YAML file.
+
+    Relative paths in the YAML start from the root, relative paths that the user gives from the current folder.
+
+    Args:
+        config: YAML file with LlamaFactory options.
+        arguments: `key=value` with LlamaFactory's options, `resume`, or one of the variables.
+
+    Raises:
+        UserError: The file cannot be read, or an argument cannot be understood.
+    """
+    root, is_checkout = find_root()
+    if is_checkout:
+        sys.path.insert(0, str(root / "src"))
+    if importlib.util.find_spec("omegaconf") is None:  # it comes with LlamaFactory
+        check_llamafactory(root, is_checkout, deepspeed=False)
+    variables, options = split_arguments(arguments)
+    settings = load_yaml(config)
+    chosen = {option: variables[name] for name, option in OPTION_VARIABLES.items() if name in variables}
+    chosen |= parse_options(options)
+    resume = False if variables.get("FRESH", "0") != "0" else chosen.pop("resume", None)
+    if resume not in (True, False, None):
+        raise UserError(f"resume={resume} must be true or false")
+    anchor_paths(settings, root)
+    anchor_paths(chosen, Path.cwd())
+    run = Run(root, is_checkout, settings | chosen, set(chosen), variables, resume)
+    if chosen.get("per_device_train_batch_size") == variables.get("BATCH"):
+        run.settings["per_device_train_batch_size"] = run.number("BATCH", 1)
+    run.settings["model_name_or_path"] = find_model(str(run.settings["model_name_or_path"]), root)
+    return run
+
+
+def find_root() -> tuple[Path, bool]:
+    """Return the folder that holds examples/, and whether it is a LlamaFactory checkout.
+
+    In the overlay's own repository examples/uni_dpo is a link into LlamaFactory/, which holds only the overlay.
+    """
+    tree = EXAMPLES.parent.parent
+    is_checkout = (tree / "src" / "llamafactory" / "cli.py").is_file()
+    return (tree if is_checkout else tree.parent), is_checkout
+
+
+def split_arguments(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the environment with upper-case arguments laid over it, and the other arguments."""
+    variables = {name: value for name, value in os.environ.items() if value}
+    options = []
+    known = {*OPTION_VARIABLES, *LAUNCH_VARIABLES}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals or name.startswith("-"):
+            raise UserError(f"argument {argument!r} is not key=value, such as learning_rate=1e-6 (see --help)")
+        if not name.isupper():
+            options.append(argument)
+        elif name in known:
+            variables[name] = value
+        else:
+            raise UserError(f"there is no variable {name}; there are {', '.join(sorted(known))} (see --help)")
+    return variables, options
+
+
+def load_yaml(path: Path) -> dict:
+    """Read LlamaFactory options with the library LlamaFactory reads them with, so that numbers mean the same."""
+    from omegaconf import OmegaConf
+
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:  # a missing file, or any of YAML's complaints
+        raise UserError(f"cannot read the settings in {path}: {error}") from error
+
+
+def parse_options(options: list[str]) -> dict:
+    """Read `key=value` as LlamaFactory does."""
+    from omegaconf import OmegaConf
+
+    try:
+        return OmegaConf.to_container(OmegaConf.from_cli(options))
+    except Exception as error:  # YAML's complaints about a value
+        raise UserError(f"cannot read the arguments {' '.join(options)}: {error}") from error
+
+
+def anchor_paths(settings: dict, folder: Path) -> None:
+    """Make the path options absolute, relative ones starting from `folder`."""
+    for option in PATH_OPTIONS:
+        value = settings.get(option)
+        if value is None or str(value) == "ONLINE" or str(value).startswith("REMOTE:"):
+            continue
+        path = folder / Path(str(value)).expanduser()
+        if option != "ref_model" or path.is_dir():  # a model may also be a hub id
+            settings[option] = str(path)
+
+
+def find_model(name: str, root: Path) -> str:
+    """Return the folder meant by `name`, or `name` itself where it is a hub id with no copy in models/."""
+    for folder in (Path(name).expanduser(), root / name, root / "models" / name.rpartition("/")[2]):
+        if folder.is_dir():
+            return str(folder.absolute())
+    return name
+
+
+def as_yaml(settings: dict) -> str:
+    """Write settings such that `load_yaml` and LlamaFactory read the same values."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(settings))
