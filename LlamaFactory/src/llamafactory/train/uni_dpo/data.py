@@ -19,10 +19,10 @@ from .scores import NO_ROW, ROW_COLUMN, SIDES, read_score
 
 # What the batch carries besides the model's inputs: the scores, and which pair of which data set each row is.
 CARRIED_DTYPES = {
-    "score_chosen": torch.float32,
-    "score_rejected": torch.float32,
     "pair_dataset": torch.long,
     "pair_row": torch.long,
+    "score_chosen": torch.float32,
+    "score_rejected": torch.float32,
 }
 
 

@@ -47,8 +47,9 @@ def _plot_training(output_dir: str) -> str:
     _curves(loss, history, "Loss", {"train": "loss", "eval": "eval_loss"})
     _curves(margin, history, "Reward margin", {"train": "rewards/margins", "eval": "eval_rewards/margins"})
     _curves(accuracy, history, "Reward accuracy", {"train": "rewards/accuracies", "eval": "eval_rewards/accuracies"})
-    names = {"w_qual": "uni_dpo/w_qual", "w_perf": "uni_dpo/w_perf", "c-NLL": "uni_dpo/nll_weight"}
-    _curves(weights, history, "Mean weights", names)
+    _curves(weights, history, "Mean weights", {"w_qual": "uni_dpo/w_qual", "w_perf": "uni_dpo/w_perf"})
+    nll = weights.twinx()  # lambda is small: on the scale of the weights its curve would lie on the axis
+    _curves(nll, history, "", {"c-NLL (right)": "uni_dpo/nll_weight"}, color="tab:green")
     accuracy.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
     return _save(figure, os.path.join(output_dir, TRAINING_PICTURE))
 
@@ -62,23 +63,23 @@ def _plot_pairs(output_dir: str) -> str | None:
     axes = figure.subplots()
     points = axes.scatter(
         [row["score_chosen"] - row["score_rejected"] for row in rows],
-        [row["policy_margin"] - row["reference_margin"] for row in rows],
+        [row["reward_margin"] for row in rows],
         c=[row["w_qual"] * row["w_perf"] for row in rows],
         s=8,
         alpha=0.6,
     )
     figure.colorbar(points, label="weight, w_qual * w_perf")
-    axes.set(xlabel="score margin", ylabel="policy margin - reference margin (nats)", title="Every pair of every step")
+    axes.set(xlabel="score margin", ylabel="reward margin", title="Every pair of every step")
     axes.axhline(0, color="grey", linewidth=0.8)
     axes.axvline(0, color="grey", linewidth=0.8)
     return _save(figure, os.path.join(output_dir, PAIRS_PICTURE))
 
 
-def _curves(axes: Axes, history: list[dict[str, Any]], title: str, keys: dict[str, str]) -> None:
+def _curves(axes: Axes, history: list[dict[str, Any]], title: str, keys: dict[str, str], **style: Any) -> None:
     for label, key in keys.items():
         points = [(entry["step"], entry[key]) for entry in history if key in entry]
         if points:
-            axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None)
+            axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None, **style)
     axes.set(title=title, xlabel="step")
     axes.grid(alpha=0.3)
     if axes.lines:

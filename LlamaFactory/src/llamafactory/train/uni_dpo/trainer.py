@@ -26,10 +26,10 @@ class UniDPOTrainer(CustomDPOTrainer):
         super().__init__(**kwargs)
         # The filter would show a NaN loss as the average of the losses before it, also to our guard.
         self.args.logging_nan_inf_filter = False
-        # Terms of the batch in hand, each of shape (batch,), between upstream's hooks.
+        # Of the batch in hand, each of shape (batch,): what came with it, the terms shown as metrics, and the outcome.
         self._carried: dict[str, torch.Tensor] = {}
         self._terms: dict[str, torch.Tensor] = {}
-        self._losses: torch.Tensor | None = None
+        self._outcome: dict[str, torch.Tensor] = {}
         self.pair_log: PairLog | None = None
         if self.finetuning_args.uses_uni_dpo and self.finetuning_args.uni_dpo_log_pairs:
             self.pair_log = PairLog(os.path.join(self.args.output_dir, PAIR_LOG))
@@ -53,7 +53,7 @@ class UniDPOTrainer(CustomDPOTrainer):
         metrics |= {f"{prefix}uni_dpo/{name}": values.mean() for name, values in self._terms.items()}
         if self.pair_log is not None and train_eval == "train":
             step = self.state.global_step + 1
-            self.pair_log.add(step, self._carried | self._terms | {"loss": self._losses.detach()})
+            self.pair_log.add(step, self._carried | self._terms | self._outcome)
         return loss, metrics
 
     def concatenated_forward(
@@ -92,7 +92,8 @@ class UniDPOTrainer(CustomDPOTrainer):
             nll_lambda=args.uni_dpo_nll_lambda,
             tau_good=args.uni_dpo_tau_good,
         )
-        self._losses = terms.losses
+        reward_margin = terms.chosen_rewards - terms.rejected_rewards
+        self._outcome = {"reward_margin": reward_margin, "loss": terms.losses.detach()}
         self._terms = {
             "w_qual": terms.w_qual,
             "w_perf": terms.w_perf,

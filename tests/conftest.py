@@ -1,0 +1,36 @@
+"""What most tests stand on: a quiet environment, a tiny Qwen2-VL and a small preference data set."""
+
+import os
+import tempfile
+
+
+# Before anything imports torch or datasets: one thread (runs share the cores), no hub, no device, no old caches.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="uni-dpo-tests-")
+
+import pytest  # noqa: E402
+from demo_world.model import build  # noqa: E402
+from pairs import make_rows, write_dataset  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A random Qwen2-VL of about 0.2 million parameters."""
+    folder = tmp_path_factory.mktemp("model")
+    build(folder, preset="test")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory):
+    """Rows of a data set whose pictures are in `pair_data`; copy before changing."""
+    return make_rows(tmp_path_factory.getbasetemp() / "pairs")
+
+
+@pytest.fixture(scope="session")
+def pair_data(tmp_path_factory, rows):
+    """The folder of a good data set called `pairs`."""
+    return write_dataset(tmp_path_factory.getbasetemp() / "pairs", rows)

@@ -1,0 +1,124 @@
+"""Options: from YAML and from the command line, checked by name, and invisible to other losses."""
+
+import pytest
+from llamafactory.hparams import get_train_args
+from llamafactory.train.uni_dpo.errors import UniDPOError
+from pairs import ROOT, command_line, options
+from transformers import HfArgumentParser
+
+
+def parse(**changes):
+    """Parse the options of a short run as LlamaFactory does and return its fine-tuning options."""
+    import llamafactory.train.tuner  # noqa: F401  every way into training imports it, and with it the seam
+
+    run = options(ROOT / "no-model", ROOT / "no-data", ROOT / "outputs" / "no-output", **changes)
+    return get_train_args(run)[3]
+
+
+def test_defaults_are_the_published_multimodal_settings():
+    args = parse()
+    assert args.uses_uni_dpo and args.use_ref_model
+    assert (args.uni_dpo_qual_eta, args.uni_dpo_tau_ref, args.uni_dpo_perf_gamma) == (0.7, 2.0, 3.0)
+    assert (args.uni_dpo_nll_lambda, args.uni_dpo_tau_good) == (0.001, 2.5)
+
+
+@pytest.mark.parametrize(
+    "loss, unset, true, false",
+    [
+        ("uni_dpo", True, True, False),
+        ("sigmoid", False, True, False),
+        ("hinge", False, True, False),
+        ("simpo", False, False, "refused"),
+        ("ipo", False, False, "refused"),
+        ("orpo", False, False, "refused"),
+    ],
+)
+def test_who_divides_by_length(loss, unset, true, false):
+    """False here means that our trainer leaves log-probs as upstream made them (means for simpo, ipo and orpo)."""
+    assert parse(pref_loss=loss).averages_logps is unset
+    assert parse(pref_loss=loss, dpo_average_log_prob=True).averages_logps is true
+    if false == "refused":
+        with pytest.raises(UniDPOError, match="dpo_average_log_prob"):
+            parse(pref_loss=loss, dpo_average_log_prob=False)
+    else:
+        assert parse(pref_loss=loss, dpo_average_log_prob=False).averages_logps is false
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("uni_dpo_qual_eta", -0.1),
+        ("uni_dpo_perf_gamma", -1),
+        ("uni_dpo_perf_gamma", "three"),
+        ("uni_dpo_nll_lambda", -1e-9),
+        ("uni_dpo_tau_ref", float("nan")),
+        ("uni_dpo_tau_good", float("inf")),
+        ("pref_beta", 0.0),
+        ("dpo_label_smoothing", 0.1),
+        ("pref_bco_weight", 1.0),
+    ],
+)
+def test_refused_by_name(name, value):
+    with pytest.raises(UniDPOError, match=f"`{name}`"):
+        parse(**{name: value})
+
+
+@pytest.mark.parametrize("variable", ["USE_MCA", "USE_V1"])
+def test_refuses_what_goes_around_the_trainer(monkeypatch, variable):
+    from llamafactory.train.uni_dpo.arguments import UniDPOFinetuningArguments
+
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(UniDPOError, match=variable):
+        UniDPOFinetuningArguments(stage="dpo", pref_loss="uni_dpo")
+    UniDPOFinetuningArguments(stage="dpo", pref_loss="sigmoid")
+
+
+def test_refuses_kt_before_anything_loads(tmp_path):
+    from llamafactory.train.uni_dpo.workflow import run_dpo
+
+    model_args, *_ = get_train_args(options(tmp_path / "none", tmp_path, tmp_path / "out"))
+    model_args.use_kt = True
+    with pytest.raises(UniDPOError, match="use_kt"):
+        run_dpo(model_args, None, None, parse())
+
+
+def test_a_misspelt_loss_is_refused():
+    with pytest.raises(UniDPOError, match="unidpo.*uni_dpo"):
+        parse(pref_loss="unidpo")
+
+
+def test_other_stages_are_not_looked_at():
+    args = parse(stage="sft", pref_loss="sigmoid", uni_dpo_perf_gamma=-1.0)
+    assert not args.uses_uni_dpo and not args.averages_logps
+
+
+def test_other_losses_are_reported_without_our_options():
+    assert not [name for name in parse(pref_loss="sigmoid").to_dict() if "uni_dpo" in name or "average" in name]
+    assert parse(pref_loss="sigmoid", dpo_average_log_prob=True).to_dict()["dpo_average_log_prob"] is True
+    assert parse().to_dict()["uni_dpo_tau_good"] == 2.5
+
+
+def test_help_names_every_option():
+    import llamafactory.train.tuner  # noqa: F401
+    from llamafactory.hparams import parser
+
+    text = " ".join(HfArgumentParser(parser._TRAIN_ARGS).format_help().split())
+    for phrase in ("--uni_dpo_qual_eta", "--uni_dpo_tau_good", "eta: steepness", "--dpo_average_log_prob"):
+        assert phrase in text
+
+
+def test_command_line_shows_one_message_and_exits_non_zero(tmp_path):
+    run = options(tmp_path / "none", tmp_path, tmp_path / "out")
+    done = command_line(run, tmp_path / "run.yaml", "uni_dpo_perf_gamma=-1")
+    assert done.returncode == 1
+    assert "Error: `uni_dpo_perf_gamma` is -1" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_flags_instead_of_yaml():
+    import llamafactory.train.tuner  # noqa: F401
+
+    flags = "--stage dpo --pref_loss uni_dpo --do_train --dataset d --model_name_or_path m --output_dir o".split()
+    args = get_train_args([*flags, "--uni_dpo_perf_gamma", "2.5", "--dpo_average_log_prob", "false"])[3]
+    assert args.uni_dpo_perf_gamma == 2.5 and not args.averages_logps
