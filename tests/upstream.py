@@ -17,30 +17,47 @@ VERSIONS = ("0.9.4", "0.9.5")
 UPSTREAM = Path(__file__).resolve().parent.parent / "outputs" / "upstream"
 
 
-def wheel_tree(version: str) -> Path:
-    """Return the folder holding one published `llamafactory` package, downloading it the first time.
-
-    Treat the tree as read-only: copy it before changing or importing anything in it.
+def wheel_file(version: str) -> Path:
+    """Return the wheel of one published version, downloading it the first time.
 
     Args:
         version: A version on the package index, such as "0.9.4".
 
     Returns:
+        The wheel, in `outputs/upstream/`.
+
+    Raises:
+        RuntimeError: It could not be downloaded; the message ends with pip's own words.
+    """
+    wheel = UPSTREAM / f"llamafactory-{version}-py3-none-any.whl"
+    if not wheel.is_file():
+        UPSTREAM.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=UPSTREAM, prefix=f".{version}-") as scratch:
+            _download(version, Path(scratch)).replace(wheel)
+    return wheel
+
+
+def wheel_tree(version: str) -> Path:
+    """Return the folder holding one published `llamafactory` package, unpacking it the first time.
+
+    Treat the tree as read-only: copy it before changing or importing anything in it.
+
+    Args:
+        version: A version on the package index.
+
+    Returns:
         `outputs/upstream/<version>`, with `llamafactory/` and `llamafactory-<version>.dist-info/` inside.
 
     Raises:
-        RuntimeError: The wheel could not be downloaded; the message ends with pip's own words.
+        RuntimeError: The wheel could not be downloaded.
     """
     tree = UPSTREAM / version
-    if tree.is_dir():
-        return tree
-    UPSTREAM.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=UPSTREAM, prefix=f".{version}-") as scratch:
-        wheel = _download(version, Path(scratch))
-        unpacked = Path(scratch) / "unpacked"
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(unpacked)
-        _put_in_place(unpacked, tree)
+    if not tree.is_dir():
+        wheel = wheel_file(version)
+        with tempfile.TemporaryDirectory(dir=UPSTREAM, prefix=f".{version}-") as scratch:
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(Path(scratch) / "unpacked")
+            _put_in_place(Path(scratch) / "unpacked", tree)
     return tree
 
 

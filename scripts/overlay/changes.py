@@ -1,0 +1,263 @@
+"""Laying the overlay over a LlamaFactory and taking it off again.
+
+Both directions can be cut off anywhere and be completed by running the same command again: the record is written
+before the first change and says what may be found, every file appears in one step, and the file of upstream that is
+replaced goes last when installing and comes back first when uninstalling.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import OverlayError
+from .checks import foreign_files, refuse_edited, refuse_foreign, refuse_unknown_seam, refuse_unwritable
+from .target import Target, check_supported
+from .tree import (
+    RECORD_FOLDER,
+    SCRATCH,
+    SEAM,
+    UPSTREAM_SEAMS,
+    Overlay,
+    Record,
+    fingerprint,
+    hash_of,
+    is_our_seam,
+    own_folder,
+    place,
+    present,
+    write,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an installation has to do.
+
+    Attributes:
+        link: Whether names are linked instead of copied.
+        sources: Name to the file or folder it comes from, the replaced file last.
+        contents: Name to the fingerprint it will have.
+        stale: Names to remove: files we no longer ship, or the other kind's.
+        changed: Names to write.
+    """
+
+    link: bool
+    sources: dict[str, Path]
+    contents: dict[str, str]
+    stale: list[str]
+    changed: list[str]
+
+
+def install(target: Target, overlay: Overlay, *, link: bool | None, force: bool, dry_run: bool) -> list[str]:
+    """Lay the overlay over a LlamaFactory, or bring an older or broken installation up to date.
+
+    Args:
+        target: The LlamaFactory.
+        overlay: Our files.
+        link: True to link, False to copy, None to keep the kind of an existing installation.
+        force: Replace files that are not recognised or were edited.
+        dry_run: Change nothing.
+
+    Returns:
+        One line for each change made (or, dry, to be made); none if everything was in place already.
+
+    Raises:
+        OverlayError: The target does not fit, holds something we must not replace, or cannot be written.
+    """
+    check_supported(target)
+    with locked(target):
+        record = Record.load(target) or adopted(target, overlay)
+        plan = planned(target, overlay, record, target.locate(SEAM).is_symlink() if link is None else link)
+        touched = plan.stale + plan.changed
+        if not force:
+            refuse_unknown_seam(target)
+            refuse_edited(target, record, touched)
+        if plan.link:
+            refuse_foreign(target, record, plan.changed)
+        lines = [f"remove {target.locate(name)}" for name in plan.stale]
+        lines += [f"{'link' if plan.link else 'write'} {target.locate(name)}" for name in plan.changed]
+        if not dry_run:
+            refuse_unwritable(target, touched)
+            carry_out(target, overlay, record, plan)
+    return lines
+
+
+def planned(target: Target, overlay: Overlay, record: Record, link: bool) -> Plan:
+    """Compare what should be there with what is there."""
+    sources = overlay.wanted(target, link)
+    contents = {name: f"link {source}" if link else fingerprint(source) for name, source in sources.items()}
+    stale = {name for name in record.files if name not in sources and present(target, name) is not None}
+    stale |= set(linked_folders(target, overlay)) - set(sources)
+    changed = [name for name in sources if present(target, name) != contents[name]]
+    return Plan(link, sources, contents, sorted(stale), changed)
+
+
+def carry_out(target: Target, overlay: Overlay, record: Record, plan: Plan) -> None:
+    """Make a plan's changes, keeping the record true before, during and after them."""
+    done = Record({name: [content] for name, content in plan.contents.items()}, record.replaced)
+    sweep(target, overlay)
+    if not plan.stale and not plan.changed and Record.load(target) == done:
+        return
+    done.replaced = keep_replaced(target, record)
+    names = dict.fromkeys([*record.files, *plan.contents])
+    either = {name: [*record.files.get(name, []), *done.files.get(name, [])] for name in names}
+    Record(either, done.replaced, complete=False).save(target)
+    for name in plan.stale:
+        target.locate(name).unlink()
+    clear_folders(target, plan.stale)
+    for name in plan.changed:
+        place(plan.sources[name], target.locate(name), plan.link)
+    done.save(target)
+
+
+def uninstall(target: Target, overlay: Overlay, *, force: bool, dry_run: bool) -> list[str]:
+    """Give upstream its file back and remove everything of ours, whether we or `cp -r` put it there.
+
+    Args:
+        target: The LlamaFactory.
+        overlay: Our files, to know those that `cp -r` laid over without a record.
+        force: Remove files that were edited as well.
+        dry_run: Change nothing.
+
+    Returns:
+        One line for each change made (or, dry, to be made); none if there was nothing of ours.
+
+    Raises:
+        OverlayError: Upstream's file is nowhere to be had, ours were edited, or the target cannot be written.
+    """
+    with locked(target):
+        record = Record.load(target) or adopted(target, overlay)
+        seam = [SEAM] if is_our_seam(target.locate(SEAM)) else []
+        names = {name for name in record.files if name != SEAM and present(target, name) is not None}
+        names = sorted(names.union(linked_folders(target, overlay)))
+        if not force:
+            refuse_edited(target, record, seam + names)
+        original = original_seam(target, record) if seam else b""
+        lines = [f"restore {target.locate(name)}" for name in seam]
+        lines += [f"remove {target.locate(name)}" for name in names]
+        lines += [f"leave {path} (not the overlay's)" for path in foreign_files(target, record, names)]
+        if not dry_run:
+            refuse_unwritable(target, seam + names)
+            sweep(target, overlay)
+            if seam:
+                restore(target, record, original)
+            for name in names:
+                target.locate(name).unlink()
+            clear_folders(target, [*names, *overlay.files])
+            shutil.rmtree(target.locate(RECORD_FOLDER), ignore_errors=True)
+    return lines
+
+
+def adopted(target: Target, overlay: Overlay) -> Record:
+    """Return the record that an installation by `cp -r` would have left."""
+    copies = overlay.wanted(target, link=False)
+    there = {name: source for name, source in copies.items() if present(target, name) not in (None, "folder")}
+    if not is_our_seam(target.locate(SEAM)):
+        there.pop(SEAM, None)
+    return Record({name: [fingerprint(source)] for name, source in there.items()})
+
+
+def linked_folders(target: Target, overlay: Overlay) -> list[str]:
+    """Return our folders that are links in the target."""
+    folders = {own_folder(name) for name in overlay.wanted(target, link=False)} - {None}
+    return [name for name in folders if target.locate(name).is_symlink()]
+
+
+def keep_replaced(target: Target, record: Record) -> str | None:
+    """Make sure that upstream's file is kept beside the record, and return its hash (None: it cannot be had)."""
+    seam = target.locate(SEAM)
+    kept = target.locate(RECORD_FOLDER) / "replaced__init__.py"
+    kept.parent.mkdir(exist_ok=True)
+    if not is_our_seam(seam):
+        scratch = kept.with_name(kept.name + SCRATCH)
+        shutil.copy2(seam, scratch)
+        os.replace(scratch, kept)
+    elif record.backup(target) is None:
+        original = from_git(target)
+        if original is None:
+            return None
+        write(kept, original)
+    return fingerprint(kept)
+
+
+def original_seam(target: Target, record: Record) -> bytes:
+    """Return upstream's file, as kept when it was replaced or as the checkout's git has it."""
+    kept = record.backup(target)
+    original = kept.read_bytes() if kept else from_git(target)
+    if original is None:
+        version = target.version
+        if target.checkout is None:
+            way = f"pip install --force-reinstall --no-deps llamafactory=={version}   (with the pip of that Python)"
+        else:
+            way = f"put the file of llamafactory {version} there (with git: git checkout -- {SEAM})"
+        raise OverlayError(
+            f"no copy of upstream's own {target.locate(SEAM)} was kept: the overlay was laid over with cp -r\n"
+            f"  get it back with: {way}\n"
+            "  and run uninstall once more: it removes the rest"
+        )
+    return original
+
+
+def restore(target: Target, record: Record, original: bytes) -> None:
+    """Put upstream's file back; the kept one moves, so that its permissions and time come back too."""
+    kept = record.backup(target)
+    if kept:
+        os.replace(kept, target.locate(SEAM))
+    else:
+        write(target.locate(SEAM), original)
+
+
+def from_git(target: Target) -> bytes | None:
+    """Return upstream's own file from the checkout's git, if that has it."""
+    if target.checkout is None or shutil.which("git") is None:
+        return None
+    command = ["git", "-C", str(target.checkout), "show", f"HEAD:./{SEAM}"]
+    content = subprocess.run(command, capture_output=True, check=False).stdout
+    return content if hash_of(content) in UPSTREAM_SEAMS else None
+
+
+def sweep(target: Target, overlay: Overlay) -> None:
+    """Remove the half-prepared files of an interrupted run."""
+    folders = {target.locate(own_folder(name) or name) for name in overlay.wanted(target, link=False)}
+    for folder in {target.locate(SEAM).parent, target.locate(RECORD_FOLDER)} | folders:
+        if folder.is_dir() and not folder.is_symlink():
+            for scratch in folder.rglob(f"*{SCRATCH}"):
+                scratch.unlink()
+
+
+def clear_folders(target: Target, names: Iterable[str]) -> None:
+    """Remove what is empty, but for Python's caches, of our folders around these names, and above them."""
+    folders = {target.locate(own_folder(name)) for name in names if own_folder(name)} - {None}
+    for folder in folders:
+        if not folder.is_symlink():
+            for path, _, _ in os.walk(folder, topdown=False):
+                if Path(path).name == "__pycache__":
+                    shutil.rmtree(path)
+                else:
+                    remove_if_empty(Path(path))
+        for parent in folder.parents:
+            if parent == target.root or not remove_if_empty(parent):
+                break
+
+
+def remove_if_empty(folder: Path) -> bool:
+    """Remove a folder if it is empty or gone already, and tell whether it is gone."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    return not folder.exists()
+
+
+@contextlib.contextmanager
+def locked(target: Target) -> Iterator[None]:
+    """Let one run at a time change a LlamaFactory. The lock is on its folder, so no lock file stays behind."""
+    handle = os.open(target.package, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,133 @@
+"""Saying which LlamaFactory each command uses and whether it is patched."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from . import OverlayError
+from .target import Target, from_checkout, from_python, interpreter_of
+from .tree import (
+    PACKAGE,
+    SEAM,
+    UPSTREAM_SEAMS,
+    Overlay,
+    Record,
+    fingerprint,
+    is_our_seam,
+    package_version,
+    present,
+)
+
+
+AGAIN = "run install to complete it"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer about one LlamaFactory: whether it is patched, and how or why not."""
+
+    patched: bool
+    text: str
+
+
+def diagnose(target: Target, overlay: Overlay) -> Finding:
+    """Tell whether a LlamaFactory is patched: no, copied, linked, or half and why."""
+    record = Record.load(target)
+    package, seam = target.locate(PACKAGE), target.locate(SEAM)
+    ours, whole = is_our_seam(seam), (package / "__init__.py").is_file()
+    if ours and not whole:
+        return Finding(False, f"half: the replaced file is in place but {package} is missing; {AGAIN}")
+    if not ours and not whole and not package.is_symlink():
+        known = fingerprint(seam) in UPSTREAM_SEAMS
+        return Finding(False, "no" if known else f"no, and {seam} is not upstream's own file")
+    if not ours:
+        return Finding(False, f"half: {package} is there, but {seam} is not ours: {_why_not_ours(target, record)}")
+    if record and not record.complete:
+        return Finding(False, f"half: an installation was interrupted; {AGAIN}")
+    expected = record.files if record else overlay.files
+    missing = [name for name in expected if name.startswith("src/") and _gone(target, name)]
+    if missing:
+        return Finding(False, f"half: missing {', '.join(missing)}; {AGAIN}")
+    return Finding(True, _kind(target, overlay, record))
+
+
+def _why_not_ours(target: Target, record: Record | None) -> str:
+    if record is None or not record.complete or record.backup(target) is None:
+        return f"an installation or removal was interrupted; {AGAIN}, or uninstall"
+    return "llamafactory was reinstalled or upgraded over the overlay; run install to patch it again"
+
+
+def _gone(target: Target, name: str) -> bool:
+    """Tell whether a file that should be there is not, or is a link to nothing."""
+    linked = target.locate(PACKAGE).is_symlink() and name != SEAM
+    return not target.locate(name).exists() if linked else present(target, name) is None
+
+
+def _kind(target: Target, overlay: Overlay, record: Record | None) -> str:
+    """Describe a whole installation: copied or linked, its version, and whether it equals this overlay."""
+    package = target.locate(PACKAGE)
+    version = package_version(package) or "without a version"
+    if package.is_symlink():
+        return f"yes, linked to {os.readlink(package)} ({version})"
+    by = "" if record else " by cp -r"
+    copies = overlay.wanted(target, link=False)
+    different = [name for name, source in copies.items() if present(target, name) != fingerprint(source)]
+    if different:
+        return f"yes, copied{by} ({version}), but {len(different)} files differ from this overlay ({overlay.version})"
+    return f"yes, copied{by} ({version})"
+
+
+def report(overlay: Overlay, python: str, checkout: Path | None) -> tuple[list[str], Finding | None]:
+    """Look at everything that can start a training run here.
+
+    Args:
+        overlay: Our files.
+        python: The interpreter to ask about.
+        checkout: The checkout to ask about, if any.
+
+    Returns:
+        The lines to print, and the finding about what was asked: the checkout if one was given, else the interpreter;
+        None if there is no LlamaFactory there.
+    """
+    lines = [f"overlay {overlay.version}: {overlay.folder}"]
+    findings = []
+    for title, find in _ways(python, checkout):
+        lines += ["", title]
+        try:
+            target = find()
+            findings.append(diagnose(target, overlay))
+        except OverlayError as error:
+            findings.append(None)
+            lines.append(f"  {error}")
+            continue
+        version = target.version or "(incomplete)"
+        lines.append(f"  uses     llamafactory {version} in {target.package} ({target.found})")
+        lines.append(f"  patched  {findings[-1].text}")
+    if shutil.which("llamafactory-cli") is None:
+        lines += ["", "llamafactory-cli on PATH: none; activate the environment or give the full path"]
+    return lines, findings[0]
+
+
+def _ways(python: str, checkout: Path | None) -> list[tuple[str, Callable[[], Target]]]:
+    """List the ways to start LlamaFactory here, the one asked about first, each with how to find what it uses."""
+    python = Path(shutil.which(python) or python)
+    ways = [(f"python {python}", partial(from_python, python))]
+    beside, on_path = python.parent / "llamafactory-cli", shutil.which("llamafactory-cli")
+    scripts = {beside: "beside it"} if beside.is_file() else {}
+    if on_path is not None:
+        path = Path(on_path)
+        scripts[path] = f"{scripts[path]} and on PATH" if path in scripts else "on PATH"
+    for script, where in scripts.items():
+        ways.append((f"llamafactory-cli {where}: {script}", partial(_of_script, script)))
+    if checkout is not None:
+        ways.insert(0, (f"python src/train.py in {checkout}", partial(from_checkout, checkout)))
+    elif Path("src/llamafactory").is_dir():
+        ways.append((f"python src/train.py in {Path.cwd()}", partial(from_checkout, Path.cwd())))
+    return ways
+
+
+def _of_script(script: Path) -> Target:
+    return from_python(interpreter_of(script))

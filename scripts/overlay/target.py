@@ -1,0 +1,180 @@
+"""Which LlamaFactory is meant, and does the overlay fit it? Nothing here imports or changes it."""
+
+import json
+import re
+import shlex
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import OverlayError
+
+
+OLDEST = "0.9.4"
+
+# What the overlay takes hold of, as (file of the package, text that must be in it, what it is).
+NEEDED = (
+    ("train/dpo/__init__.py", "", "the package of the DPO stage"),
+    ("train/dpo/workflow.py", "from .trainer import CustomDPOTrainer", "the late import of CustomDPOTrainer"),
+    ("train/dpo/trainer.py", "class CustomDPOTrainer", "CustomDPOTrainer"),
+    ("train/tuner.py", "from .dpo import run_dpo", "the import of run_dpo"),
+    ("hparams/parser.py", "_TRAIN_ARGS", "the list of argument classes"),
+    ("hparams/finetuning_args.py", "pref_loss", "the option pref_loss"),
+    ("data/loader.py", "PairwiseDatasetProcessor", "the choice of PairwiseDatasetProcessor"),
+    ("data/converter.py", "DATASET_CONVERTERS", "the table of dataset converters"),
+    ("data/collator.py", "class PairwiseDataCollatorWithPadding", "PairwiseDataCollatorWithPadding"),
+)
+
+# Runs in the chosen interpreter. The empty entry of sys.path is the current folder, which no console script sees.
+PROBE = """
+import importlib.util, json, sys
+sys.path[:] = [entry for entry in sys.path if entry]
+spec = importlib.util.find_spec("llamafactory")
+print(json.dumps([str(path) for path in spec.submodule_search_locations or []] if spec else []))
+"""
+
+# Where a console script's interpreter has spaces in its path or a long one, pip writes `#!/bin/sh` and in the second
+# line this, the interpreter in double quotes, and the arguments.
+LONG_PATH = "'''exec'"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One LlamaFactory on this machine.
+
+    Attributes:
+        package: The folder of the `llamafactory` package.
+        checkout: The root of the checkout that holds it, or None for a package among a Python's installed ones.
+        found: How it was found, for messages.
+    """
+
+    package: Path
+    checkout: Path | None
+    found: str
+
+    def locate(self, name: str) -> Path | None:
+        """Return where a file of the overlay belongs, or None if it has no place in an installed package.
+
+        Args:
+            name: The path inside the overlay, with slashes, such as "src/llamafactory/train/dpo/__init__.py".
+        """
+        if self.checkout is not None:
+            return self.checkout / name
+        inside = name.removeprefix("src/llamafactory/")
+        return None if inside == name else self.package / inside
+
+    @property
+    def root(self) -> Path:
+        """The folder above everything the overlay may touch."""
+        return self.checkout or self.package.parent
+
+    @property
+    def version(self) -> str | None:
+        """The version as the package states it, or None if it states none."""
+        try:
+            text = (self.package / "extras" / "env.py").read_text(encoding="utf-8")
+        except OSError:
+            return None
+        stated = re.search(r"""^VERSION\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
+        return stated.group(1) if stated else None
+
+
+def from_checkout(folder: Path) -> Target:
+    """Return the LlamaFactory of a git checkout or an unpacked tree.
+
+    Raises:
+        OverlayError: The folder is missing or holds no `src/llamafactory`.
+    """
+    if not folder.is_dir():
+        raise OverlayError(f"no such folder: {folder}\n  give --checkout the root of a LlamaFactory checkout")
+    checkout = folder.resolve()
+    package = checkout / "src" / "llamafactory"
+    if not (package / "__init__.py").is_file():
+        raise OverlayError(
+            f"not a LlamaFactory checkout: {folder} has no src/llamafactory\n"
+            "  give --checkout the folder that git clone made, the one with src/ in it"
+        )
+    return Target(package, checkout, "checkout")
+
+
+def from_python(python: Path | str) -> Target:
+    """Return the LlamaFactory that one Python interpreter would import, without importing it.
+
+    An editable install leads to its checkout, since that is where the files are.
+
+    Raises:
+        OverlayError: The interpreter does not run or has no llamafactory.
+    """
+    try:
+        done = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, timeout=120, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        hint = "give --python the path of a Python interpreter"
+        raise OverlayError(f"cannot run {python}: {error}\n  {hint}") from error
+    try:
+        folders = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError) as error:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise OverlayError(f"{python} does not answer like a Python interpreter: {last}") from error
+    if not folders:
+        raise OverlayError(
+            f"no llamafactory is installed for {python}\n"
+            "  choose another with --python PATH (scripts/setup.sh makes .venv/bin/python), a checkout with"
+            " --checkout DIR, or install it: pip install llamafactory"
+        )
+    package = Path(folders[0]).resolve()
+    if package.parent.name == "src":
+        checkout = package.parent.parent
+        return Target(package, checkout, f"editable install of {checkout}")
+    return Target(package, None, "installed package")
+
+
+def interpreter_of(script: Path) -> Path:
+    """Return the Python interpreter that a console script such as `llamafactory-cli` starts.
+
+    Raises:
+        OverlayError: The script names none that can be recognised.
+    """
+    with script.open("rb") as file:
+        head = file.read(2000).decode("utf-8", errors="replace").splitlines() or [""]
+    line = head[0].removeprefix("#!")
+    if len(head) > 1 and head[1].startswith(LONG_PATH):
+        line = head[1].removeprefix(LONG_PATH)
+    words = shlex.split(line)
+    if words and Path(words[0]).name == "env":
+        words = words[1:]
+    if not words or "python" not in Path(words[0]).name:
+        raise OverlayError(f"cannot tell which Python {script} starts")
+    return Path(words[0])
+
+
+def check_supported(target: Target) -> None:
+    """Refuse a LlamaFactory that is too old or that lacks something the overlay takes hold of.
+
+    Raises:
+        OverlayError: It names the version, or each missing piece and the file it should be in.
+    """
+    version = target.version
+    if version is None:
+        raise OverlayError(
+            f"{target.package} is not a complete llamafactory: extras/env.py states no version\n"
+            "  reinstall it (pip install --force-reinstall --no-deps llamafactory), then install the overlay again"
+        )
+    where = f"llamafactory {version} in {target.package}"
+    if _sortable(version) < _sortable(OLDEST):
+        raise OverlayError(f"{where} is too old: the overlay needs {OLDEST} or newer")
+    missing = [f"  {what} ({file})" for file, text, what in NEEDED if not _holds(target.package / file, text)]
+    if missing:
+        raise OverlayError(f"the overlay does not fit {where}; not found there:\n" + "\n".join(missing))
+
+
+def _holds(file: Path, text: str) -> bool:
+    return file.is_file() and text in file.read_text(encoding="utf-8")
+
+
+def _sortable(version: str) -> tuple[int, ...]:
+    """Order versions well enough to tell which is older: a pre-release comes before its release."""
+    numbers = re.match(r"\d+(?:\.\d+)*", version)
+    parts = [int(part) for part in numbers.group().split(".")] if numbers else [0]
+    parts += [0] * (3 - len(parts))
+    released = not re.search(r"(dev|a|b|rc)\d*", version)
+    return (*parts, int(released))

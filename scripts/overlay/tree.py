@@ -1,0 +1,188 @@
+"""The overlay's own files, what is on disk in their places, and the record an installation leaves behind."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from . import OverlayError
+from .target import Target
+
+
+# The one file of upstream that is replaced, and the hash of upstream's own: the same in 0.9.4, 0.9.5 and the
+# development versions around them.
+SEAM = "src/llamafactory/train/dpo/__init__.py"
+UPSTREAM_SEAMS = frozenset({"9b2dbca82aee3f7704500647336a7956d6029552020c1c5de7f1e2ec6d9cca9b"})
+
+# Everything else of ours lies in folders of this name, which upstream does not have.
+OWN = "uni_dpo"
+PACKAGE = f"src/llamafactory/train/{OWN}"
+
+RECORD_FOLDER = f"src/llamafactory/train/.{OWN}_overlay"
+SCRATCH = f".{OWN}-tmp"
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """The overlay as this repository has it.
+
+    Attributes:
+        folder: The `LlamaFactory/` folder.
+        files: Name inside the overlay, with slashes, to the file.
+    """
+
+    folder: Path
+    files: dict[str, Path]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Overlay":
+        """List the overlay's files.
+
+        Raises:
+            OverlayError: The folder is not a whole overlay, or holds a file in a place that is not ours.
+        """
+        files = {
+            path.relative_to(folder).as_posix(): path
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and not any(map(is_cache, path.relative_to(folder).parts))
+        }
+        if SEAM not in files or f"{PACKAGE}/__init__.py" not in files:
+            raise OverlayError(f"{folder} is not the overlay: {SEAM} or {PACKAGE}/__init__.py is missing")
+        strange = [name for name in files if name != SEAM and own_folder(name) is None]
+        if strange:
+            raise OverlayError(f"{folder} would replace more of upstream than {SEAM}: {', '.join(strange)}")
+        return cls(folder, files)
+
+    def wanted(self, target: Target, link: bool) -> dict[str, Path]:
+        """Return what an installation puts where: names to the files (or, linked, folders) they come from.
+
+        The replaced file comes last, so that LlamaFactory never imports a package that is not whole yet.
+        """
+        names = {own_folder(name) or name for name in self.files} if link else set(self.files)
+        placed = sorted(names - {SEAM}) + [SEAM]
+        return {name: self.folder / name for name in placed if target.locate(name) is not None}
+
+    @property
+    def version(self) -> str:
+        """The version of the overlay."""
+        return package_version(self.folder / PACKAGE) or "unknown"
+
+
+@dataclass
+class Record:
+    """What was done to one LlamaFactory, kept in a hidden folder beside our package.
+
+    Attributes:
+        files: Name to every content we may have put there, as `fingerprint` writes it.
+        replaced: Hash of the replaced file of upstream, kept beside the record; None if there was none to keep.
+        complete: False from before the first change until after the last.
+    """
+
+    files: dict[str, list[str]] = field(default_factory=dict)
+    replaced: str | None = None
+    complete: bool = True
+
+    @classmethod
+    def load(cls, target: Target) -> "Record | None":
+        """Read the record, or return None where there is none, as after `cp -r`."""
+        path = target.locate(RECORD_FOLDER) / "manifest.json"
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            raise OverlayError(f"{path} is damaged ({error})\n  delete it and run the same command again") from error
+
+    def save(self, target: Target) -> None:
+        """Write the record; the folder hides itself from git."""
+        folder = target.locate(RECORD_FOLDER)
+        folder.mkdir(exist_ok=True)
+        write(folder / ".gitignore", b"*\n")
+        write(folder / "manifest.json", json.dumps(vars(self), indent=1).encode())
+
+    def backup(self, target: Target) -> Path | None:
+        """Return the kept file of upstream if it is there and whole."""
+        path = target.locate(RECORD_FOLDER) / "replaced__init__.py"
+        return path if self.replaced is not None and fingerprint(path) == self.replaced else None
+
+
+def is_cache(part: str) -> bool:
+    """Tell whether a part of a path is what tools leave beside source files: a hidden name or Python's cache."""
+    return part.startswith(".") or part == "__pycache__"
+
+
+def own_folder(name: str) -> str | None:
+    """Return the `.../uni_dpo` folder a name lies in (or is), or None for a file of upstream."""
+    parts = PurePosixPath(name).parts
+    return "/".join(parts[: parts.index(OWN) + 1]) if OWN in parts else None
+
+
+def fingerprint(path: Path) -> str | None:
+    """Return what is at a path: a file's SHA-256, "link TARGET", "folder", or None for nothing."""
+    if path.is_symlink():
+        return f"link {os.readlink(path)}"
+    if path.is_dir():
+        return "folder"
+    return hash_of(path.read_bytes()) if path.exists() else None
+
+
+def hash_of(content: bytes) -> str:
+    """Return the SHA-256 of some content, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def present(target: Target, name: str) -> str | None:
+    """Return the fingerprint at an overlay name; what is seen through a linked folder of ours is not there."""
+    folder = own_folder(name)
+    if folder not in (None, name) and target.locate(folder).is_symlink():
+        return None
+    return fingerprint(target.locate(name))
+
+
+def is_our_seam(path: Path) -> bool:
+    """Tell whether a `train/dpo/__init__.py` is ours, in any version: upstream's never speaks of our package."""
+    if path.is_symlink() and os.readlink(path).endswith(SEAM):
+        return True
+    return path.is_file() and OWN.encode() in path.read_bytes()
+
+
+def package_version(package: Path) -> str | None:
+    """Return the `__version__` our package states, without importing it."""
+    path = package / "__init__.py"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    stated = re.search(r"""^__version__\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
+    return stated.group(1) if stated else None
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file so that no reader ever sees half of it."""
+    scratch = scratch_beside(path)
+    scratch.write_bytes(content)
+    os.replace(scratch, path)
+
+
+def place(source: Path, path: Path, link: bool) -> None:
+    """Put a copy of, or a link to, `source` at `path` in one step, making the folders above it.
+
+    A copy is executable where its source is, and otherwise gets the permissions of any new file, as with `cp -r`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = scratch_beside(path)
+    if link:
+        scratch.symlink_to(source)
+    else:
+        shutil.copyfile(source, scratch)
+        if source.stat().st_mode & 0o111:
+            mode = scratch.stat().st_mode
+            scratch.chmod(mode | (mode & 0o444) >> 2)
+    os.replace(scratch, path)
+
+
+def scratch_beside(path: Path) -> Path:
+    """Return the name under which a file is prepared; one that an interrupted run left there is removed."""
+    scratch = path.with_name(f".{path.name}{SCRATCH}")
+    scratch.unlink(missing_ok=True)
+    return scratch
