@@ -20,7 +20,10 @@ SHAREGPT = {"messages": "conversations", "chosen": "chosen", "rejected": "reject
 
 
 def make_rows(folder: Path, count: int = 24, seed: int = 0) -> list[dict[str, Any]]:
-    """Draw `count` small pictures into `folder` and return alpaca rows about them, with scores on a scale to 10."""
+    """Draw `count` small pictures into `folder` and return alpaca rows about them.
+
+    Scores are quarters between 0 and 10, which every JSON reader and float32 keep exactly.
+    """
     rng = random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -29,14 +32,13 @@ def make_rows(folder: Path, count: int = 24, seed: int = 0) -> list[dict[str, An
         if not picture.exists():
             size = rng.choice([(56, 56), (84, 56)])
             Image.new("RGB", size, tuple(rng.randrange(256) for _ in range(3))).save(picture)
-        chosen, rejected = rng.uniform(1, 9), rng.uniform(1, 9)
         rows.append(
             {
                 "instruction": f"<image>What is number {i}?",
                 "chosen": f"It is {i}." + " Indeed." * rng.randrange(3),
                 "rejected": f"Sorry, no idea about {i}." + " None." * rng.randrange(3),
-                "score_chosen": round(chosen, 2),
-                "score_rejected": round(rejected, 2),
+                "score_chosen": rng.randrange(40) / 4,
+                "score_rejected": rng.randrange(40) / 4,
                 "images": [picture.name],
             }
         )

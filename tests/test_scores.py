@@ -1,0 +1,235 @@
+"""Scores from the file to the loss: every format, every way of loading, every way of being wrong."""
+
+import json
+import math
+
+import pytest
+import torch
+from llamafactory.data import get_template_and_fix_tokenizer
+from llamafactory.hparams import get_train_args
+from llamafactory.model import load_tokenizer
+from llamafactory.train.uni_dpo.errors import UniDPOError
+from llamafactory.train.uni_dpo.workflow import scored_data
+from pairs import ALPACA, SHAREGPT, as_openai, as_sharegpt, command_line, make_rows, options, train, write_dataset
+
+
+def prepare(model, data, tmp_path, **changes):
+    """Load and tokenise as a run does and return `{"train_dataset": ..., "eval_dataset": ...}`."""
+    import llamafactory.train.tuner  # noqa: F401
+    from llamafactory.train.dpo import workflow
+
+    model_args, data_args, training_args, *_ = get_train_args(options(model, data, tmp_path / "out", **changes))
+    with scored_data():
+        module = load_tokenizer(model_args)
+        template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
+        return workflow.get_dataset(template, model_args, data_args, training_args, stage="rm", **module)
+
+
+def scores(dataset):
+    """The scores of a prepared data set, by row."""
+    return {row["pair_row"]: (row["score_chosen"], row["score_rejected"]) for row in dataset}
+
+
+def wanted(rows):
+    return {i: (row["score_chosen"], row["score_rejected"]) for i, row in enumerate(rows)}
+
+
+@pytest.mark.parametrize("formatting", ["alpaca", "sharegpt", "openai"])
+def test_formats(tiny_model, tmp_path, formatting):
+    rows = make_rows(tmp_path, 6)
+    shape = {"alpaca": dict, "sharegpt": as_sharegpt, "openai": as_openai}[formatting]
+    columns = {"alpaca": ALPACA, "sharegpt": SHAREGPT, "openai": SHAREGPT | {"messages": "messages"}}[formatting]
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+    entry = {"formatting": formatting} | ({"tags": tags} if formatting == "openai" else {})
+    write_dataset(tmp_path, map(shape, rows), columns=columns, **entry)
+    assert scores(prepare(tiny_model, tmp_path, tmp_path)["train_dataset"]) == wanted(rows)
+
+
+def test_column_names_of_dataset_info_count(tiny_model, tmp_path):
+    rows = make_rows(tmp_path, 6)
+    renamed = [row | {"good": row["score_chosen"], "bad": row["score_rejected"]} for row in rows]
+    for row in renamed:
+        row["score_chosen"] = row["score_rejected"] = None  # not what the entry names: never looked at
+    write_dataset(tmp_path, renamed, columns=ALPACA | {"score_chosen": "good", "score_rejected": "bad"})
+    assert scores(prepare(tiny_model, tmp_path, tmp_path)["train_dataset"]) == wanted(rows)
+
+
+def test_numeric_strings_are_accepted(tiny_model, tmp_path):
+    rows = make_rows(tmp_path, 4)
+    texts = [row | {"score_chosen": f" {row['score_chosen']}", "score_rejected": "8.5"} for row in rows]
+    write_dataset(tmp_path, texts)
+    prepared = scores(prepare(tiny_model, tmp_path, tmp_path)["train_dataset"])
+    assert prepared == {i: (row["score_chosen"], 8.5) for i, row in enumerate(rows)}
+
+
+def test_scores_stay_with_their_rows_when_upstream_drops_some(tiny_model, tmp_path):
+    rows = make_rows(tmp_path, 8)
+    invalid = {2, 5}
+    write_dataset(tmp_path, [row | ({"rejected": None} if i in invalid else {}) for i, row in enumerate(rows)])
+    kept = {i: pair for i, pair in wanted(rows).items() if i not in invalid}
+    assert scores(prepare(tiny_model, tmp_path, tmp_path)["train_dataset"]) == kept
+
+
+def test_mixed_data_sets_and_eval_data(tiny_model, tmp_path):
+    first, second, held_out = (make_rows(tmp_path, 5, seed=seed) for seed in range(3))
+    for name, rows in (("first", first), ("second", second), ("held_out", held_out)):
+        write_dataset(tmp_path, rows, name=name)
+    prepared = prepare(tiny_model, tmp_path, tmp_path, dataset="first,second", eval_dataset="held_out")
+    train_rows = list(prepared["train_dataset"])
+    for position, rows in enumerate((first, second)):
+        assert scores(row for row in train_rows if row["pair_dataset"] == position) == wanted(rows)
+    assert scores(prepared["eval_dataset"]) == wanted(held_out)
+
+
+def test_val_size(tiny_model, pair_data, rows, tmp_path):
+    prepared = prepare(tiny_model, pair_data, tmp_path, val_size=4)
+    assert len(prepared["eval_dataset"]) == 4
+    assert scores(prepared["train_dataset"]) | scores(prepared["eval_dataset"]) == wanted(rows)
+
+
+def test_num_samples_keeps_row_numbers_of_the_file(tiny_model, tmp_path):
+    rows = make_rows(tmp_path, 9)
+    write_dataset(tmp_path, rows, num_samples=4)
+    sampled = scores(prepare(tiny_model, tmp_path, tmp_path)["train_dataset"])
+    assert len(sampled) == 4 and sampled.items() <= wanted(rows).items()
+
+
+def test_streaming(tiny_model, pair_data, rows, tmp_path):
+    prepared = prepare(tiny_model, pair_data, tmp_path, streaming=True, dataloader_num_workers=1)
+    carried = [(row["score_chosen"], row["score_rejected"]) for row in prepared["train_dataset"]]
+    assert sorted(carried) == sorted(wanted(rows).values())
+
+
+def test_several_preprocessing_workers(tiny_model, pair_data, rows, tmp_path):
+    prepared = prepare(tiny_model, pair_data, tmp_path, preprocessing_num_workers=2)
+    assert scores(prepared["train_dataset"]) == wanted(rows)
+
+
+def test_tokenized_path(tiny_model, pair_data, rows, tmp_path):
+    tokenized = str(tmp_path / "tokenized")
+    prepare(tiny_model, pair_data, tmp_path, tokenized_path=tokenized)
+    again = prepare(tiny_model, tmp_path / "gone", tmp_path, tokenized_path=tokenized)
+    assert scores(again["train_dataset"]) == wanted(rows)
+    train(options(tiny_model, pair_data, tmp_path / "other", tokenized_path=tokenized, pref_loss="sigmoid"))
+
+
+def test_tokenized_path_of_another_loss_is_refused(tiny_model, pair_data, tmp_path):
+    tokenized = str(tmp_path / "tokenized")
+    run = options(tiny_model, pair_data, tmp_path / "other", tokenized_path=tokenized, pref_loss="sigmoid")
+    train(run | {"max_steps": 1})
+    with pytest.raises(UniDPOError, match="no scores in its train_dataset"):
+        prepare(tiny_model, pair_data, tmp_path, tokenized_path=tokenized)
+
+
+def test_batch_carries_float32_and_the_model_never_sees_it(tiny_model, pair_data, rows, tmp_path, monkeypatch):
+    from llamafactory.train.uni_dpo.trainer import UniDPOTrainer
+    from transformers import Qwen2VLForConditionalGeneration
+
+    seen, forward = [], Qwen2VLForConditionalGeneration.forward
+    prepare_inputs = UniDPOTrainer._prepare_inputs
+
+    def watch_forward(self, *args, **kwargs):
+        assert not [name for name in kwargs if "score" in name or "pair" in name]
+        return forward(self, *args, **kwargs)
+
+    def watch_inputs(self, inputs):
+        batch = prepare_inputs(self, inputs)
+        seen.append((batch["pair_row"], batch["score_chosen"], batch["score_rejected"]))
+        return batch
+
+    monkeypatch.setattr(Qwen2VLForConditionalGeneration, "forward", watch_forward)
+    monkeypatch.setattr(UniDPOTrainer, "_prepare_inputs", watch_inputs)
+    train(options(tiny_model, pair_data, tmp_path / "out", max_steps=2))
+    assert len(seen) == 4
+    for pair_rows, chosen, rejected in seen:
+        assert chosen.dtype == rejected.dtype == torch.float32 and chosen.shape == (2,)
+        expected = [wanted(rows)[row] for row in pair_rows.tolist()]
+        assert list(zip(chosen.tolist(), rejected.tolist(), strict=True)) == expected
+
+
+BAD = {
+    "missing": "absent",
+    "none": None,
+    "nan": math.nan,
+    "infinite": math.inf,
+    "too large for float32": 1e39,
+    "word": "good",
+    "nan as text": "nan",
+    "empty text": "",
+    "list": [3.0],
+}
+
+
+@pytest.mark.parametrize("side", ["score_chosen", "score_rejected"])
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD.keys())
+def test_a_bad_score_names_data_set_row_and_column(tiny_model, tmp_path, value, side):
+    rows = make_rows(tmp_path, 20)
+    if value == "absent":
+        del rows[17][side]
+    else:
+        rows[17][side] = value
+    write_dataset(tmp_path, rows)
+    with pytest.raises(UniDPOError, match=f'"pairs", row 17 .*"{side}"'):
+        prepare(tiny_model, tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_nan_in_parquet(tiny_model, tmp_path, streaming):
+    from datasets import Dataset
+
+    rows = make_rows(tmp_path, 20)
+    rows[17]["score_chosen"] = math.nan
+    write_dataset(tmp_path, [])
+    Dataset.from_list(rows).to_parquet(tmp_path / "pairs.parquet")
+    write_dataset(tmp_path, [], file_name="pairs.parquet")
+    with pytest.raises(UniDPOError, match='"pairs", row 17 .*"score_chosen"'):
+        prepare(tiny_model, tmp_path, tmp_path, streaming=streaming, dataloader_num_workers=1)
+
+
+def test_a_missing_column_lists_those_that_are_there(tiny_model, tmp_path):
+    rows = [{k: v for k, v in row.items() if k != "score_rejected"} for row in make_rows(tmp_path, 4)]
+    write_dataset(tmp_path, rows)
+    with pytest.raises(UniDPOError, match='no column "score_rejected".*it has instruction.*dataset_info.json'):
+        prepare(tiny_model, tmp_path, tmp_path)
+
+
+def test_truth_values_are_not_scores(tiny_model, tmp_path):
+    write_dataset(tmp_path, [row | {"score_chosen": True} for row in make_rows(tmp_path, 4)])
+    with pytest.raises(UniDPOError, match="row 0 .*True is not a finite number"):
+        prepare(tiny_model, tmp_path, tmp_path)
+
+
+def test_numbers_mixed_with_text_are_explained(tiny_model, tmp_path):
+    rows = make_rows(tmp_path, 6)
+    rows[4]["score_chosen"] = "7.5"
+    write_dataset(tmp_path, rows)
+    with pytest.raises(UniDPOError, match="mixed .number in row 0, text in row 4."):
+        prepare(tiny_model, tmp_path, tmp_path)
+
+
+def test_other_load_failures_stay_upstreams(tiny_model, tmp_path):
+    write_dataset(tmp_path, [])
+    (tmp_path / "pairs.json").write_text("[{broken")
+    with pytest.raises(Exception) as caught:
+        prepare(tiny_model, tmp_path, tmp_path)
+    assert not isinstance(caught.value, UniDPOError)
+
+
+def test_bad_score_on_the_command_line(tiny_model, tmp_path):
+    """One clear message, a non-zero exit, and no output folder."""
+    rows = make_rows(tmp_path, 20)
+    rows[17]["score_chosen"] = math.nan
+    write_dataset(tmp_path, rows)
+    done = command_line(options(tiny_model, tmp_path, tmp_path / "out"), tmp_path / "run.yaml")
+    assert done.returncode == 1
+    assert 'Error: Data set "pairs", row 17 (the first is 0), column "score_chosen": nan is not' in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_without_scores_trains_with_other_losses(tiny_model, tmp_path):
+    rows = [{k: v for k, v in row.items() if not k.startswith("score")} for row in make_rows(tmp_path, 8)]
+    write_dataset(tmp_path, rows)
+    run = options(tiny_model, tmp_path, tmp_path / "out", pref_loss="sigmoid", dpo_average_log_prob=True)
+    assert train(run)[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)  # logged with four digits
+    assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 4
