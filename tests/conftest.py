@@ -12,8 +12,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="uni-dpo-tests-")
 
 import pytest  # noqa: E402
-from demo_world.model import build  # noqa: E402
 from pairs import make_rows, write_dataset  # noqa: E402
+
+from demo_world.model import build  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,11 @@
 """Options: from YAML and from the command line, checked by name, and invisible to other losses."""
 
 import pytest
-from llamafactory.hparams import get_train_args
-from llamafactory.train.uni_dpo.errors import UniDPOError
 from pairs import ROOT, command_line, options
 from transformers import HfArgumentParser
+
+from llamafactory.hparams import get_train_args
+from llamafactory.train.uni_dpo.errors import UniDPOError
 
 
 def parse(**changes):

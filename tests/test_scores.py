@@ -5,12 +5,13 @@ import math
 
 import pytest
 import torch
+from pairs import ALPACA, SHAREGPT, as_openai, as_sharegpt, command_line, make_rows, options, train, write_dataset
+
 from llamafactory.data import get_template_and_fix_tokenizer
 from llamafactory.hparams import get_train_args
 from llamafactory.model import load_tokenizer
 from llamafactory.train.uni_dpo.errors import UniDPOError
 from llamafactory.train.uni_dpo.workflow import scored_data
-from pairs import ALPACA, SHAREGPT, as_openai, as_sharegpt, command_line, make_rows, options, train, write_dataset
 
 
 def prepare(model, data, tmp_path, **changes):
@@ -122,8 +123,9 @@ def test_tokenized_path_of_another_loss_is_refused(tiny_model, pair_data, tmp_pa
 
 
 def test_batch_carries_float32_and_the_model_never_sees_it(tiny_model, pair_data, rows, tmp_path, monkeypatch):
-    from llamafactory.train.uni_dpo.trainer import UniDPOTrainer
     from transformers import Qwen2VLForConditionalGeneration
+
+    from llamafactory.train.uni_dpo.trainer import UniDPOTrainer
 
     seen, forward = [], Qwen2VLForConditionalGeneration.forward
     prepare_inputs = UniDPOTrainer._prepare_inputs

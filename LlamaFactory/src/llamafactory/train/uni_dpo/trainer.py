@@ -1,7 +1,7 @@
 """One training step with Uni-DPO, built on LlamaFactory's DPO trainer.
 
 Upstream's forward, reference handling, metrics and logging stay. Ours are the scores, the loss, length normalisation,
-some more metrics, the optional pair log, and a guard that stops a run before a ruined model is saved.
+some more metrics, the optional pair log, a guard that stops a run before a ruined model is saved, and exact resuming.
 """
 
 import math
@@ -9,6 +9,8 @@ import os
 from typing import Any, Literal
 
 import torch
+from torch.utils.data import RandomSampler, Sampler
+from transformers import PreTrainedModel
 
 from ...extras.constants import IGNORE_INDEX
 from ..dpo.trainer import CustomDPOTrainer
@@ -16,6 +18,7 @@ from .data import CARRIED_DTYPES
 from .errors import NonFiniteError
 from .loss import uni_dpo_loss
 from .pair_log import PAIR_LOG, PairLog
+from .resume import EpochSampler, restore_weights
 
 
 class UniDPOTrainer(CustomDPOTrainer):
@@ -104,23 +107,53 @@ class UniDPOTrainer(CustomDPOTrainer):
         return terms.losses, terms.chosen_rewards, terms.rejected_rewards
 
     def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
-        """Look at every optimizer step before anything of it is logged or saved.
+        """Look at the loss and the gradient of every optimizer step before anything of it is logged or saved.
 
         Raises:
-            NonFiniteError: the loss since the last log, the gradient or the weights are not finite.
+            NonFiniteError: one of them is not finite.
         """
-        loss = float(tr_loss)
-        norm = float(grad_norm) if grad_norm is not None else self._norm_without_clipping()
+        loss, norm = float(tr_loss), float(grad_norm or 0.0)
         # Under fp16 an infinite norm is the loss scaler at work: it skips the step and lowers its scale.
         if not math.isfinite(loss) or not (math.isfinite(norm) or self.args.fp16):
-            raise NonFiniteError(
-                f"Step {self.state.global_step}: loss {loss}, gradient norm {norm}. Nothing of this step was saved; "
-                f"checkpoints in {self.args.output_dir} are as they were. Usual causes: learning rate too high, or a "
-                "model that overflows in fp16 (use bf16). `uni_dpo_log_pairs: true` shows the pairs of each step."
-            )
+            raise self._ruined(f"loss {loss}, gradient norm {norm}")
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
 
-    def _norm_without_clipping(self) -> float:
-        # With `max_grad_norm: 0` nobody computes a norm, and the gradients are gone by now: look at the weights.
-        weights = (weight for weight in self.model.parameters() if weight.requires_grad)
-        return 0.0 if all(bool(torch.isfinite(weight).all()) for weight in weights) else math.nan
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Save checkpoints and the final model as upstream does, if their weights are finite on every rank.
+
+        Raises:
+            NonFiniteError: they are not; the last step broke them after a finite loss and gradient.
+        """
+        trained = (weight for weight in self.model.parameters() if weight.requires_grad)
+        broken = sum(int(not torch.isfinite(weight).all()) for weight in trained)
+        if self.accelerator.reduce(torch.tensor(broken, device=self.args.device), "sum") > 0:
+            raise self._ruined("weights are not finite")
+        super().save_model(*args, **kwargs)
+
+    def _ruined(self, what: str) -> NonFiniteError:
+        return NonFiniteError(
+            f"Step {self.state.global_step}: {what}. Nothing of this step was saved, and the checkpoints in "
+            f"{self.args.output_dir} are as they were. Usual causes: a learning rate too high, or a model that "
+            "overflows in fp16 (use bf16). `uni_dpo_log_pairs: true` shows the pairs of each step."
+        )
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler | None:
+        sampler = super()._get_train_sampler(*args, **kwargs)
+        if type(sampler) is not RandomSampler:  # not shuffled, grouped by length, or a stream
+            return sampler
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return EpochSampler(len(sampler), seed, lambda: int(self.state.epoch or 0))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._restore_weights(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._restore_weights(self.state.best_model_checkpoint)
+
+    def _restore_weights(self, checkpoint: str) -> None:
+        # DeepSpeed and FSDP keep files of their own beside the model's, and PEFT loads adapters by their own names.
+        sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        if isinstance(self.model, PreTrainedModel) and not sharded:
+            restore_weights(self.model, checkpoint)

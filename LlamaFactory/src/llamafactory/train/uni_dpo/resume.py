@@ -1,0 +1,42 @@
+"""What upstream's resuming leaves undone, so that a resumed run ends with the weights of an undisturbed one.
+
+Seen with transformers 4.57 and accelerate 1.11, for every loss of LlamaFactory; ours mend it for their own runs:
+
+- `Trainer._load_from_checkpoint` loads a state dict without the key renaming that `save_pretrained` undid, and is not
+  strict, so a vision-language model goes on with the weights it started from;
+- `accelerate.skip_first_batches` builds a data loader that counts epochs from 0 again, so a run resumed after the
+  first epoch meets the first epoch's order.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel
+
+
+class EpochSampler(Sampler[int]):
+    """Random order that depends on seed and epoch alone; in an undisturbed run it is the order upstream would take."""
+
+    def __init__(self, size: int, seed: int, epoch: Callable[[], int]):
+        """Order `size` examples; `epoch` is asked whenever an epoch begins, also in the middle of one on resuming."""
+        self.size, self.seed, self.epoch = size, seed, epoch
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield every index once."""
+        generator = torch.Generator().manual_seed(self.seed + self.epoch())
+        yield from torch.randperm(self.size, generator=generator).tolist()
+
+    def __len__(self) -> int:
+        """Count the examples of an epoch."""
+        return self.size
+
+
+def restore_weights(model: PreTrainedModel, checkpoint: str) -> None:
+    """Load a full checkpoint through `from_pretrained`, which knows how its keys were renamed on saving.
+
+    Raises:
+        RuntimeError: the checkpoint is of another model.
+    """
+    saved = type(model).from_pretrained(checkpoint)
+    model.load_state_dict(saved.state_dict())
