@@ -51,7 +51,8 @@ class UniDPOArguments:
         metadata={
             "help": (
                 "Divide response log-probs by their number of tokens. Unset: yes for uni_dpo, and for every other "
-                "loss what LlamaFactory does (yes for ipo, orpo and simpo, no for the rest)."
+                "loss what LlamaFactory does (yes for ipo, orpo and simpo, no for the rest). Set, to anything: train "
+                "with the overlay's trainer (exact resuming, guard against non-finite values) for every loss."
             )
         },
     )
@@ -83,6 +84,11 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
     def uses_uni_dpo(self) -> bool:
         """Whether this run trains with our loss."""
         return self.stage == "dpo" and self.pref_loss == "uni_dpo"
+
+    @property
+    def uses_our_trainer(self) -> bool:
+        """Whether this run trains with our trainer: with our loss always, with others when asked."""
+        return self.stage == "dpo" and (self.pref_loss == "uni_dpo" or self.dpo_average_log_prob is not None)
 
     @property
     def averages_logps(self) -> bool:

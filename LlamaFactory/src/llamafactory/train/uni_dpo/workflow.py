@@ -1,8 +1,8 @@
 """`run_dpo` of the overlay: the only place that touches upstream's names.
 
-Runs that do not ask for our loss (or for length normalisation where upstream has none) go straight to upstream's
-`run_dpo`. For the others our classes stand in for upstream's while upstream's own `run_dpo` runs, and are taken out
-again afterwards, whatever happens, so that a later run in the same process finds LlamaFactory as it was.
+Runs that do not ask for our loss or our trainer go straight to upstream's `run_dpo`. For the others our classes stand
+in for upstream's while upstream's own `run_dpo` runs, and are taken out again afterwards, whatever happens, so that a
+later run in the same process finds LlamaFactory as it was.
 """
 
 import importlib
@@ -38,7 +38,7 @@ def run_dpo(
         if finetuning_args.uses_uni_dpo:
             check_run(model_args)
             swaps.enter_context(scored_data())
-        if finetuning_args.uses_uni_dpo or finetuning_args.averages_logps:
+        if finetuning_args.uses_our_trainer:
             swaps.enter_context(our_trainer())
         upstream.run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)
 

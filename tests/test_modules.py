@@ -1,0 +1,46 @@
+"""Every module of the overlay can be the first one imported, and knows no more than it should."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pairs import ROOT
+
+
+PACKAGE = ROOT / "LlamaFactory" / "src" / "llamafactory" / "train" / "uni_dpo"
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+def test_every_module_can_be_imported_first():
+    """One process for all: each is imported after every module of LlamaFactory has been forgotten."""
+    script = (
+        "import importlib, sys\n"
+        f"for name in {['llamafactory.train.dpo', *(f'llamafactory.train.uni_dpo.{m}' for m in MODULES)]!r}:\n"
+        "    for loaded in [m for m in sys.modules if m.startswith('llamafactory')]: del sys.modules[loaded]\n"
+        "    importlib.import_module(name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("module", ["loss", "errors"])
+def test_knows_only_torch(module):
+    assert imports(PACKAGE / f"{module}.py") <= {"dataclasses", "torch", "sys"}
+
+
+@pytest.mark.parametrize("module", ["scores", "pair_log", "resume"])
+def test_knows_nothing_of_llamafactory(module):
+    assert not [name for name in imports(PACKAGE / f"{module}.py") if "llamafactory" in name or name.startswith("..")]
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level names of absolute imports, and relative ones with their dots when they leave the package."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level != 1:
+            found.add("." * node.level + (node.module or "").split(".")[0])
+    return found
