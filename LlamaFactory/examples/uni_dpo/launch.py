@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from launcher.machine import build_command, fit_to_machine
-from launcher.output import make_way, plan_output, sidecar, write_settings
+from launcher.output import last_checkpoint, make_way, plan_output, sidecar, write_settings
 from launcher.preflight import UserError, check_data, check_llamafactory, check_model, disk_note
 from launcher.process import open_log, run_logged
 from launcher.settings import Run, as_yaml, read_run
@@ -89,7 +89,9 @@ def train(run: Run) -> int:
     if status == 0:
         say(f"trained model: {run.output}")
     else:
-        say(f"stopped with exit status {status}; log: {log_path}", "the same command goes on from the last checkpoint")
+        say(f"stopped with exit status {status}; log: {log_path}")
+        if last_checkpoint(run.output):
+            say(f"the same command goes on from {last_checkpoint(run.output).name}")
     return status
 
 

@@ -70,11 +70,10 @@ def copy_output(stream: BinaryIO, log: BinaryIO) -> None:
     screen, line = sys.stdout.buffer, b""
     while chunk := os.read(stream.fileno(), 65536):
         try:
-            if screen:
-                screen.write(chunk)
-                screen.flush()
+            screen.write(chunk)
+            screen.flush()
         except OSError:  # the terminal is gone, the training need not be
-            screen = None
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         *lines, line = (line + chunk).split(b"\n")
         for complete in lines:
             log.write(last_state(complete) + b"\n")

@@ -64,15 +64,19 @@ class Run:
             self.settings[option] = value
 
     def number(self, name: str, default: int, least: int = 1) -> int:
-        """Return a variable as a whole number.
+        """Return a variable as a whole number, of which `least` is the smallest allowed."""
+        return whole_number(name, self.variables.get(name, default), least)
 
-        Raises:
-            UserError: It is not one, or less than `least`.
-        """
-        text = self.variables.get(name, str(default))
-        if not text.isdecimal() or int(text) < least:
-            raise UserError(f"{name}={text} must be a whole number, {least} or more")
-        return int(text)
+
+def whole_number(name: str, value: object, least: int) -> int:
+    """Return `value` as a whole number.
+
+    Raises:
+        UserError: It is not one, or less than `least`.
+    """
+    if not str(value).isdecimal() or int(str(value)) < least:
+        raise UserError(f"{name}={value} must be a whole number, {least} or more")
+    return int(str(value))
 
 
 def read_run(config: Path, arguments: list[str]) -> Run:
@@ -95,6 +99,8 @@ def read_run(config: Path, arguments: list[str]) -> Run:
     variables, options = split_arguments(arguments)
     settings = load_yaml(config)
     chosen = {option: variables[name] for name, option in OPTION_VARIABLES.items() if name in variables}
+    if "BATCH" in variables:
+        chosen[OPTION_VARIABLES["BATCH"]] = whole_number("BATCH", variables["BATCH"], least=1)
     chosen |= parse_options(options)
     resume = False if variables.get("FRESH", "0") != "0" else chosen.pop("resume", None)
     if resume not in (True, False, None):
@@ -102,8 +108,6 @@ def read_run(config: Path, arguments: list[str]) -> Run:
     anchor_paths(settings, root)
     anchor_paths(chosen, Path.cwd())
     run = Run(root, is_checkout, settings | chosen, set(chosen), variables, resume)
-    if chosen.get("per_device_train_batch_size") == variables.get("BATCH"):
-        run.settings["per_device_train_batch_size"] = run.number("BATCH", 1)
     run.settings["model_name_or_path"] = find_model(str(run.settings["model_name_or_path"]), root)
     return run
 
