@@ -1,0 +1,105 @@
+"""The start checkpoint of the demo: a tiny Qwen2-VL, trained with LlamaFactory's own sft stage.
+
+Two runs of `llamafactory-cli train`: first many conversations of a careful annotator, so that the model sees; then a
+few of a careless one (habits.py), so that there is something to repair.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from .habits import careful_answer, careless_answer
+from .model import build
+from .questions import ask
+from .writers import scenes, write_sft, write_whole
+
+
+RECIPE = Path(__file__).with_name("sft.yaml")
+# Learning rate and warm-up of each run; everything else is in sft.yaml.
+STAGES = {
+    "demo_pretrain": ("learning_rate=1.0e-3", "warmup_steps=60"),
+    "demo_sft": ("learning_rate=3.0e-4", "warmup_steps=20"),
+}
+
+
+def train_checkpoint(out: Path, pretrain_rows: int, rows: int, seed: int) -> Path:
+    """Make data, model and both training runs, and gather the result.
+
+    What is already there is kept, so an interrupted run continues with the stage it was in.
+
+    Args:
+        out: working folder.
+        pretrain_rows: careful conversations.
+        rows: careless conversations.
+        seed: of data, weights and training.
+
+    Returns:
+        The folder of the finished checkpoint, `out`/checkpoint.
+
+    Raises:
+        ValueError: a training run failed.
+    """
+    base = out / "base"
+    if not (base / "model.safetensors").is_file():
+        build(base, "demo", seed, vocabulary_texts())
+    model, logs = base, []
+    for (name, options), count, annotator in zip(
+        STAGES.items(), (pretrain_rows, rows), (careful_answer, careless_answer), strict=True
+    ):
+        data, trained = out / "data" / name, out / name
+        if not (data / "dataset_info.json").is_file():
+            write_sft(data, name, count, seed, annotator)
+        if not (trained / "model.safetensors").is_file():
+            _train(model, data, name, trained, seed, options)
+        model = trained
+        logs += _log(name, trained)
+    return _gather(base, model, logs, out / "checkpoint")
+
+
+def vocabulary_texts() -> list[str]:
+    """Text with every word of the world, so that each becomes one token."""
+    texts = ["system user assistant\nYou are a helpful assistant."] * 100
+    for scene, rng in scenes("train", 2000, 0, "texts"):
+        for question in ask(scene, rng):
+            texts += [question.text, careless_answer(question, rng), question.answer]
+    return texts
+
+
+def _train(model: Path, data: Path, name: str, out: Path, seed: int, options: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "llamafactory.cli", "train", str(RECIPE), f"model_name_or_path={model}"]
+    command += [f"dataset_dir={data}", f"media_dir={data}", f"dataset={name}", f"output_dir={out}", f"seed={seed}"]
+    # One thread for each core at most: on a shared machine more threads than free cores are far slower.
+    environment = {"OMP_NUM_THREADS": str(min(2, os.cpu_count() or 1)), **os.environ}
+    if subprocess.run([*command, *options], env=environment).returncode:
+        raise ValueError(f"training on {name} failed, see the messages above; run the same command to try again.")
+
+
+def _log(name: str, trained: Path) -> list[dict]:
+    lines = (trained / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{"stage": name, **json.loads(line)} for line in lines]
+
+
+def _gather(base: Path, trained: Path, log: list[dict], out: Path) -> Path:
+    """Trained weights beside the files of the untrained model.
+
+    A training run writes its own config.json in the form of its transformers version, which no other version reads
+    well; ours is read by all. Weights are stored in half precision to halve the download, and load as float32.
+    """
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(base, part)
+    weights = load_file(trained / "model.safetensors")
+    half = {name: weight.to(torch.float16).contiguous() for name, weight in weights.items()}
+    save_file(half, part / "model.safetensors", metadata={"format": "pt"})
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(part, out)
+    write_whole(
+        out.with_name("train_log.jsonl"), lambda file: file.writelines(json.dumps(line) + "\n" for line in log)
+    )
+    return out
