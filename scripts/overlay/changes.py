@@ -91,7 +91,7 @@ def planned(target: Target, overlay: Overlay, record: Record, link: bool) -> Pla
     """Compare what should be there with what is there."""
     sources = overlay.wanted(target, link)
     contents = {name: f"link {source}" if link else fingerprint(source) for name, source in sources.items()}
-    stale = {name for name in record.files if name not in sources and present(target, name) is not None}
+    stale = {name for name in left_of(target, record) if name not in sources}
     stale |= set(linked_folders(target, overlay)) - set(sources)
     changed = [name for name in sources if present(target, name) != contents[name]]
     return Plan(link, sources, contents, sorted(stale), changed)
@@ -109,7 +109,7 @@ def carry_out(target: Target, overlay: Overlay, record: Record, plan: Plan) -> N
     Record(either, done.replaced, complete=False).save(target)
     for name in plan.stale:
         target.locate(name).unlink()
-    clear_folders(target, plan.stale)
+    clear_folders(target, [*plan.stale, *plan.changed])
     for name in plan.changed:
         place(plan.sources[name], target.locate(name), plan.link)
     done.save(target)
@@ -133,8 +133,7 @@ def uninstall(target: Target, overlay: Overlay, *, force: bool, dry_run: bool) -
     with locked(target):
         record = Record.load(target) or adopted(target, overlay)
         seam = [SEAM] if is_our_seam(target.locate(SEAM)) else []
-        names = {name for name in record.files if name != SEAM and present(target, name) is not None}
-        names = sorted(names.union(linked_folders(target, overlay)))
+        names = sorted({*left_of(target, record), *linked_folders(target, overlay)} - {SEAM})
         if not force:
             refuse_edited(target, record, seam + names)
         original = original_seam(target, record) if seam else b""
@@ -148,8 +147,9 @@ def uninstall(target: Target, overlay: Overlay, *, force: bool, dry_run: bool) -
                 restore(target, record, original)
             for name in names:
                 target.locate(name).unlink()
+            if target.locate(RECORD_FOLDER).exists():
+                shutil.rmtree(target.locate(RECORD_FOLDER))
             clear_folders(target, [*names, *overlay.files])
-            shutil.rmtree(target.locate(RECORD_FOLDER), ignore_errors=True)
     return lines
 
 
@@ -160,6 +160,11 @@ def adopted(target: Target, overlay: Overlay) -> Record:
     if not is_our_seam(target.locate(SEAM)):
         there.pop(SEAM, None)
     return Record({name: [fingerprint(source)] for name, source in there.items()})
+
+
+def left_of(target: Target, record: Record) -> list[str]:
+    """Return the names in a record that are there. A folder is not: only the link that was in its place was ours."""
+    return [name for name in record.files if present(target, name) not in (None, "folder")]
 
 
 def linked_folders(target: Target, overlay: Overlay) -> list[str]:
@@ -222,12 +227,16 @@ def from_git(target: Target) -> bytes | None:
 
 
 def sweep(target: Target, overlay: Overlay) -> None:
-    """Remove the half-prepared files of an interrupted run."""
-    folders = {target.locate(own_folder(name) or name) for name in overlay.wanted(target, link=False)}
-    for folder in {target.locate(SEAM).parent, target.locate(RECORD_FOLDER)} | folders:
-        if folder.is_dir() and not folder.is_symlink():
-            for scratch in folder.rglob(f"*{SCRATCH}"):
-                scratch.unlink()
+    """Remove the half-prepared files of an interrupted run: they lie beside what they were to become."""
+    folders = {target.locate(SEAM).parent, target.locate(RECORD_FOLDER)}
+    for name in {own_folder(name) for name in overlay.wanted(target, link=False)} - {None}:
+        folder = target.locate(name)
+        folders.add(folder.parent)
+        if not folder.is_symlink():
+            folders.update(path for path in [folder, *folder.rglob("*")] if path.is_dir())
+    for folder in folders:
+        for scratch in folder.glob(f"*{SCRATCH}"):
+            scratch.unlink()
 
 
 def clear_folders(target: Target, names: Iterable[str]) -> None:

@@ -35,6 +35,8 @@ class Finding:
 
 def diagnose(target: Target, overlay: Overlay) -> Finding:
     """Tell whether a LlamaFactory is patched: no, copied, linked, or half and why."""
+    if target.version is None:
+        return Finding(False, "half: llamafactory itself was removed; install that again, or uninstall the overlay")
     record = Record.load(target)
     package, seam = target.locate(PACKAGE), target.locate(SEAM)
     ours, whole = is_our_seam(seam), (package / "__init__.py").is_file()

@@ -1,6 +1,7 @@
 """Which LlamaFactory is meant, and does the overlay fit it? Nothing here imports or changes it."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -168,7 +169,8 @@ def check_supported(target: Target) -> None:
 
 
 def _holds(file: Path, text: str) -> bool:
-    return file.is_file() and text in file.read_text(encoding="utf-8")
+    """Tell whether a file holds a text; for no text, whether it is there at all, if only as a broken link of ours."""
+    return file.is_file() and text in file.read_text(encoding="utf-8") if text else os.path.lexists(file)
 
 
 def _sortable(version: str) -> tuple[int, ...]:
