@@ -129,6 +129,7 @@ def command_line(
 ) -> subprocess.CompletedProcess[str]:
     """Train through `llamafactory-cli train CONFIG [ARGUMENTS]` and return the finished process."""
     config.write_text(json.dumps(run))  # JSON is YAML
-    return subprocess.run(
-        [*CLI, str(config), *arguments], capture_output=True, text=True, env=os.environ | environment, timeout=300
-    )
+    # LlamaFactory starts `torchrun` by name: this Python's, whether or not its environment is activated.
+    environment = os.environ | {"PATH": os.pathsep.join([sys.prefix + "/bin", os.environ["PATH"]])} | environment
+    command = [*CLI, str(config), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
