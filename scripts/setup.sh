@@ -43,15 +43,11 @@ find_python() {
         "PYTHON=/path/to/python3.11 bash scripts/setup.sh"
 }
 
-make_folder() {
-    mkdir -p "$venv" 2>/dev/null || die "cannot make the folder $venv" "choose another place with VENV="
+make_environment() {
+    local python
     if [[ ! -f $venv/pyvenv.cfg && -n $(ls -A "$venv") ]]; then
         die "$venv holds something else than a Python environment" "move it away, or choose another place with VENV="
     fi
-}
-
-make_environment() {
-    local python
     python=$(find_python)
     say "making $venv with $("$python" --version)"
     "$python" -m venv "$venv" || die "$python could not make an environment" \
@@ -155,12 +151,16 @@ NEED_GB=${NEED_GB:-18}
 # An environment is judged by what is in it, not by what else the shell makes Python see.
 unset PYTHONPATH PYTHONHOME
 
-make_folder
+mkdir -p "$venv" 2>/dev/null || die "cannot make the folder $venv" "choose another place with VENV="
 venv=$(cd "$venv" && pwd)
 take_turns
 "$venv/bin/python" -m pip --version >/dev/null 2>&1 || make_environment
 check_not_moved
-python_version=$("$venv/bin/python" -c 'import sys; print(f"{sys.version_info[0]}{sys.version_info[1]}")')
+print_version='import sys; print(f"{sys.version_info[0]}{sys.version_info[1]}")'
+python_version=$("$venv/bin/python" -c "$print_version")
+if [[ -n ${PYTHON:-} && $("$PYTHON" -c "$print_version") != "$python_version" ]]; then
+    say "PYTHON=$PYTHON does not count: $venv is there already, with another version; delete it to change that"
+fi
 requirements=(--requirement "$here/requirements.txt")
 if can_compile; then
     requirements+=(--requirement "$here/requirements-eval.txt")
