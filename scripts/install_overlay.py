@@ -5,6 +5,7 @@ This script needs Python 3.11 and nothing else, and never imports llamafactory.
 """
 
 import argparse
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -134,4 +135,6 @@ def tell(lines: list[str], dry_run: bool, target: Target, done: str, nothing: st
 
 
 if __name__ == "__main__":
+    # `status | head` is no error. Nothing is printed while files are being changed.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main())
