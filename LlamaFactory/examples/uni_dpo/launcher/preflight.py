@@ -91,16 +91,16 @@ def check_model(name: str, cache_dir: str | None, root: Path) -> None:
 
 
 def hub_refusal(name: str, cache_dir: str | None) -> str | None:
-    """Return why a hub model cannot be used, in a word or two, or None if it is cached or can be downloaded."""
+    """Return why a hub model cannot be used, in a word, or None if it is cached or can be downloaded."""
     import huggingface_hub
 
     if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json", cache_dir=cache_dir), str):
         return None
     try:
-        found = huggingface_hub.file_exists(name, "config.json")
+        huggingface_hub.model_info(name, timeout=10)  # one request; asking for a file would be retried for 20 seconds
     except Exception as error:  # no network, offline mode, gated model, bad name: each has its own class
         return type(error).__name__
-    return None if found else "it has no config.json there"
+    return None
 
 
 def check_data(settings: dict) -> None:
