@@ -262,6 +262,17 @@ def test_foreign_files_stay(small, capsys):
     assert [path.name for path in mine.parent.iterdir()] == ["mine.yaml"]
 
 
+def test_downloads_beside_our_data_are_not_installed(small, tmp_path, monkeypatch):
+    """The recipe's pairs and images are told to lie in data/uni_dpo: gigabytes that belong to the user."""
+    overlay = part_of_overlay(tmp_path / "overlay")
+    monkeypatch.setattr(install_overlay, "OVERLAY", overlay)
+    (overlay / "data" / "uni_dpo" / "MM-RLHF").mkdir()
+    (overlay / "data" / "uni_dpo" / "MM-RLHF" / "1.jpg").write_bytes(b"an image")
+    (overlay / "data" / "uni_dpo" / "pairs.json").write_text("[]")
+    assert run("install", "--checkout", small) == 0
+    assert [path.name for path in (small / "data" / "uni_dpo").iterdir()] == ["dataset_info.json"]
+
+
 def test_upgrade_replaces_and_removes(small, tmp_path, monkeypatch, capsys):
     old = copy_of_overlay(tmp_path / "old")
     (old / PACKAGE / "__init__.py").write_text('__version__ = "0.0.9"\n')

@@ -251,10 +251,10 @@ def test_everything_is_put_back_also_after_a_failure(tiny_model, pair_data, tmp_
 
 
 def test_command_line_of_a_ruined_run(tiny_model, tmp_path):
-    """A vanished image in the middle of training is upstream's error; a ruined model is ours: message and status."""
+    """The first step ruins the model, the second one's loss shows it: one message, a status, and no model."""
     write_dataset(tmp_path / "data", make_rows(tmp_path / "data", 8))
     run = options(tiny_model, tmp_path / "data", tmp_path / "out", learning_rate=1e38, lr_scheduler_type="constant")
     done = command_line(run, tmp_path / "run.yaml")
     assert done.returncode == 1
-    assert "Error: Step" in done.stderr and "Traceback" not in done.stderr
+    assert "Error: Step 2: loss nan" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "model.safetensors").exists()

@@ -47,7 +47,9 @@ class Overlay:
         files = {
             path.relative_to(folder).as_posix(): path
             for path in sorted(folder.rglob("*"))
-            if path.is_file() and not any(map(is_cache, path.relative_to(folder).parts))
+            if path.is_file()
+            and not any(map(is_cache, path.relative_to(folder).parts))
+            and not is_download(path, folder)
         }
         if SEAM not in files or f"{PACKAGE}/__init__.py" not in files:
             raise OverlayError(f"{folder} is not the overlay: {SEAM} or {PACKAGE}/__init__.py is missing")
@@ -107,6 +109,12 @@ class Record:
         """Return the kept file of upstream if it is there and whole."""
         path = target.locate(RECORD_FOLDER) / "replaced__init__.py"
         return path if self.replaced is not None and fingerprint(path) == self.replaced else None
+
+
+def is_download(path: Path, folder: Path) -> bool:
+    """Whether a file is data that the user put beside ours: the recipe's pairs and images are told to lie there."""
+    data = folder / "data" / OWN
+    return data in path.parents and path != data / "dataset_info.json"
 
 
 def is_cache(part: str) -> bool:
