@@ -215,6 +215,7 @@ def test_help_explains_the_variables():
         (["--dry-run"], {"GPUS": "1", "NNODES": "2"}, "MASTER_ADDR"),
         ([], {"OUTPUT": "tiny model"}, "no checkpoint to resume from"),
         ([], {"PYTHON": "/nowhere/python"}, "no Python found"),
+        ([], {"USE_V1": "1"}, "unset USE_V1"),
     ],
 )
 def test_mistakes_get_one_message_and_leave_nothing(workplace, arguments, variables, message):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from launcher.machine import build_command, fit_to_machine
 from launcher.output import last_checkpoint, make_way, plan_output, sidecar, write_settings
-from launcher.preflight import UserError, check_data, check_llamafactory, check_model, disk_note
+from launcher.preflight import UserError, check_data, check_environment, check_llamafactory, check_model, disk_note
 from launcher.process import open_log, run_logged
 from launcher.settings import Run, as_yaml, read_run
 
@@ -102,6 +102,7 @@ def check_all(run: Run) -> None:
         UserError: Something is missing.
     """
     checks = (
+        lambda: check_environment(run.variables),
         lambda: check_llamafactory(run.root, run.is_checkout, deepspeed=bool(run.settings.get("deepspeed"))),
         lambda: check_model(run.settings["model_name_or_path"], run.settings.get("cache_dir"), run.root),
         lambda: check_data(run.settings),

@@ -57,6 +57,19 @@ def check_llamafactory(root: Path, is_checkout: bool, deepspeed: bool) -> None:
         )
 
 
+def check_environment(variables: dict[str, str]) -> None:
+    """Refuse the variables that make LlamaFactory start another trainer, in which the overlay has no part.
+
+    Raises:
+        UserError: One of them is on.
+    """
+    for name in ("USE_V1", "USE_MCA", "USE_MEGATRON_BRIDGE"):
+        if variables.get(name, "0").lower() in ("1", "true", "y"):
+            raise UserError(
+                f"{name}={variables[name]} starts a trainer of LlamaFactory's without Uni-DPO; unset {name}"
+            )
+
+
 def check_model(name: str, cache_dir: str | None, root: Path) -> None:
     """Refuse a model that is neither a checkpoint folder, nor in the hub cache, nor on a hub that answers.
 
