@@ -66,7 +66,7 @@ def check_environment(variables: dict[str, str]) -> None:
     for name in ("USE_V1", "USE_MCA", "USE_MEGATRON_BRIDGE"):
         if variables.get(name, "0").lower() in ("1", "true", "y"):
             raise UserError(
-                f"{name}={variables[name]} starts a trainer of LlamaFactory's without Uni-DPO; unset {name}"
+                f"{name}={variables[name]} starts a trainer without Uni-DPO; unset {name}"
             )
 
 
