@@ -46,6 +46,17 @@ def test_formats(tiny_model, tmp_path, formatting):
     assert scores(prepare(tiny_model, tmp_path, tmp_path)["train_dataset"]) == wanted(rows)
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_files(tiny_model, tmp_path, kind):
+    from datasets import Dataset
+
+    rows = [row | {"images": row["images"][0]} for row in make_rows(tmp_path, 6)]  # CSV has no lists
+    write = {"jsonl": Dataset.to_json, "csv": Dataset.to_csv, "parquet": Dataset.to_parquet}[kind]
+    write(Dataset.from_list(rows), tmp_path / f"pairs.{kind}")
+    write_dataset(tmp_path, [], file_name=f"pairs.{kind}")
+    assert scores(prepare(tiny_model, tmp_path, tmp_path)["train_dataset"]) == wanted(rows)
+
+
 def test_column_names_of_dataset_info_count(tiny_model, tmp_path):
     rows = make_rows(tmp_path, 6)
     renamed = [row | {"good": row["score_chosen"], "bad": row["score_rejected"]} for row in rows]

@@ -65,9 +65,7 @@ def check_environment(variables: dict[str, str]) -> None:
     """
     for name in ("USE_V1", "USE_MCA", "USE_MEGATRON_BRIDGE"):
         if variables.get(name, "0").lower() in ("1", "true", "y"):
-            raise UserError(
-                f"{name}={variables[name]} starts a trainer without Uni-DPO; unset {name}"
-            )
+            raise UserError(f"{name}={variables[name]} starts a trainer without Uni-DPO; unset {name}")
 
 
 def check_model(name: str, cache_dir: str | None, root: Path) -> None:
