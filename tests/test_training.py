@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,8 +95,6 @@ def test_resume_gives_the_same_weights_and_a_whole_pair_log(run, tmp_path):
 
     Steps 6 to 8 are in the second epoch, whose order differs from the first's.
     """
-    import shutil
-
     output = tmp_path / "out"
     shutil.copytree(run["output_dir"], output)
     for left in ("model.safetensors", "trainer_state.json"):
@@ -109,6 +108,16 @@ def test_resume_gives_the_same_weights_and_a_whole_pair_log(run, tmp_path):
     undisturbed, resumed = weights(run["output_dir"]), weights(output)
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
     assert pair_log(output) == pair_log(run["output_dir"])
+
+
+def test_resume_of_lora(tiny_model, pair_data, tmp_path):
+    run = options(tiny_model, pair_data, tmp_path / "whole", finetuning_type="lora", lora_rank=4, max_steps=8)
+    saving = {"save_strategy": "steps", "save_steps": 7, "learning_rate": 1e-2}
+    train(run | saving)
+    shutil.copytree(tmp_path / "whole" / "checkpoint-7", tmp_path / "resumed" / "checkpoint-7")
+    train(run | saving | {"output_dir": str(tmp_path / "resumed")})
+    whole, resumed = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "resumed"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_undisturbed_order_is_upstreams(tiny_model, pair_data, tmp_path, monkeypatch):
