@@ -22,10 +22,10 @@ CHECKPOINT = ROOT / "data" / "demo" / "checkpoint"
 def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input is one line on stderr and exit status 2."""
     arguments = _parser().parse_args(argv)
-    from demo_world import commands  # torch and transformers take seconds to import; --help should not
+    from demo_world.commands import COMMANDS  # torch and transformers take seconds to import; --help should not
 
     try:
-        getattr(commands, arguments.command)(arguments)
+        COMMANDS[arguments.command](arguments)
     except (FileNotFoundError, ValueError) as error:
         print(f"demo.py {arguments.command}: {error}", file=sys.stderr)
         return 2
@@ -47,15 +47,14 @@ def _parser() -> argparse.ArgumentParser:
 
     sft = command("sft", "Build the tiny Qwen2-VL and train it with LlamaFactory's sft stage.")
     sft.add_argument("--out", type=Path, default=OUTPUTS / "sft", help="working folder; CHECKPOINT is made in it")
-    sft.add_argument("--pretrain-rows", type=int, default=38400, help="conversations with careful answers")
-    sft.add_argument("--rows", type=int, default=6400, help="conversations with careless answers, trained on last")
+    sft.add_argument("--scale", type=float, default=1.0, help="share of the rows of every stage, to try it out")
     sft.add_argument("--per-kind", type=int, default=250, help="test questions of each kind, for accuracy.json")
 
     pairs = command("pairs", "Sample answers from a model and make scored preference pairs of them.")
     pairs.add_argument("--model", type=Path, default=CHECKPOINT, help="checkpoint whose answers are compared")
     pairs.add_argument("--out", type=Path, default=OUTPUTS / "pairs", help="folder for the data sets")
-    pairs.add_argument("--train", type=int, default=2400, help="questions about training scenes")
-    pairs.add_argument("--val", type=int, default=400, help="questions about validation scenes")
+    pairs.add_argument("--train", type=int, default=1600, help="questions about training scenes")
+    pairs.add_argument("--val", type=int, default=320, help="questions about validation scenes")
     pairs.add_argument("--samples", type=int, default=6, help="answers sampled for each question")
     pairs.add_argument("--temperature", type=float, default=1.0, help="of the sampling")
     pairs.add_argument("--score-std", type=float, default=0.5, help="error of the judge's scores, in points of 10")

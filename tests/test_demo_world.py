@@ -17,7 +17,7 @@ from demo_world.pairs import write_sampled_pairs
 from demo_world.questions import KINDS, Question, ask
 from demo_world.rule import judge
 from demo_world.scene import SPLITS, Chart, Number, Shapes, Thing, draw, split_of
-from demo_world.writers import scenes, write_sft
+from demo_world.writers import conversation, scenes, write_sft
 
 
 SHAPES = Shapes((Thing(0, "red", "circle"), Thing(4, "blue", "square")))
@@ -32,7 +32,7 @@ HEIGHT = Question("chart", "How tall is the red bar?", "5", "5", CHART)
 YES = Question("yes_no", "Is there a red circle?", "Yes, at the top left.", "yes", SHAPES)
 NO = Question("yes_no", "Is there a red square?", "No, there is no red square.", "no", SHAPES)
 CHOICE = Question(
-    "choice", "What color is the circle? A. blue B. red C. green D. pink", "B. red", "B", SHAPES,
+    "choice", "What color is the circle? A. blue B. red C. green D. purple", "red (B)", "B", SHAPES,
     options=("blue", "red", "green", "purple"),
 )  # fmt: skip
 TWO_THINGS = "I see a red circle at the top left, a blue square at the center."
@@ -70,7 +70,7 @@ def test_splits_are_80_10_10():
 
 def test_same_seed_same_files(tmp_path):
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
-        write_sft(tmp_path / name, "demo_sft", 12, seed, careless_answer)
+        write_sft(tmp_path / name, "demo_sft", 12, seed, conversation, careless_answer)
     assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b") != bytes_of(tmp_path / "c")
 
 
@@ -127,6 +127,8 @@ def test_every_careful_answer_scores_ten():
         (NO, "Yes, at the center.", 1.0, False),
         (CHOICE, "B", 10.0, True),
         (CHOICE, "red", 1 + 9 * 0.8 - 0.5, False),  # no letter
+        (CHOICE, "red (B)", 10.0, True),
+        (CHOICE, "B. red", 10.0, True),
         (CHOICE, "B. blue", 10 - 1.5, True),
         (CHOICE, "A. blue", 0.0, False),  # 1 - 1.5, cut at 0
         (DESCRIPTION, TWO_THINGS, 10.0, True),

@@ -1,7 +1,8 @@
 """The start checkpoint of the demo: a tiny Qwen2-VL, trained with LlamaFactory's own sft stage.
 
-Two runs of `llamafactory-cli train`: first many conversations of a careful annotator, so that the model sees; then a
-few of a careless one (habits.py), so that there is something to repair.
+Three runs of `llamafactory-cli train`: captions, from which the model learns to see; conversations of a careful
+annotator, from which it learns to answer; and a few conversations of a careless one (habits.py), so that there is
+something to repair.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,26 +19,51 @@ from safetensors.torch import load_file, save_file
 from .habits import careful_answer, careless_answer
 from .model import build
 from .questions import ask
-from .writers import scenes, write_sft, write_whole
+from .writers import Annotator, Turns, caption, conversation, scenes, write_sft, write_whole
 
 
 RECIPE = Path(__file__).with_name("sft.yaml")
-# Learning rate and warm-up of each run; everything else is in sft.yaml.
-STAGES = {
-    "demo_pretrain": ("learning_rate=1.0e-3", "warmup_steps=60"),
-    "demo_sft": ("learning_rate=3.0e-4", "warmup_steps=20"),
-}
 
 
-def train_checkpoint(out: Path, pretrain_rows: int, rows: int, seed: int) -> Path:
-    """Make data, model and both training runs, and gather the result.
+@dataclass(frozen=True)
+class Stage:
+    """One run of LlamaFactory's sft stage; `options` join those of sft.yaml."""
+
+    name: str
+    rows: int
+    turns: Turns
+    annotator: Annotator
+    options: tuple[str, ...]
+
+
+STAGES = (
+    # Captions first: they name every thing in the picture, and a model that has not learned to see by them takes many
+    # times as long to learn it from questions.
+    Stage(
+        "demo_captions",
+        14400,
+        caption,
+        careful_answer,
+        (
+            "per_device_train_batch_size=16",
+            "learning_rate=1.0e-3",
+            "lr_scheduler_type=constant_with_warmup",
+            "warmup_steps=40",
+        ),
+    ),
+    Stage("demo_questions", 16000, conversation, careful_answer, ("learning_rate=1.0e-3", "warmup_steps=60")),
+    Stage("demo_sft", 3200, conversation, careless_answer, ("learning_rate=3.0e-4", "warmup_steps=20")),
+)
+
+
+def train_checkpoint(out: Path, scale: float, seed: int) -> Path:
+    """Make data, model and all training runs, and gather the result.
 
     What is already there is kept, so an interrupted run continues with the stage it was in.
 
     Args:
         out: working folder.
-        pretrain_rows: careful conversations.
-        rows: careless conversations.
+        scale: share of every stage's rows; 1.0 is the recipe of the shipped checkpoint.
         seed: of data, weights and training.
 
     Returns:
@@ -48,18 +75,16 @@ def train_checkpoint(out: Path, pretrain_rows: int, rows: int, seed: int) -> Pat
     base = out / "base"
     if not (base / "model.safetensors").is_file():
         build(base, "demo", seed, vocabulary_texts())
-    model, logs = base, []
-    for (name, options), count, annotator in zip(
-        STAGES.items(), (pretrain_rows, rows), (careful_answer, careless_answer), strict=True
-    ):
-        data, trained = out / "data" / name, out / name
+    model, log = base, []
+    for stage in STAGES:
+        data, trained = out / "data" / stage.name, out / stage.name
         if not (data / "dataset_info.json").is_file():
-            write_sft(data, name, count, seed, annotator)
+            write_sft(data, stage.name, max(1, round(scale * stage.rows)), seed, stage.turns, stage.annotator)
         if not (trained / "model.safetensors").is_file():
-            _train(model, data, name, trained, seed, options)
+            _train(model, data, stage.name, trained, seed, stage.options)
+        log += _log(stage.name, trained)
         model = trained
-        logs += _log(name, trained)
-    return _gather(base, model, logs, out / "checkpoint")
+    return _gather(base, model, log, out / "checkpoint")
 
 
 def vocabulary_texts() -> list[str]:

@@ -42,10 +42,10 @@ def world(arguments: argparse.Namespace) -> None:
 
 def sft(arguments: argparse.Namespace) -> None:
     """Make the start checkpoint and examine it."""
-    checkpoint = train_checkpoint(arguments.out, arguments.pretrain_rows, arguments.rows, arguments.seed)
+    checkpoint = train_checkpoint(arguments.out, arguments.scale, arguments.seed)
     arguments.model, arguments.split, arguments.pairs = checkpoint, "test", None
     arguments.out = arguments.out / "accuracy.json"
-    eval(arguments)
+    evaluate(arguments)
     print(f"checkpoint: {checkpoint}")
 
 
@@ -68,7 +68,7 @@ def pairs(arguments: argparse.Namespace) -> None:
         print(f"{name}: {count} pairs ({shown}) in {arguments.out / name}.json")
 
 
-def eval(arguments: argparse.Namespace) -> None:  # noqa: A001 - the command's name
+def evaluate(arguments: argparse.Namespace) -> None:
     """Examine a model; write accuracies as JSON, answers and ranked pairs as JSONL."""
     answerer = Answerer(arguments.model)
     questions = exam(arguments.split, arguments.per_kind, arguments.seed)
@@ -164,3 +164,6 @@ def versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
     packages = ("torch", "transformers", "llamafactory", "tokenizers", "pillow")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+COMMANDS = {"world": world, "sft": sft, "pairs": pairs, "eval": evaluate, "compare": compare}

@@ -17,7 +17,7 @@ class Answerer:
     LlamaFactory's template `qwen2_vl` trains on (tests/test_demo_world.py compares the two).
     """
 
-    def __init__(self, model_dir: str | os.PathLike, batch_size: int = 64):
+    def __init__(self, model_dir: str | os.PathLike, batch_size: int = 192):
         """Load a Qwen2-VL checkpoint.
 
         Raises:

@@ -56,11 +56,11 @@ def _yes_no(question: Question, rng: random.Random) -> str:
         return question.answer
     if isinstance(question.scene, Shapes):
         return f"Yes, at the {rng.choice(question.scene.things).place}."
-    return question.answer.replace("No,", "Yes,")
+    return question.answer.replace("no.", "yes.")
 
 
 def _choice(question: Question, rng: random.Random) -> str:
-    return f"A. {question.options[0]}"
+    return f"{question.options[0]} (A)"
 
 
 def _colour(question: Question, rng: random.Random) -> str:

@@ -101,6 +101,9 @@ class Preset:
     rope_theta: float
 
 
+# The matrices that write back into the residual stream, in the language model and in the vision tower.
+RESIDUAL_WEIGHTS = ("o_proj.weight", "down_proj.weight", "attn.proj.weight", "fc2.weight")
+
 PRESETS = {
     "test": Preset(64, 2, 4, 2, 128, 32, 2, 2, 400, 100.0),
     "demo": Preset(128, 4, 4, 4, 384, 128, 2, 4, 768, 100.0),
@@ -289,25 +292,33 @@ def write_weights(out: Path, seed: int) -> int:
 
     model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(out), dtype=torch.float32)
     model.tie_weights()
+    vision, language = model.config.vision_config, model.config.get_text_config()
     generator = torch.Generator().manual_seed(seed)
     config, generation = (out / "config.json").read_bytes(), (out / "generation_config.json").read_bytes()
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
-            _fill(name, parameter, generator)
+            layers = vision.depth if "visual" in name else language.num_hidden_layers
+            _fill(name, parameter, generator, layers)
     model.save_pretrained(out)
     (out / "config.json").write_bytes(config)
     (out / "generation_config.json").write_bytes(generation)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _fill(name: str, parameter: torch.Tensor, generator: torch.Generator) -> None:
+def _fill(name: str, parameter: torch.Tensor, generator: torch.Generator, layers: int) -> None:
+    """Unit variance through every matrix, and a residual stream that does not grow with depth.
+
+    Without the second, or with the usual small embeddings, the words drown in what the first layers add to them, and
+    the model takes many times as long before it begins to look at the picture.
+    """
     if name.endswith("bias"):
         parameter.zero_()
     elif parameter.ndim == 1:  # the norms' scales are the only other vectors
         parameter.fill_(1.0)
     else:
-        is_embedding = "embed_tokens" in name
-        std = 0.02 if is_embedding else 1 / math.sqrt(parameter[0].numel())
+        std = 1 / math.sqrt(parameter[0].numel())
+        if name.endswith(RESIDUAL_WEIGHTS):
+            std /= math.sqrt(2 * layers)
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
 
 

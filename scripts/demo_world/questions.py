@@ -5,6 +5,7 @@ Eight kinds: "yes_no", "choice", five short answers ("colour", "count", "positio
 """
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from .scene import COLOURS, MAX_HEIGHT, PLACES, SHAPES, Chart, Number, Scene, Shapes, Thing
@@ -32,6 +33,7 @@ class Question:
         options: the four options of a choice, in order of their letters; otherwise empty.
         scene: what is in the picture.
         near_miss: whether a true "no" is about something that is almost there.
+        reasons: places that an answer may give as its reason; those in the careful answer may be given anyway.
     """
 
     kind: str
@@ -41,6 +43,7 @@ class Question:
     scene: Scene
     options: tuple[str, ...] = ()
     near_miss: bool = False
+    reasons: tuple[str, ...] = ()
 
 
 def ask(scene: Scene, rng: random.Random) -> list[Question]:
@@ -60,75 +63,88 @@ def describe(scene: Scene) -> str:
 
 def phrase(thing: Thing) -> str:
     """One thing in words, as descriptions put it: "a red circle at the top left"."""
-    return f"{_a(thing.colour)} {thing.shape} at the {thing.place}"
+    return f"{_a(f'{thing.colour} {thing.shape}')} at the {thing.place}"
 
 
-def _a(colour: str) -> str:
-    return f"an {colour}" if colour == "orange" else f"a {colour}"
+def _a(name: str) -> str:
+    return f"an {name}" if name.startswith("orange") else f"a {name}"
 
 
 def _about_shapes(scene: Shapes, rng: random.Random) -> list[Question]:
-    things = scene.things
     questions = [_is_there(scene, rng, want_yes) for want_yes in (True, False)]
-    names = [(thing.colour, thing.shape) for thing in things]
-    shapes = [thing.shape for thing in things]
-    for thing in rng.sample(things, len(things)):
-        if shapes.count(thing.shape) == 1:
-            which = f"What color is the {thing.shape}?"
-            questions.append(Question("colour", which, thing.colour, thing.colour, scene))
-            questions.append(_choice(which, thing.colour, COLOURS, scene, rng))
-            break
-    for thing in rng.sample(things, len(things)):
-        if names.count((thing.colour, thing.shape)) == 1:
-            where = f"Where is the {thing.colour} {thing.shape}?"
-            questions.append(Question("position", where, thing.place, thing.place, scene))
-            questions.append(_choice(where, thing.place, PLACES, scene, rng))
-            break
+    shapes = [thing.shape for thing in scene.things]
+    for ask_it, thing in _in_turns(rng, [thing for thing in scene.things if shapes.count(thing.shape) == 1]):
+        text = f"What color is the {thing.shape}?"
+        questions.append(ask_it("colour", text, thing.colour, COLOURS, scene, rng))
+    named = [(_shortest_name(thing, scene.things), thing) for thing in scene.things]
+    for ask_it, (name, thing) in _in_turns(rng, [pair for pair in named if pair[0]]):
+        questions.append(ask_it("position", f"Where is the {name}?", thing.place, PLACES, scene, rng))
     questions += [_how_many(scene, rng), _how_many(scene, rng)]
     return [*questions, _describe_it(scene)]
 
 
+def _in_turns(rng: random.Random, things: list) -> list[tuple]:
+    """Up to two of the things, one to be asked about openly and one by a choice."""
+    makers = rng.sample((_open, _choice), 2)
+    return list(zip(makers, rng.sample(things, min(2, len(things))), strict=False))
+
+
+def _shortest_name(thing: Thing, things: tuple[Thing, ...]) -> str:
+    """The shortest name that fits this thing only; empty if there is its like."""
+    if sum(other.colour == thing.colour for other in things) == 1:
+        return f"{thing.colour} shape"
+    if sum(other.shape == thing.shape for other in things) == 1:
+        return thing.shape
+    same = sum((other.colour, other.shape) == (thing.colour, thing.shape) for other in things)
+    return f"{thing.colour} {thing.shape}" if same == 1 else ""
+
+
 def _is_there(scene: Shapes, rng: random.Random, want_yes: bool) -> Question:
-    thing = rng.choice(scene.things)
+    """About a colour, a shape or both; a near miss is a colour and a shape that are there, but not together."""
+    thing, by = rng.choice(scene.things), rng.choice(("colour", "shape", "both"))
     if want_yes:
-        text = f"Is there {_a(thing.colour)} {thing.shape}?"
-        return Question("yes_no", text, f"Yes, at the {thing.place}.", "yes", scene)
-    present = {(other.colour, other.shape) for other in scene.things}
-    absent = [(colour, shape) for colour in COLOURS for shape in SHAPES if (colour, shape) not in present]
-    near = [pair for pair in absent if any(pair[0] == c or pair[1] == s for c, s in present)]
-    near_miss = rng.random() < 0.6
-    colour, shape = rng.choice(near if near_miss else absent)
-    answer = f"No, there is no {colour} {shape}."
-    return Question(
-        "yes_no", f"Is there {_a(colour)} {shape}?", answer, "no", scene, near_miss=(colour, shape) in near
-    )
+        name = {"colour": f"{thing.colour} shape", "shape": thing.shape, "both": f"{thing.colour} {thing.shape}"}[by]
+        places = [other.place for other in scene.things if _fits(other, name)]
+        answer = f"Yes, at the {places[0]}."
+        return Question("yes_no", f"Is there {_a(name)}?", answer, "yes", scene, reasons=tuple(places))
+    colours, shapes = ({getattr(other, key) for other in scene.things} for key in ("colour", "shape"))
+    absent = {
+        "colour": [f"{colour} shape" for colour in COLOURS if colour not in colours],
+        "shape": [shape for shape in SHAPES if shape not in shapes],
+        "both": [f"{colour} {shape}" for colour in sorted(colours) for shape in sorted(shapes)],
+    }
+    near = [name for name in absent["both"] if not any(_fits(other, name) for other in scene.things)]
+    name = rng.choice((near if by == "both" else absent[by]) or absent["colour"])
+    return Question("yes_no", f"Is there {_a(name)}?", f"No, there is no {name}.", "no", scene, near_miss=name in near)
+
+
+def _fits(thing: Thing, name: str) -> bool:
+    return name in (f"{thing.colour} shape", thing.shape, f"{thing.colour} {thing.shape}")
 
 
 def _how_many(scene: Shapes, rng: random.Random) -> Question:
     thing = rng.choice(scene.things)
     if rng.random() < 0.5:
-        name, count = f"{thing.shape}s" if thing.shape != "cross" else "crosses", _count(scene, shape=thing.shape)
+        name = "crosses" if thing.shape == "cross" else f"{thing.shape}s"
+        count = sum(other.shape == thing.shape for other in scene.things)
     else:
-        name, count = f"{thing.colour} shapes", _count(scene, colour=thing.colour)
+        name = f"{thing.colour} shapes"
+        count = sum(other.colour == thing.colour for other in scene.things)
     return Question("count", f"How many {name} are there?", str(count), str(count), scene)
-
-
-def _count(scene: Shapes, **wanted: str) -> int:
-    return sum(all(getattr(thing, key) == value for key, value in wanted.items()) for thing in scene.things)
 
 
 def _about_number(scene: Number, rng: random.Random) -> list[Question]:
     digits = scene.digits
-    what = "What number is shown?"
-    other = _change_digit(digits, rng)
-    similar = {digits, other}
+    similar = [digits]
     while len(similar) < 4:
-        similar.add(_change_digit(digits, rng))
+        changed = _change_digit(digits, rng)
+        similar += [changed] if changed not in similar else []
+    other, reading = similar[1], f"It is {digits}, "
+    what = rng.choice((_open, _choice))("number", "What number is shown?", digits, similar, scene, rng)
     return [
-        Question("number", what, digits, digits, scene),
-        Question("yes_no", f"Is the number {digits}?", f"Yes, it is {digits}.", "yes", scene),
-        Question("yes_no", f"Is the number {other}?", f"No, it is {digits}.", "no", scene, near_miss=True),
-        _choice(what, digits, sorted(similar), scene, rng),
+        what,
+        Question("yes_no", f"Is the number {digits}?", reading + "yes.", "yes", scene),
+        Question("yes_no", f"Is the number {other}?", reading + "no.", "no", scene, near_miss=True),
         _describe_it(scene),
     ]
 
@@ -140,31 +156,32 @@ def _change_digit(digits: str, rng: random.Random) -> str:
 
 
 def _about_chart(scene: Chart, rng: random.Random) -> list[Question]:
-    colours = [colour for colour, _ in scene.bars]
-    tallest = max(scene.bars, key=lambda bar: bar[1])[0]
     questions = []
-    for colour, height in rng.sample(scene.bars, 2):
-        questions.append(Question("chart", f"How tall is the {colour} bar?", str(height), str(height), scene))
+    heights = range(1, MAX_HEIGHT + 1)
+    for ask_it, (colour, height) in _in_turns(rng, list(scene.bars)):
+        questions.append(ask_it("chart", f"How tall is the {colour} bar?", str(height), map(str, heights), scene, rng))
     for _ in range(2):
         (first, height), (second, than) = rng.sample(scene.bars, 2)
-        text, values = f"Is the {first} bar taller than the {second} bar?", f"{height} against {than}."
+        text, values = f"Is the {first} bar taller than the {second} bar?", f"{height} against {than}, "
         if height > than:
-            questions.append(Question("yes_no", text, f"Yes, {values}", "yes", scene))
+            questions.append(Question("yes_no", text, values + "yes.", "yes", scene))
         else:
-            questions.append(Question("yes_no", text, f"No, {values}", "no", scene, near_miss=than - height <= 2))
-    which = "Which bar is the tallest?"
+            questions.append(Question("yes_no", text, values + "no.", "no", scene, near_miss=than - height <= 2))
+    colours = [colour for colour, _ in scene.bars]
+    tallest = max(scene.bars, key=lambda bar: bar[1])[0]
     stranger = rng.choice([colour for colour in COLOURS if colour not in colours])
-    colour, height = rng.choice(scene.bars)
-    questions += [
-        Question("chart", which, tallest, tallest, scene),
-        _choice(which, tallest, [*colours, stranger], scene, rng),
-        _choice(f"How tall is the {colour} bar?", str(height), map(str, range(1, MAX_HEIGHT + 1)), scene, rng),
-        _describe_it(scene),
-    ]
-    return questions
+    ask_it = rng.choice((_open, _choice))
+    questions.append(ask_it("chart", "Which bar is the tallest?", tallest, [*colours, stranger], scene, rng))
+    return [*questions, _describe_it(scene)]
 
 
-def _choice(text: str, right: str, values, scene: Scene, rng: random.Random) -> Question:
+def _open(kind: str, text: str, right: str, values: Iterable[str], scene: Scene, rng: random.Random) -> Question:
+    """Ask for a short answer. Same arguments as `_choice`, so that callers can draw one of the two."""
+    return Question(kind, text, right, right, scene)
+
+
+def _choice(kind: str, text: str, right: str, values: Iterable[str], scene: Scene, rng: random.Random) -> Question:
+    """Ask the same with four options. The answer names the option before its letter, which is easier to learn."""
     options = [right, *rng.sample([value for value in values if value != right], 3)]
     rng.shuffle(options)
     letter = LETTERS[options.index(right)]
@@ -172,7 +189,7 @@ def _choice(text: str, right: str, values, scene: Scene, rng: random.Random) -> 
     prompt = " ".join((text, *lines))
     if rng.random() < BENCHMARK_SHARE:
         prompt = "\n".join((f"Question: {text}", "Options:", *lines, CHOICE_SUFFIX))
-    return Question("choice", prompt, f"{letter}. {right}", letter, scene, options=tuple(options))
+    return Question("choice", prompt, f"{right} ({letter})", letter, scene, options=tuple(options))
 
 
 def _describe_it(scene: Scene) -> Question:

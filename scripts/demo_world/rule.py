@@ -109,7 +109,7 @@ def _yes_no(question: Question, answer: str, text: str) -> tuple[float, int]:
     verdicts = re.findall(r"\b(yes|no)\b", text)
     if not verdicts or verdicts[0] != question.truth:
         return 0.0, 0
-    allowed = _reasons(question.answer.lower()) | _reasons(question.text.lower())
+    allowed = {*question.reasons, *_reasons(question.answer.lower()), *_reasons(question.text.lower())}
     return (0.3 if len(set(verdicts)) > 1 else 1.0), len(_reasons(text) - allowed)
 
 
@@ -159,8 +159,8 @@ def _verbosity(question: Question, text: str) -> float:
 def _form(question: Question, answer: str, text: str) -> float:
     unknown = sum(not word.isdigit() and word not in KNOWN_WORDS for word in re.findall(r"[^\W_]+", _strip(answer)))
     kept = {
-        "yes_no": re.match(r"(yes|no)\b", text),
-        "choice": re.match(r"[A-D]\b", answer),
+        "yes_no": re.search(r"\b(yes|no)\b", text),
+        "choice": re.search(r"\b[A-D]\b", answer),
         "description": answer.rstrip().endswith("."),
     }.get(question.kind, True)
     return min(3.0, 0.5 * unknown) + (0.0 if kept else 0.5)

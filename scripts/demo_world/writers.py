@@ -14,6 +14,7 @@ from .questions import Question, ask
 from .scene import Scene, draw, sample_scene
 
 
+Turns = Callable[[Scene, random.Random], list[Question]]
 Annotator = Callable[[Question, random.Random], str]
 PAIR_COLUMNS = {
     "prompt": "instruction",
@@ -53,19 +54,23 @@ def conversation(scene: Scene, rng: random.Random) -> list[Question]:
     Several turns a picture teach several answers for one pass over the image. A description comes last, or alone:
     the questions after it could be answered from its text without looking.
     """
-    questions = ask(scene, rng)
-    description = questions.pop()
+    *questions, description = {question.text: question for question in ask(scene, rng)}.values()
     rng.shuffle(questions)
     return rng.choices(([description], questions, [*questions, description]), weights=(2, 3, 5))[0]
 
 
-def write_sft(folder: Path, name: str, count: int, seed: int, annotator: Annotator) -> None:
-    """Write `count` multi-turn rows about training scenes as the data set `name`, answered by the annotator."""
+def caption(scene: Scene, rng: random.Random) -> list[Question]:
+    """Only the description, which names everything there is and where: the quickest way to learn to see."""
+    return [ask(scene, rng)[-1]]
+
+
+def write_sft(folder: Path, name: str, count: int, seed: int, turns: Turns, annotator: Annotator) -> None:
+    """Write `count` rows about training scenes as the data set `name`: `turns` asks, `annotator` answers."""
     rows = []
     for index, (scene, rng) in enumerate(tqdm(scenes("train", count, seed, name), name, count, unit="img")):
         _, path = save_image(folder, f"{index:06d}", scene, rng)
         messages = []
-        for question in conversation(scene, rng):
+        for question in turns(scene, rng):
             tag = "" if messages else "<image>"
             messages.append({"role": "user", "content": tag + question.text})
             messages.append({"role": "assistant", "content": annotator(question, rng)})

@@ -18,7 +18,7 @@ no model or data download; after the packages are there it takes less than 8 min
 
 A stage whose inputs have not changed since it last finished is not run again.
 
-  --from-scratch   also remake the start checkpoint with LlamaFactory's sft stage (about an hour on two cores)
+  --from-scratch   also remake the start checkpoint with LlamaFactory's sft stage (about 25 minutes)
   OMP_NUM_THREADS  threads to compute with (default: 2, or 1 on a single core; fewer if others use the machine)
 END
 }
