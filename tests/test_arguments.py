@@ -57,6 +57,7 @@ def test_who_divides_by_length(loss, unset, true, false):
         ("pref_beta", 0.0),
         ("dpo_label_smoothing", 0.1),
         ("pref_bco_weight", 1.0),
+        ("ld_alpha", 0.5),
     ],
 )
 def test_refused_by_name(name, value):
@@ -71,6 +72,8 @@ def test_refuses_what_goes_around_the_trainer(monkeypatch, variable):
     monkeypatch.setenv(variable, "1")
     with pytest.raises(UniDPOError, match=variable):
         UniDPOFinetuningArguments(stage="dpo", pref_loss="uni_dpo")
+    with pytest.raises(UniDPOError, match=variable):
+        UniDPOFinetuningArguments(stage="dpo", pref_loss="sigmoid", dpo_average_log_prob=True)
     UniDPOFinetuningArguments(stage="dpo", pref_loss="sigmoid")
 
 

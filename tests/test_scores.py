@@ -112,6 +112,17 @@ def test_streaming(tiny_model, pair_data, rows, tmp_path):
     assert sorted(carried) == sorted(wanted(rows).values())
 
 
+def test_training_on_a_stream(tiny_model, pair_data, tmp_path):
+    """Upstream's own losses fail on a stream of images unless `dispatch_batches` is turned off by hand."""
+    run = options(tiny_model, pair_data, tmp_path, streaming=True, dataloader_num_workers=1, max_steps=2)
+    assert [entry["step"] for entry in train(run) if "loss" in entry] == [1, 2]
+
+
+def test_a_stream_without_workers_is_refused(tiny_model, pair_data, tmp_path):
+    with pytest.raises(UniDPOError, match="dataloader_num_workers"):
+        prepare(tiny_model, pair_data, tmp_path, streaming=True)
+
+
 def test_several_preprocessing_workers(tiny_model, pair_data, rows, tmp_path):
     prepared = prepare(tiny_model, pair_data, tmp_path, preprocessing_num_workers=2)
     assert scores(prepared["train_dataset"]) == wanted(rows)
@@ -166,6 +177,7 @@ BAD = {
     "nan": math.nan,
     "infinite": math.inf,
     "too large for float32": 1e39,
+    "too large for any float": 10**400,
     "word": "good",
     "nan as text": "nan",
     "empty text": "",
@@ -216,8 +228,27 @@ def test_numbers_mixed_with_text_are_explained(tiny_model, tmp_path):
     rows = make_rows(tmp_path, 6)
     rows[4]["score_chosen"] = "7.5"
     write_dataset(tmp_path, rows)
-    with pytest.raises(UniDPOError, match="mixed .number in row 0, text in row 4."):
+    with pytest.raises(UniDPOError, match="row 4 .*text, while row 0 has a number"):
         prepare(tiny_model, tmp_path, tmp_path)
+
+
+def test_in_a_folder_of_files_the_message_names_the_file(tiny_model, tmp_path):
+    rows = make_rows(tmp_path, 12)
+    rows[8]["score_chosen"] = "good"
+    write_dataset(tmp_path, [], file_name="parts")
+    (tmp_path / "parts").mkdir()
+    for name, part in (("a", rows[:6]), ("b", rows[6:])):
+        (tmp_path / "parts" / f"{name}.json").write_text(json.dumps(part))
+    with pytest.raises(UniDPOError, match="file b.json, row 2 "):
+        prepare(tiny_model, tmp_path, tmp_path)
+
+
+def test_a_bad_row_that_is_not_used_does_not_hide_another_mistake(tiny_model, tmp_path):
+    rows = make_rows(tmp_path, 20)
+    rows[17]["score_chosen"] = math.nan
+    write_dataset(tmp_path, rows, columns=ALPACA | {"prompt": "nope"})
+    with pytest.raises(KeyError, match="nope"):
+        prepare(tiny_model, tmp_path, tmp_path, max_samples=10)
 
 
 def test_other_load_failures_stay_upstreams(tiny_model, tmp_path):
@@ -235,7 +266,7 @@ def test_bad_score_on_the_command_line(tiny_model, tmp_path):
     write_dataset(tmp_path, rows)
     done = command_line(options(tiny_model, tmp_path, tmp_path / "out"), tmp_path / "run.yaml")
     assert done.returncode == 1
-    assert 'Error: Data set "pairs", row 17 (the first is 0), column "score_chosen": nan is not' in done.stderr
+    assert 'Error: Data set "pairs", row 17 (the first is 0), column "score_chosen": there is no number' in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 

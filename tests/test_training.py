@@ -199,8 +199,22 @@ def test_evaluation_alone(tiny_model, pair_data, tmp_path):
 def test_supervised_term_is_added(tiny_model, pair_data, tmp_path):
     """`pref_ftx` adds the mean negative log-prob of the chosen response, here about log(vocabulary) at the start."""
     plain = train(options(tiny_model, pair_data, tmp_path / "plain", max_steps=1))[0]
-    mixed = train(options(tiny_model, pair_data, tmp_path / "mixed", max_steps=1, pref_ftx=0.5))[0]
+    run = options(tiny_model, pair_data, tmp_path / "mixed", max_steps=1, pref_ftx=0.5, uni_dpo_log_pairs=True)
+    mixed = train(run)[0]
+    logged = [row["loss"] for row in pair_log(tmp_path / "mixed")]
+    assert sum(logged) / len(logged) == pytest.approx(mixed["loss"], abs=1e-4)
     assert mixed["loss"] - plain["loss"] == pytest.approx(-0.5 * plain["logps/chosen"], abs=1e-3)
+
+
+def test_pictures_show_every_evaluation_set(tiny_model, pair_data, rows, tmp_path):
+    from llamafactory.train.uni_dpo import plots
+
+    write_dataset(pair_data, rows[:4], name="other")
+    run = options(tiny_model, pair_data, tmp_path, eval_dataset="pairs,other", eval_on_each_dataset=True, max_steps=2)
+    train(run | {"eval_strategy": "steps", "eval_steps": 1})
+    names = plots.evaluation_losses(log_history(tmp_path))
+    assert names == {"eval other": "eval_other_loss", "eval pairs": "eval_pairs_loss"}
+    assert (tmp_path / "uni_dpo_training.png").exists()
 
 
 def test_length_normalised_dpo_sees_the_log_probs_that_ipo_sees(tiny_model, pair_data, tmp_path):
@@ -236,7 +250,7 @@ def test_scores_matter(tiny_model, pair_data, rows, tmp_path):
 @pytest.mark.parametrize("clipping", [1.0, 0.0])
 def test_a_ruined_model_is_never_saved(tiny_model, pair_data, tmp_path, clipping):
     run = options(tiny_model, pair_data, tmp_path, max_steps=6, save_strategy="steps", save_steps=1)
-    with pytest.raises(NonFiniteError, match="Nothing of this step was saved"):
+    with pytest.raises(NonFiniteError, match="No weights of this step were saved"):
         train(run | {"learning_rate": 1e38, "lr_scheduler_type": "constant", "max_grad_norm": clipping})
     assert not (tmp_path / "model.safetensors").exists()
     for checkpoint in tmp_path.glob("checkpoint-*"):

@@ -4,10 +4,10 @@ Where to look:
 
 - `loss.py`: the objective, one page of torch;
 - `arguments.py`: the options, their help texts and their checks;
-- `data.py`: scores on their way from the data set to the batch;
-- `trainer.py`: one training step, its metrics and its guard against non-finite values;
+- `scores.py`, `data.py`: scores read and checked, and on their way from the data set to the batch;
+- `trainer.py`, `resume.py`: one training step, its guard against non-finite values, and exact resuming;
 - `pair_log.py`, `plots.py`: what a run leaves to look at;
-- `workflow.py`: `run_dpo`, the only place that touches upstream's names.
+- `workflow.py`: `run_dpo`, where upstream's names are swapped for ours during a run; `errors.py`: how errors look.
 
 Paper: Uni-DPO: A Unified Paradigm for Dynamic Preference Optimization of LLMs, arXiv 2506.10054.
 """

@@ -50,9 +50,9 @@ class UniDPOArguments:
         default=None,
         metadata={
             "help": (
-                "Divide response log-probs by their number of tokens. Unset: yes for uni_dpo, and for every other "
-                "loss what LlamaFactory does (yes for ipo, orpo and simpo, no for the rest). Set, to anything: train "
-                "with the overlay's trainer (exact resuming, guard against non-finite values) for every loss."
+                "Divide response log-probs by their number of tokens. Unset: yes for uni_dpo; every other loss is "
+                "left to LlamaFactory entirely (yes for ipo, orpo and simpo, no for the rest). Set, to true or false: "
+                "every loss trains with this overlay's trainer (exact resuming, guard against non-finite values)."
             )
         },
     )
@@ -75,6 +75,8 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
         """
         if self.stage == "dpo":
             _check_loss(self)
+        if self.uses_our_trainer:
+            _check_trainer(self)
         if self.uses_uni_dpo:
             _check_numbers(self)
             _check_clashes(self)
@@ -126,7 +128,9 @@ def check_run(model_args: Any) -> None:
         UniDPOError: the run would go around our trainer.
     """
     if getattr(model_args, "use_kt", False):
-        raise UniDPOError("`use_kt` brings a trainer of its own that knows no `pref_loss: uni_dpo`; remove `use_kt`.")
+        raise UniDPOError(
+            "`use_kt` brings a trainer of its own, without `pref_loss: uni_dpo` and `dpo_average_log_prob`; remove it."
+        )
 
 
 def _check_loss(args: UniDPOFinetuningArguments) -> None:
@@ -140,6 +144,14 @@ def _check_loss(args: UniDPOFinetuningArguments) -> None:
             f"`dpo_average_log_prob: false` is impossible with `pref_loss: {args.pref_loss}`: LlamaFactory always "
             "normalises this loss by length. Remove the option."
         )
+
+
+def _check_trainer(args: UniDPOFinetuningArguments) -> None:
+    what = "without `pref_loss: uni_dpo` and `dpo_average_log_prob`"
+    if getattr(args, "use_mca", False) or is_env_enabled("USE_MCA"):
+        raise UniDPOError(f"`use_mca` (USE_MCA=1) brings a trainer of its own, {what}; unset USE_MCA.")
+    if is_env_enabled("USE_V1"):
+        raise UniDPOError(f"USE_V1=1 asks for LlamaFactory v1, {what}; unset USE_V1.")
 
 
 def _check_numbers(args: UniDPOFinetuningArguments) -> None:
@@ -158,12 +170,10 @@ def _require(args: UniDPOFinetuningArguments, name: str, holds: Callable[[float]
 
 
 def _check_clashes(args: UniDPOFinetuningArguments) -> None:
-    """Refuse by name what the loss would ignore and what would go around it."""
+    """Refuse by name what the loss would ignore."""
     if args.dpo_label_smoothing != 0:
         raise UniDPOError("`dpo_label_smoothing` has no meaning with `pref_loss: uni_dpo`; remove it or set it to 0.")
     if args.pref_bco_weight != 0:
         raise UniDPOError("`pref_bco_weight` has no meaning with `pref_loss: uni_dpo`; remove it or set it to 0.")
-    if getattr(args, "use_mca", False) or is_env_enabled("USE_MCA"):
-        raise UniDPOError("`use_mca` (USE_MCA=1) brings its own trainer without `pref_loss: uni_dpo`; unset USE_MCA.")
-    if is_env_enabled("USE_V1"):
-        raise UniDPOError("USE_V1=1 starts LlamaFactory v1, which has no `pref_loss: uni_dpo`; unset USE_V1.")
+    if args.ld_alpha is not None:  # upstream applies it to the policy only, and Uni-DPO compares the two
+        raise UniDPOError("`ld_alpha` has no meaning with `pref_loss: uni_dpo`; remove it.")

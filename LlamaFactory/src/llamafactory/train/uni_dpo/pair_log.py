@@ -1,7 +1,8 @@
 """The pair log: one row per pair and optimizer step, for people who want to see what the weights did.
 
-Rows of `uni_dpo_pairs.jsonl` hold `step`, `dataset` (place in the `dataset` option, from 0), `row` (in that data set's
-file, from 0; null in a stream), both scores, the policy's and the reference's margins, the weights and the loss.
+Rows of `uni_dpo_pairs.jsonl` hold `step`, `dataset` (place in the `dataset` option, from 0), `row` (in that data set
+as it is loaded, from 0, so the row of its file; null in a stream), both scores, the weights, the policy's and the
+reference's margins, the reward margin, and the whole loss of the pair (with `pref_ftx`, that term too).
 """
 
 import json
@@ -33,6 +34,7 @@ class PairLog(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Drop rows of steps that this run is going to take (again)."""
+        self._waiting.clear()
         if state.is_world_process_zero and os.path.exists(self.path):
             _keep_rows(self.path, state.global_step)
 

@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import sys
 from typing import Any
 
@@ -39,17 +40,24 @@ def plot_run(output_dir: str) -> list[str]:
     return drawn
 
 
+def evaluation_losses(history: list[dict[str, Any]]) -> dict[str, str]:
+    """Name the evaluation losses of a log: one, or one for each data set with `eval_on_each_dataset`."""
+    keys = sorted({key for entry in history for key in entry if re.fullmatch("eval_(.+_)?loss", key)})
+    return {key.removesuffix("_loss").replace("_", " "): key for key in keys}
+
+
 def _plot_training(output_dir: str) -> str:
     with open(os.path.join(output_dir, "trainer_state.json"), encoding="utf-8") as state:
         history = json.load(state)["log_history"]
     figure = Figure(figsize=(12, 8), layout="constrained")
     loss, margin, accuracy, weights = figure.subplots(2, 2).flat
-    _curves(loss, history, "Loss", {"train": "loss", "eval": "eval_loss"})
+    _curves(loss, history, "Loss", {"train": "loss"} | evaluation_losses(history))
     _curves(margin, history, "Reward margin", {"train": "rewards/margins", "eval": "eval_rewards/margins"})
     _curves(accuracy, history, "Reward accuracy", {"train": "rewards/accuracies", "eval": "eval_rewards/accuracies"})
     _curves(weights, history, "Mean weights", {"w_qual": "uni_dpo/w_qual", "w_perf": "uni_dpo/w_perf"})
     nll = weights.twinx()  # lambda is small: on the scale of the weights its curve would lie on the axis
     _curves(nll, history, "", {"c-NLL (right)": "uni_dpo/nll_weight"}, color="tab:green")
+    nll.legend(loc="center right")
     accuracy.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
     return _save(figure, os.path.join(output_dir, TRAINING_PICTURE))
 

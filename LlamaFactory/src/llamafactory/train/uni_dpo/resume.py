@@ -16,7 +16,10 @@ from transformers import PreTrainedModel
 
 
 class EpochSampler(Sampler[int]):
-    """Random order that depends on seed and epoch alone; in an undisturbed run it is the order upstream would take."""
+    """Random order that depends on seed and epoch alone.
+
+    In an undisturbed run it is the order of upstream's defaults (accelerate's seedable sampler).
+    """
 
     def __init__(self, size: int, seed: int, epoch: Callable[[], int]):
         """Order `size` examples; `epoch` is asked whenever an epoch begins, also in the middle of one on resuming."""
@@ -38,5 +41,5 @@ def restore_weights(model: PreTrainedModel, checkpoint: str) -> None:
     Raises:
         RuntimeError: the checkpoint is of another model.
     """
-    saved = type(model).from_pretrained(checkpoint)
+    saved = type(model).from_pretrained(checkpoint, torch_dtype=model.dtype)
     model.load_state_dict(saved.state_dict())

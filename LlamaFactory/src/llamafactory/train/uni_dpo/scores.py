@@ -50,8 +50,15 @@ def check_scores(dataset: Any, attr: Any, rows: Iterable[int]) -> None:
             read_score(example, attr, side, row)
 
 
-def read_score(example: Mapping[str, Any], attr: Any, side: str, row: int) -> float:
+def read_score(example: Mapping[str, Any], attr: Any, side: str, row: int, file: str = "") -> float:
     """Read one score as a finite float; numbers and numeric strings are accepted.
+
+    Args:
+        example: one row of the data set.
+        attr: its description.
+        side: which of `SIDES`.
+        row: its number, for the message; `NO_ROW` in a stream.
+        file: where rows are counted from, if not from the start of the data set.
 
     Raises:
         UniDPOError: the score is missing, empty, not a number, or not finite in float32.
@@ -60,29 +67,35 @@ def read_score(example: Mapping[str, Any], attr: Any, side: str, row: int) -> fl
     value = example.get(column)
     try:
         score = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         score = math.nan
     if abs(score) <= torch.finfo(torch.float32).max:  # false for NaN
         return score
-    where = f"row {row} (the first is 0)" if row != NO_ROW else f"a row that reads {_excerpt(example)}"
+    where = _place(row, file) if row != NO_ROW else f"a row that reads {_excerpt(example)}"
+    what = "there is no number" if value is None else f"{value!r} is not a finite number"  # NaN in JSON loads so
     raise UniDPOError(
-        f'Data set "{attr!r}", {where}, column "{column}": {value!r} is not a finite number, and '
-        "`pref_loss: uni_dpo` needs a score for both answers of every pair. Correct or remove the row."
+        f'Data set "{attr!r}", {where}, column "{column}": {what}, and `pref_loss: uni_dpo` needs a score for both '
+        "answers of every pair. Correct or remove the row."
     )
 
 
-def check_tokenized(dataset_module: Mapping[str, Any], tokenized_path: str | None) -> None:
+def check_tokenized(dataset_module: Mapping[str, Any], tokenized_path: str | None, wanted: Iterable[str]) -> None:
     """Refuse a `tokenized_path` that was made without scores.
 
+    Args:
+        dataset_module: what upstream's `get_dataset` returns.
+        tokenized_path: the option of that name.
+        wanted: columns that every split needs.
+
     Raises:
-        UniDPOError: a split lacks a score column.
+        UniDPOError: a split lacks one of them.
     """
     if tokenized_path is None:
         return
     for name, split in dataset_module.items():
         for dataset in split.values() if isinstance(split, Mapping) else [split]:
             columns = dataset.column_names or list(next(iter(dataset)))
-            if not set(SIDES) <= set(columns):
+            if not set(wanted) <= set(columns):
                 raise UniDPOError(
                     f"`tokenized_path: {tokenized_path}` has no scores in its {name}: it was tokenised for another "
                     "`pref_loss`. Give a path of its own to `pref_loss: uni_dpo`, and it is tokenised anew."
@@ -93,7 +106,7 @@ def explain_load_failure(attr: Any, dataset_dir: Any, error: Exception) -> None:
     """Look for a wrong score in the JSON files of a data set that did not load; return if none is found.
 
     Arrow wants one type a column, so a single word among numbers fails the whole file with a message that names
-    neither row nor column.
+    neither row nor column. In a folder of files rows are counted within each file.
 
     Raises:
         UniDPOError: a score is wrong, or numbers and numeric strings are mixed.
@@ -101,23 +114,27 @@ def explain_load_failure(attr: Any, dataset_dir: Any, error: Exception) -> None:
     if attr.load_from != "file" or not isinstance(dataset_dir, str):
         return
     path = os.path.join(dataset_dir, attr.dataset_name)
-    for file in [os.path.join(path, name) for name in sorted(os.listdir(path))] if os.path.isdir(path) else [path]:
+    for file in sorted(os.listdir(path)) if os.path.isdir(path) else [""]:
         try:
-            examples = _read_json(file)
+            examples = _read_json(os.path.join(path, file) if file else path)
         except (OSError, ValueError):
             continue  # not JSON, or broken in another way: upstream's own error stands
-        kinds: dict[tuple[str, bool], int] = {}
-        for row, example in enumerate(examples):
-            for side in SIDES:
-                if isinstance(example, dict) and getattr(attr, side) in example:
-                    read_score(example, attr, side, row)
-                    kinds.setdefault((side, isinstance(example[getattr(attr, side)], str)), row)
         for side in SIDES:
-            if (side, True) in kinds and (side, False) in kinds:
-                raise UniDPOError(
-                    f'Data set "{attr!r}", column "{getattr(attr, side)}": numbers and text are mixed (number in row '
-                    f"{kinds[side, False]}, text in row {kinds[side, True]}). Write all scores as numbers."
-                ) from error
+            _explain_column(examples, attr, side, file, error)
+
+
+def _explain_column(examples: list[Any], attr: Any, side: str, file: str, error: Exception) -> None:
+    column = getattr(attr, side)
+    first: dict[bool, int] = {}  # whether a score is text, and the first row where it is
+    for row, example in enumerate(examples):
+        if isinstance(example, dict) and column in example:
+            read_score(example, attr, side, row, file)
+            first.setdefault(isinstance(example[column], str), row)
+    if len(first) == 2:
+        raise UniDPOError(
+            f'Data set "{attr!r}", {_place(first[True], file)}, column "{column}": text, while row {first[False]} has '
+            "a number. Write all scores of the file in one way, best as numbers."
+        ) from error
 
 
 def _read_json(file: str) -> list[Any]:
@@ -132,6 +149,10 @@ def _examples(dataset: Any) -> Iterator[dict[str, Any]]:
     for batch in dataset.iter(batch_size=1000):
         for values in zip(*batch.values(), strict=True):
             yield dict(zip(batch, values, strict=True))
+
+
+def _place(row: int, file: str) -> str:
+    return f"{f'file {file}, ' if file else ''}row {row} (the first is 0)"
 
 
 def _missing_column(attr: Any, side: str, columns: Iterable[str]) -> str:

@@ -125,35 +125,40 @@ class UniDPOTrainer(CustomDPOTrainer):
             NonFiniteError: they are not; the last step broke them after a finite loss and gradient.
         """
         trained = (weight for weight in self.model.parameters() if weight.requires_grad)
-        broken = sum(int(not torch.isfinite(weight).all()) for weight in trained)
+        # Under ZeRO-3 a parameter is an empty placeholder, and `ds_tensor` this rank's share of it.
+        shares = (getattr(weight, "ds_tensor", weight) for weight in trained)
+        broken = sum(int(not torch.isfinite(share).all()) for share in shares)
         if self.accelerator.reduce(torch.tensor(broken, device=self.args.device), "sum") > 0:
             raise self._ruined("weights are not finite")
         super().save_model(*args, **kwargs)
 
     def _ruined(self, what: str) -> NonFiniteError:
         return NonFiniteError(
-            f"Step {self.state.global_step}: {what}. Nothing of this step was saved, and the checkpoints in "
+            f"Step {self.state.global_step}: {what}. No weights of this step were saved, and the checkpoints in "
             f"{self.args.output_dir} are as they were. Usual causes: a learning rate too high, or a model that "
             "overflows in fp16 (use bf16). `uni_dpo_log_pairs: true` shows the pairs of each step."
         )
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler | None:
         sampler = super()._get_train_sampler(*args, **kwargs)
-        if type(sampler) is not RandomSampler:  # not shuffled, grouped by length, or a stream
+        if type(sampler) is not RandomSampler:  # not shuffled, or a stream
             return sampler
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return EpochSampler(len(sampler), seed, lambda: int(self.state.epoch or 0))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._restore_weights(resume_from_checkpoint)
+        if self._saves_whole_model():
+            restore_weights(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
-        super()._load_best_model()
-        self._restore_weights(self.state.best_model_checkpoint)
+        # A node that does not share the folder goes on with the last weights, with upstream's warning.
+        if self._saves_whole_model() and os.path.isdir(self.state.best_model_checkpoint):
+            restore_weights(self.model, self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
 
-    def _restore_weights(self, checkpoint: str) -> None:
+    def _saves_whole_model(self) -> bool:
         # DeepSpeed and FSDP keep files of their own beside the model's, and PEFT loads adapters by their own names.
-        sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
-        if isinstance(self.model, PreTrainedModel) and not sharded:
-            restore_weights(self.model, checkpoint)
+        return isinstance(self.model, PreTrainedModel) and not (self.is_deepspeed_enabled or self.is_fsdp_enabled)

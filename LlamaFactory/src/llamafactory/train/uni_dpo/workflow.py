@@ -1,4 +1,4 @@
-"""`run_dpo` of the overlay: the only place that touches upstream's names.
+"""`run_dpo` of the overlay: the only place that swaps upstream's names.
 
 Runs that do not ask for our loss or our trainer go straight to upstream's `run_dpo`. For the others our classes stand
 in for upstream's while upstream's own `run_dpo` runs, and are taken out again afterwards, whatever happens, so that a
@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from datasets.exceptions import DatasetGenerationError
+from pyarrow import ArrowInvalid
+
 from .arguments import check_run
+from .errors import UniDPOError
 
 
 if TYPE_CHECKING:
@@ -35,17 +39,28 @@ def run_dpo(
     """
     upstream = _module("train.dpo.workflow")
     with ExitStack() as swaps:
-        if finetuning_args.uses_uni_dpo:
-            check_run(model_args)
-            swaps.enter_context(scored_data())
         if finetuning_args.uses_our_trainer:
+            check_run(model_args)
             swaps.enter_context(our_trainer())
+        if finetuning_args.uses_uni_dpo:
+            swaps.enter_context(scored_data())
+            _keep_stream_batches_apart(data_args, training_args)
         upstream.run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)
 
     if finetuning_args.uses_uni_dpo and training_args.do_train and training_args.should_save:
         from .plots import plot_run
 
         plot_run(training_args.output_dir)
+
+
+def _keep_stream_batches_apart(data_args: "DataArguments", training_args: "Seq2SeqTrainingArguments") -> None:
+    """Let every rank read its own part of a stream.
+
+    By default accelerate has the first rank read batches and deal them out row by row, but the image patches of a
+    vision-language batch have no row per pair.
+    """
+    if data_args.streaming and training_args.accelerator_config.dispatch_batches is None:
+        training_args.accelerator_config.dispatch_batches = False
 
 
 @contextmanager
@@ -104,7 +119,7 @@ def _explaining_failures(load_single_dataset: Callable) -> Callable:
     def loaded(dataset_attr: Any, model_args: Any, data_args: Any, training_args: Any) -> Any:
         try:
             return load_single_dataset(dataset_attr, model_args, data_args, training_args)
-        except Exception as error:
+        except (DatasetGenerationError, ArrowInvalid) as error:
             explain_load_failure(dataset_attr, data_args.dataset_dir, error)
             raise
 
@@ -120,6 +135,8 @@ def _with_checked_scores(align_dataset: Callable) -> Callable:
             dataset, rows = number_rows(dataset)
             check_scores(dataset, dataset_attr, rows)
         elif dataset_attr.load_from == "file":
+            if training_args.dataloader_num_workers < 1:  # upstream makes as many shards of the file as workers
+                raise UniDPOError("`streaming: true` from a file needs `dataloader_num_workers: 1` or more.")
             check_scores(dataset, dataset_attr, itertools.count())
         # A remote stream is not read twice: its scores are checked as they arrive.
         return align_dataset(dataset, dataset_attr, data_args, training_args)
@@ -129,11 +146,12 @@ def _with_checked_scores(align_dataset: Callable) -> Callable:
 
 def _refusing_unscored(get_dataset: Callable) -> Callable:
     """Refuse data tokenised for another loss, which `tokenized_path` would bring in around all other checks."""
+    from .data import CARRIED_DTYPES
     from .scores import check_tokenized
 
     def with_scores(template: Any, model_args: Any, data_args: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         dataset_module = get_dataset(template, model_args, data_args, *args, **kwargs)
-        check_tokenized(dataset_module, data_args.tokenized_path)
+        check_tokenized(dataset_module, data_args.tokenized_path, CARRIED_DTYPES)
         return dataset_module
 
     return with_scores
