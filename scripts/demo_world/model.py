@@ -96,8 +96,8 @@ class Preset:
     vision_layers: int
     vision_heads: int
     max_bpe_tokens: int
-    # Real Qwen2-VL rotates with theta 1e6, made for 32k tokens. A tiny model sees about 200 tokens, and slow
-    # rotations would leave most of its few head dimensions blind to position.
+    # Qwen2-VL's 1e6 is made for 32k tokens. With a few hundred, 1e4 leaves enough fast rotations to tell positions
+    # apart and enough slow ones to match words and image tokens at any distance.
     rope_theta: float
 
 
@@ -105,8 +105,8 @@ class Preset:
 RESIDUAL_WEIGHTS = ("o_proj.weight", "down_proj.weight", "attn.proj.weight", "fc2.weight")
 
 PRESETS = {
-    "test": Preset(64, 2, 4, 2, 128, 32, 2, 2, 400, 100.0),
-    "demo": Preset(128, 4, 4, 4, 384, 128, 2, 4, 768, 100.0),
+    "test": Preset(64, 2, 4, 2, 128, 32, 2, 2, 400, 1e4),
+    "demo": Preset(128, 4, 4, 4, 384, 128, 2, 4, 768, 1e4),
 }
 
 

@@ -56,12 +56,18 @@ def conversation(scene: Scene, rng: random.Random) -> list[Question]:
     """
     *questions, description = {question.text: question for question in ask(scene, rng)}.values()
     rng.shuffle(questions)
-    return rng.choices(([description], questions, [*questions, description]), weights=(2, 3, 5))[0]
+    return rng.choices(([description], questions, [*questions, description]), weights=(1, 6, 3))[0]
 
 
 def caption(scene: Scene, rng: random.Random) -> list[Question]:
     """Only the description, which names everything there is and where: the quickest way to learn to see."""
     return [ask(scene, rng)[-1]]
+
+
+def drill(scene: Scene, rng: random.Random) -> list[Question]:
+    """Up to 16 questions about one picture, no description: what a question asks for is slow to learn, so often."""
+    questions = {question.text: question for _ in range(4) for question in ask(scene, rng)[:-1]}
+    return rng.sample(list(questions.values()), min(16, len(questions)))
 
 
 def write_sft(folder: Path, name: str, count: int, seed: int, turns: Turns, annotator: Annotator) -> None:
