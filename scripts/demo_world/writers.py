@@ -64,12 +64,6 @@ def caption(scene: Scene, rng: random.Random) -> list[Question]:
     return [ask(scene, rng)[-1]]
 
 
-def drill(scene: Scene, rng: random.Random) -> list[Question]:
-    """Up to 16 questions about one picture, no description: what a question asks for is slow to learn, so often."""
-    questions = {question.text: question for _ in range(4) for question in ask(scene, rng)[:-1]}
-    return rng.sample(list(questions.values()), min(16, len(questions)))
-
-
 def write_sft(folder: Path, name: str, count: int, seed: int, turns: Turns, annotator: Annotator) -> None:
     """Write `count` rows about training scenes as the data set `name`: `turns` asks, `annotator` answers."""
     rows = []
