@@ -18,7 +18,7 @@ import summarize_eval
 from eval_table import EvalTableError
 from eval_table.bootstrap import paired_difference
 from eval_table.samples import Samples
-from local_benchmarks import NINE, RIGHT, WRONG, mixed, run_vlmeval, write_predictions, write_tsvs
+from local_benchmarks import NINE, POSTER, RIGHT, WRONG, mixed, run_vlmeval, write_predictions, write_tsvs
 from pairs import ROOT
 from scipy import stats
 
@@ -34,19 +34,22 @@ OWN = {
     "ScienceQA_TEST": ("split=test|Overall", 100),
     "SEEDBench_IMG": ("split=none|Overall", 100),
     "TextVQA_VAL": ("Overall", 1),
+    "InfoVQA_VAL": ("Overall", 1),
+    "RealWorldQA": ("split=none|Overall", 100),
 }
+SETS = (*NINE, *POSTER)
 ROWS = 24
 
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory):
-    """WORK with four models on the nine, written by ms-vlmeval in --mode eval."""
+    """WORK with four models on all sets, written by ms-vlmeval in --mode eval."""
     root = tmp_path_factory.mktemp("nine")
     tables = write_tsvs(root / "data", ROWS)
     models = {"right": RIGHT, "wrong": WRONG, "half": mixed(0), "better": mixed(1, 0.8)}
     for model, rule in models.items():
         write_predictions(root / "work", model, tables, rule)
-    done = run_vlmeval(root / "data", root / "work", "--mode", "eval", "--model", *models, "--data", *NINE)
+    done = run_vlmeval(root / "data", root / "work", "--mode", "eval", "--model", *models, "--data", *SETS)
     assert done.returncode == 0, done.stderr[-2000:]
     return root / "work"
 
@@ -76,7 +79,7 @@ def test_every_headline_number_is_vlmevalkits_own(scored, tmp_path):
     """status.json holds what VLMEvalKit's scoring returned; our number comes from the metric file."""
     summarize(tmp_path, scored)
     found = entries(tmp_path)
-    assert len(found) == 4 * 9
+    assert len(found) == 4 * 11
     for (model, data), entry in found.items():
         metrics = json.loads((scored / model / "status.json").read_text())["datasets"][data]["metrics"]
         own = own_number(data, metrics)
@@ -96,11 +99,14 @@ def test_right_and_wrong_answers_score_full_and_nothing(scored, tmp_path):
     """By hand: 24 OCRBench questions are 24 points; the annotators of TextVQA rows 7 to 23 disagree."""
     summarize(tmp_path, scored, "--baseline", "none")
     found = entries(tmp_path)
-    full = dict.fromkeys(NINE, 100.0) | {"MME": 2800.0, "OCRBench": float(ROWS)}
+    full = dict.fromkeys(SETS, 100.0) | {"MME": 2800.0, "OCRBench": float(ROWS)}
     # n of 10 annotators agree: each of the n sees n-1 others, each of the rest sees n, three others make a full score.
     agreeing = [max(2, 10 - row) for row in range(ROWS)]
     full["TextVQA_VAL"] = 100 * np.mean([(n * min(1, (n - 1) / 3) + (10 - n) * min(1, n / 3)) / 10 for n in agreeing])
-    for data in NINE:
+    # Every third answer is one letter too long: 1 - 1/10 of its letters, from row 10 on 1 - 1/11.
+    late = sum(1 / (10 if row < 10 else 11) for row in range(0, ROWS, 3))
+    full["InfoVQA_VAL"] = 100 * (ROWS - late) / ROWS
+    for data in SETS:
         assert found["right", data]["value"] == pytest.approx(full[data]), data
         assert found["wrong", data]["value"] == 0.0
         assert "difference" not in found["right", data]
@@ -110,7 +116,7 @@ def test_differences_of_headlines_with_intervals_around_them(scored, tmp_path):
     """Right against wrong is the whole scale whichever questions are drawn; all sets have single results."""
     done = summarize(tmp_path, scored, "--baseline", "half", "--seed", "3")
     found = entries(tmp_path)
-    for data in NINE:
+    for data in SETS:
         entry = found["better", data]
         assert entry["difference"] == pytest.approx(entry["value"] - found["half", data]["value"]), data
         assert entry["low"] <= entry["difference"] <= entry["high"]
@@ -226,7 +232,7 @@ def test_layout_of_a_checkout_newest_run_first(work, tmp_path):
         path.rename(old / path.name)
     summarize(tmp_path, model)
     before = entries(tmp_path)
-    assert len(before) == 9 and before["half", "MME"]["value"] > 0
+    assert len(before) == 11 and before["half", "MME"]["value"] > 0
 
     new.mkdir()
     entry = {"status": "done", "error_message": "no memory"}
@@ -249,7 +255,7 @@ def test_layout_of_2025_with_links(work, tmp_path):
             path.symlink_to(run / path.name)
     (run / "status.json").unlink()
     summarize(tmp_path, model)
-    assert len(entries(tmp_path)) == 9
+    assert len(entries(tmp_path)) == 11
 
 
 def test_json_and_tsv_instead_of_tables(tmp_path, monkeypatch):
@@ -261,11 +267,29 @@ def test_json_and_tsv_instead_of_tables(tmp_path, monkeypatch):
     for path in (tmp_path / "work" / "m").glob("*.xlsx"):
         pd.read_excel(path).to_csv(path.with_suffix(".tsv"), sep="\t", index=False)
         path.unlink()
-    arguments = ("--mode", "eval", "--model", "m", "--data", *NINE)
+    arguments = ("--mode", "eval", "--model", "m", "--data", *SETS)
     assert run_vlmeval(tmp_path / "data", tmp_path / "work", *arguments).returncode == 0
     assert (tmp_path / "work" / "m" / "m_ChartQA_TEST_acc.json").is_file()
     summarize(tmp_path, tmp_path / "work")
     assert all(entry["questions"] and not entry["note"] for entry in entries(tmp_path).values())
+
+
+def test_own_benchmarks_are_read_by_their_looks(work, tmp_path):
+    """Names we do not know; one begins like another, and one has splits of which none is known as the headline."""
+    half = work / "half"
+    for path in half.glob("half_SEEDBench_IMG*"):
+        shutil.copy(path, half / path.name.replace("SEEDBench_IMG", "SEEDBench_IMG_mine"))
+    for path in half.glob("half_TextVQA_VAL*"):
+        shutil.copy(path, half / path.name.replace("TextVQA_VAL", "Mine"))
+    (half / "half_Two_acc.csv").write_text('"split","Overall"\n"a","0.5"\n"b","0.25"\n')
+    (half / "half_Odd_score.csv").write_text('"this"\n"1"\n')
+    names = ["SEEDBench_IMG_mine", "SEEDBench_IMG", "Mine", "TextVQA_VAL", "Two", "Odd"]
+    done = summarize(tmp_path, half, "--data", *names, status=1)
+    found = {data: entry for (_, data), entry in entries(tmp_path).items()}
+    for copy, original in (names[:2], names[2:4]):
+        assert found[copy] == found[original] | {"benchmark": copy}
+    assert "Two: failed" in done.stdout and "splits a, b" in done.stdout
+    assert "Odd: failed" in done.stdout and "no rule for Odd" in done.stdout
 
 
 def test_labels(work, tmp_path):

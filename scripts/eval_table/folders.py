@@ -55,7 +55,12 @@ class Run:
     def tables(self, data: str, suffix: str) -> list[Path]:
         """Files of rows named MODEL_DATA<suffix>, newest first; `suffix` is a regular expression."""
         name = re.compile(re.escape(self.stem(data)) + suffix)
-        found = [path for path in self.folder.iterdir() if path.suffix in _TABLES and name.fullmatch(path.stem)]
+        alike = tuple(self.stem(other) for other in self.data_sets() if other.startswith(data) and other != data)
+        found = [
+            path
+            for path in self.folder.iterdir()
+            if path.suffix in _TABLES and name.fullmatch(path.stem) and not path.name.startswith(alike)
+        ]
         return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
     def _is_ours(self, path: Path) -> bool:

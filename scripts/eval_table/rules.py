@@ -75,7 +75,7 @@ class Rule:
         """
         try:
             score = _HEADLINES.get(self.kind, _overall)(self, read_rows(path))
-        except (OSError, ValueError, KeyError, StopIteration, AttributeError) as error:
+        except (OSError, ValueError, LookupError, AttributeError) as error:
             raise EvalTableError(f"{path} is no such metric file ({type(error).__name__}: {error})") from error
         if not math.isfinite(score.value):
             raise EvalTableError(f"{path} holds {score.raw}, not a number: no row was scored")
@@ -126,16 +126,25 @@ def read_rows(path: Path) -> Rows:
 
 def _choice(rule: Rule, rows: Rows) -> Score:
     """Shares of one, a row for each split; a file of one row has one whatever its split is called."""
-    row = rows[0] if len(rows) == 1 else next(row for row in rows if row["split"] == (rule.split or "none"))
+    row = _row(rows, rule.split or "none")
     share = float(row["Overall"])
     return Score(100 * share, share, _numbers(row))
 
 
 def _overall(rule: Rule, rows: Rows) -> Score:
-    """Per cent: the only row, or the row of all splits."""
-    row = rows[0] if rule.split is None else next(row for row in rows if row["split"] == rule.split)
+    """Per cent: the only row, or the one for everything."""
+    row = _row(rows, rule.split)
     per_cent = float(row["Overall"])
     return Score(per_cent, per_cent, _numbers(row))
+
+
+def _row(rows: Rows, split: str | None) -> dict[str, str]:
+    if len(rows) == 1:
+        return rows[0]
+    by_split = {row["split"]: row for row in rows}
+    if split not in by_split:
+        raise ValueError(f"splits {', '.join(by_split)}: say in eval_table/rules.py which is the headline")
+    return by_split[split]
 
 
 def _mme(rule: Rule, rows: Rows) -> Score:

@@ -64,7 +64,7 @@ def read_samples(run: Run, data: str, rule: Rule, value: float) -> Samples:
         StaleScores: VLMEvalKit reused its results of earlier answers, which it does without a word.
     """
     # A judge's name is part of multiple choice's file name; scored with two judges, one of the files agrees.
-    suffix = {"choice": "_(?!V11)[^_].*_result", "yes_no": "_auxmatch", "f1": "_auxmatch", "mme": "_auxmatch"}
+    suffix = {"choice": "_.+_result", "yes_no": "_auxmatch", "f1": "_auxmatch", "mme": "_auxmatch"}
     paths = run.tables(data, suffix.get(rule.kind, "" if rule.kind == "ocrbench" else "_results"))
     if not paths:
         raise EvalTableError("this VLMEvalKit leaves no results of single questions for it")
