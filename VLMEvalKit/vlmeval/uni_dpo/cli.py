@@ -96,7 +96,11 @@ def main(arguments: list[str] | None = None) -> int:
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return run(options, models, data, options.judge or config.get("judge") or "exact_matching")
+    try:
+        return run(options, models, data, options.judge or config.get("judge") or "exact_matching")
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
 
 
 def run(options: argparse.Namespace, models: dict[str, dict], data: dict[str, dict], judge: str) -> int:
@@ -110,18 +114,12 @@ def run(options: argparse.Namespace, models: dict[str, dict], data: dict[str, di
     outcomes: dict[tuple[str, str], tuple[bool, str]] = {}
     for model_name, settings in models.items():
         model = Model(model_name, settings)
-        lock = alone(job.work_dir / model_name)
-        try:
-            ranks.first(lock.__enter__)
-        except RunError as error:
-            outcomes |= {(model_name, name): (False, str(error)) for name in data}
-            continue
         for name, config in data.items():
             try:
-                outcomes[model_name, name] = True, evaluate(model, name, config, job, ranks)
+                with alone(job.work_dir / model_name, ranks):
+                    outcomes[model_name, name] = True, evaluate(model, name, config, job, ranks)
             except Exception as error:
                 outcomes[model_name, name] = False, failure(error, options.verbose)
-        ranks.first(lambda lock=lock: lock.__exit__(None, None, None))
     if ranks.rank == 0:
         print(summary(outcomes), flush=True)
     ranks.leave()

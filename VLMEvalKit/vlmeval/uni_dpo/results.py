@@ -78,6 +78,7 @@ class Results:
         smp.dump(table, str(scratch))
         os.replace(scratch, self.predictions)
         self._note(digest=digest, state="written")
+        self._link()
 
     def score(self, dataset: Any, judge: dict[str, Any]) -> Any:
         """Let VLMEvalKit score the prediction file, and return what it returns: a table, a dictionary or None.
@@ -121,6 +122,8 @@ class Results:
             away.mkdir(exist_ok=True)
             for path in old:
                 os.replace(path, away / path.name)
+                if (self.home / path.name).is_symlink():
+                    (self.home / path.name).unlink()
 
     def _files(self) -> list[Path]:
         """Return what belongs to this data set, and not to another one whose name begins alike."""

@@ -3,7 +3,7 @@
 import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,17 +155,29 @@ def build_dataset(name: str, config: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def alone(home: Path) -> Iterator[None]:
+def alone(home: Path, ranks: Ranks) -> Iterator[None]:
     """Keep a second run away from a model's folder.
 
     Raises:
         RunError: There is another one.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(f"another run is at work in {home}: wait for it, or choose another --work-dir") from error
-        clear_stale_lock(home)
+    with ExitStack() as stack:
+        ranks.first(lambda: take(home, stack))
         yield
+
+
+def take(home: Path, stack: ExitStack) -> None:
+    """Lock a model's folder until the stack is left, and clear what a killed run left locked.
+
+    The system gives this lock back when a process dies; that of VLMEvalKit's `status.json` is a file that stays.
+
+    Raises:
+        RunError: Another run holds it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    file = stack.enter_context((home / ".lock").open("w"))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RunError(f"another run is at work in {home}: wait for it, or choose another --work-dir") from error
+    clear_stale_lock(home)
