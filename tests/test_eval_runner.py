@@ -159,7 +159,7 @@ def test_answers_of_another_checkpoint_are_never_taken(runs):
     assert runs["other"]["exit"] == 0
     assert runs["other"]["text"].count(f"{ROWS} rows, {ROWS} answered") == 3
     assert predictions(runs["work"])["Tiny_MCQ"] != predictions(runs["kept"])["Tiny_MCQ"]
-    aside = list((runs["work"] / "tiny").glob("replaced-*/tiny_Tiny_MCQ.xlsx"))
+    aside = list((runs["work"] / "tiny").glob("answers/replaced-*/tiny_Tiny_MCQ.xlsx"))
     assert [list(map(str, pd.read_excel(path)["prediction"])) for path in aside] == [
         predictions(runs["kept"])["Tiny_MCQ"]
     ]

@@ -60,8 +60,8 @@ class Results:
     def keep(self, dataset: Any, rows: Sequence[tuple[str, str]], answers: Sequence[str]) -> None:
         """Write the prediction file, unless it holds these very answers already.
 
-        What was there before for other answers, or was left by a run that was killed while scoring, moves to a folder
-        `replaced-TIME`: VLMEvalKit would take old verdicts for those of the new answers.
+        What was there before for other answers, or was left by a run that was killed while scoring, moves to
+        `answers/replaced-TIME`: VLMEvalKit would take old verdicts for those of the new answers.
 
         Args:
             dataset: The data set; its columns but for the images go into the file.
@@ -118,7 +118,7 @@ class Results:
         """Move this data set's files away from where VLMEvalKit would find them."""
         old = self._files()
         if old:
-            away = self.home / f"replaced-{time.strftime('%Y%m%d-%H%M%S')}-{self.data}"
+            away = self.home / NOTES / f"replaced-{time.strftime('%Y%m%d-%H%M%S')}-{self.data}"
             away.mkdir(exist_ok=True)
             for path in old:
                 os.replace(path, away / path.name)
