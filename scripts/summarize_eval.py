@@ -43,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("work_dirs", nargs="+", metavar="[LABEL=]WORK_DIR", help="where VLMEvalKit wrote its results")
     parser.add_argument("--data", nargs="+", metavar="NAME", help="rows of the table (default: all that are found)")
     parser.add_argument(
-        "--baseline", metavar="LABEL", help="compare with it (default: the first; none: do not compare)"
+        "--baseline",
+        metavar="LABEL",
+        help="the column others are compared with (default: the first; none: no comparison)",
     )
     parser.add_argument("--paper", action="store_true", help="show the published numbers beside ours")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for table.* (default: %(default)s)")
@@ -61,10 +63,12 @@ def _table(arguments: argparse.Namespace):
     if arguments.resamples < 100:
         raise EvalTableError(f"--resamples {arguments.resamples} is too few for the ends of an interval: 100 or more")
     checkpoints = find_checkpoints(arguments.work_dirs)
+    names = [checkpoint.label for checkpoint in checkpoints]
+    baseline = arguments.baseline or names[0]
+    if baseline not in (*names, "none"):
+        raise EvalTableError(f"--baseline {baseline} is none of the checkpoints found: {', '.join(names)}")
+    checkpoints.sort(key=lambda checkpoint: checkpoint.label != baseline)
     labels = [checkpoint.label for checkpoint in checkpoints]
-    baseline = arguments.baseline or labels[0]
-    if baseline not in (*labels, "none"):
-        raise EvalTableError(f"--baseline {baseline} is none of the checkpoints found: {', '.join(labels)}")
     data = data_sets(checkpoints, arguments.data)
     results = collect(checkpoints, data)
     baseline = None if baseline == "none" or len(labels) == 1 else baseline

@@ -94,7 +94,7 @@ def answer(name: str, row: dict, right: bool) -> str:
         return "something else"
     first = ast.literal_eval(row["answer"])[0] if row["answer"].startswith("[") else row["answer"]
     if name == "OCRBench":
-        return f"It says {first} here"
+        return f"It says {' '.join(first) if row['category'] == OCR_CATEGORIES[-1] else first.upper()} here"
     return first + "s" if name == "InfoVQA_VAL" and row["index"] % 3 == 0 else first
 
 

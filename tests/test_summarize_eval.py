@@ -123,6 +123,8 @@ def test_differences_of_headlines_with_intervals_around_them(scored, tmp_path):
         assert entry["low"] < entry["high"]
         assert found["right", data]["low"] > 0 or data == "POPE"
     assert "!" not in done.stdout
+    head = done.stdout.splitlines()[0].split()
+    assert head[2] == "half" and head.count("half") == 4  # first, and named in each column of differences
     summarize(tmp_path, scored, "--baseline", "wrong")
     entry = entries(tmp_path)["right", "MME"]
     assert (entry["low"], entry["difference"], entry["high"]) == (2800.0, 2800.0, 2800.0)
@@ -220,6 +222,16 @@ def test_other_questions_are_not_compared(work, tmp_path):
     assert f"not the same questions: {ROWS} and {ROWS}, 0 in both" in done.stdout
     assert "difference" not in entries(tmp_path)["half", "SEEDBench_IMG"]
     assert "difference" in entries(tmp_path)["right", "SEEDBench_IMG"]
+
+
+def test_rows_in_another_order_are_paired_all_the_same(work, tmp_path):
+    arguments = (work, "--data", "SEEDBench_IMG", "--baseline", "better")
+    summarize(tmp_path, *arguments)
+    before = entries(tmp_path)["half", "SEEDBench_IMG"]
+    path = work / "half" / "half_SEEDBench_IMG_exact_matching_result.xlsx"
+    pd.read_excel(path).sample(frac=1, random_state=0).to_excel(path, index=False)
+    summarize(tmp_path, *arguments)
+    assert entries(tmp_path)["half", "SEEDBench_IMG"] == before
 
 
 def test_layout_of_a_checkout_newest_run_first(work, tmp_path):
