@@ -57,6 +57,22 @@ def prompt(request):
     }
 
 
+def for_vllm(request):
+    """A question as vLLM would get it."""
+    from vlmeval.vlm.qwen2_vl.uni_dpo.vllm_backend import default_parallel_size, prompt
+
+    model = build(request)
+    asked = prompt(model.question(request["messages"][0]))
+    sizes = [image.size for image in asked["multi_modal_data"]["image"]]
+    limits = asked["mm_processor_kwargs"]
+    return {
+        "text": asked["prompt"],
+        "sizes": sizes,
+        "limits": limits,
+        "gpus": default_parallel_size(model.checkpoint.config),
+    }
+
+
 def load(request):
     """The message of an error on loading the weights."""
     try:

@@ -137,6 +137,7 @@ def seen(request, checkpoints, messages, video, tmp_path_factory):
         "tokens": {"do": "tokens"} | plain | model("full"),
         "small": {"do": "tokens"} | plain | model("full", max_pixels=28 * 28 * 8),
         "ocr": {"do": "tokens", "dataset": "OCRBench"} | plain | model("full"),
+        "vllm": {"do": "for_vllm"} | plain | model("full", max_pixels=3136),
         "merged": {"do": "merged"} | plain | model("lora"),
         "hollow": {"do": "load"} | model("hollow"),
     }
@@ -216,6 +217,14 @@ def test_prompts_are_those_of_training(seen, tiny_model, questions, tmp_path):
     assert seen["tokens"]["ids"] == training_ids(tiny_model, questions[0], tmp_path)
     assert 0 in seen["tokens"]["first"]
     assert set(seen["tokens"]["last"]) == {1}
+
+
+def test_vllm_is_asked_the_same(seen):
+    """Its engine does not run here; what it would be given is the other backend's prompt, image and limits."""
+    assert seen["vllm"]["text"] == seen["prompt"]["texts"][0]
+    assert seen["vllm"]["sizes"] == [list(SIZES[0])]
+    assert seen["vllm"]["limits"] == {"min_pixels": 3136, "max_pixels": 3136}
+    assert seen["vllm"]["gpus"] == 1
 
 
 def test_pixel_limits(seen, tiny_model):

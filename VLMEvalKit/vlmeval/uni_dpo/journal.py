@@ -34,11 +34,11 @@ class Journal:
         """Return every whole line: (index of the row, key) to answer."""
         known = {}
         for path in self.files:
-            for line in path.read_bytes().split(b"\n")[
-                :-1
-            ]:  # what follows the last line end is half a line, or nothing
-                record = json.loads(line)
-                known[record["index"], record["key"]] = record["answer"]
+            whole = path.read_bytes().split(b"\n")[:-1]  # behind the last line end is half a line, or nothing
+            for line in whole:
+                with contextlib.suppress(ValueError):  # a line that a power cut spoilt: its row is answered again
+                    record = json.loads(line)
+                    known[record["index"], record["key"]] = record["answer"]
         return known
 
     @contextlib.contextmanager

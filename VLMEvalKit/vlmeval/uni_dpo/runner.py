@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import dataset as datasets
+from ..vlm.qwen2_vl.uni_dpo.media import Question
 from ..vlm.qwen2_vl.uni_dpo.model import UniDPOQwen2VL
 from . import RunError
 from .batches import answer_all, build_questions, default_batch_size, fingerprint_of, key_of
@@ -104,14 +105,12 @@ def answer(model: Model, dataset: Any, results: Results, job: Job, ranks: Ranks)
     """See to it that every row has an answer and that they are in the prediction file; say how fast it went."""
     qwen, fingerprint = model.ready(ranks)
 
-    def questions_of() -> list:
-        return build_questions(qwen, dataset, quiet=ranks.rank > 0)
+    def prepared() -> tuple[list[Question], list[tuple[str, str]]]:
+        questions = build_questions(qwen, dataset, quiet=ranks.rank > 0)
+        named = zip(dataset.data["index"], questions, strict=True)
+        return questions, [(str(index), key_of(fingerprint, question)) for index, question in named]
 
-    questions = ranks.first_before_others(questions_of)
-    rows = [
-        (str(index), key_of(fingerprint, question))
-        for index, question in zip(dataset.data["index"], questions, strict=True)
-    ]
+    questions, rows = ranks.first_before_others(prepared)
     journal = Journal(results.home / NOTES, results.data, ranks.rank)
     if not job.reuse:
         ranks.first(lambda: [path.unlink() for path in journal.files])

@@ -5,6 +5,7 @@ Where to look:
 - `model.py`: the class that a config names, and what VLMEvalKit calls;
 - `checkpoint.py`: what lies in a checkpoint folder, full or LoRA, and its fingerprint;
 - `prompt.py`: the one place that writes prompts, for both backends;
+- `device.py`: what suits the machine;
 - `media.py`: images and videos from the disk;
 - `transformers_backend.py`, `vllm_backend.py`: prompts in, answers out.
 

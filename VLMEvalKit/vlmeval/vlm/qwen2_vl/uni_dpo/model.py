@@ -8,6 +8,7 @@ from typing import Any
 from ...base import BaseModel
 from ..prompt import Qwen2VLPromptMixin
 from .checkpoint import open_checkpoint
+from .device import default_device, default_dtype
 from .media import Question
 from .prompt import PromptWriter
 
@@ -99,7 +100,9 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
             "top_k": top_k,
             "repetition_penalty": repetition_penalty,
         }
-        self.device, self.dtype, self.attention = device, dtype, attention
+        self.device = device or default_device()
+        self.dtype = dtype or default_dtype(self.device)
+        self.attention = attention
         self.use_vllm = use_vllm
         self.vllm_options = {
             "tensor_parallel_size": tensor_parallel_size,
@@ -134,13 +137,10 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
     @property
     def settings(self) -> dict[str, Any]:
         """Everything besides the checkpoint and the question itself that an answer depends on."""
-        from .transformers_backend import default_device, default_dtype
-
-        own_choice = "auto" if self.use_vllm else default_dtype(self.device or default_device())
         return {
             "markup": self.writer.markup,
             "generation": self.generation,
-            "dtype": self.dtype or own_choice,
+            "dtype": self.dtype,
             "backend": "vllm" if self.use_vllm else "transformers",
         }
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForImageTextToText
-from transformers.utils import is_flash_attn_2_available
 
 from .checkpoint import Checkpoint, CheckpointError
+from .device import default_attention
 from .media import Question, load_image, load_video
 
 
@@ -16,9 +16,8 @@ class TransformersBackend:
 
     Args:
         checkpoint: What to load; a LoRA adapter is merged into its base.
-        device: "cuda", "cuda:1", "cpu", or "auto" to spread one model over several GPUs; None for what is there.
-        dtype: "float32", "bfloat16" or "float16"; None for bfloat16 on GPUs that have it, float16 on those that do
-            not, float32 on a CPU.
+        device: "cuda", "cuda:1", "cpu", or "auto" to spread one model over several GPUs.
+        dtype: "float32", "bfloat16" or "float16".
         attention: "flash_attention_2", "sdpa" or "eager"; None for the fastest that is installed.
         generation: Options of transformers' `generate`.
 
@@ -29,14 +28,12 @@ class TransformersBackend:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        device: str | None,
-        dtype: str | None,
+        device: str,
+        dtype: str,
         attention: str | None,
         generation: dict[str, Any],
     ):
         """Load processor and weights."""
-        device = device or default_device()
-        dtype = dtype or default_dtype(device)
         attention = attention or default_attention(device, dtype)
         self.processor = checkpoint.load_processor()
         self.model = load_model(checkpoint, device, getattr(torch, dtype), attention)
@@ -80,23 +77,6 @@ class TransformersBackend:
             padding=True,
             return_tensors="pt",
         )
-
-
-def default_device() -> str:
-    """Return the device that is there."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def default_dtype(device: str) -> str:
-    """Return the name of the number format that suits a device."""
-    if device == "cpu":
-        return "float32"
-    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-
-
-def default_attention(device: str, dtype: str) -> str:
-    """Return the fastest attention that is installed and takes the number format."""
-    return "flash_attention_2" if device != "cpu" and dtype != "float32" and is_flash_attn_2_available() else "sdpa"
 
 
 def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attention: str) -> Any:

