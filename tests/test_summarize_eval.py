@@ -194,6 +194,15 @@ def test_results_of_earlier_answers_are_refused(work, tmp_path):
     assert "value" not in entries(tmp_path)["half", "POPE"]
 
 
+def test_single_results_that_do_not_give_the_headline_give_no_interval(work, tmp_path):
+    path = work / "half" / "half_ChartQA_TEST_results.xlsx"
+    pd.read_excel(path).assign(eval_match="[1.0]").to_excel(path, index=False)
+    done = summarize(tmp_path, work, "--data", "ChartQA_TEST", "--baseline", "better")
+    entry = entries(tmp_path)["half", "ChartQA_TEST"]
+    assert 0 < entry["value"] < 100 and "difference" not in entry
+    assert "half_ChartQA_TEST_results.xlsx gives 100, not" in done.stdout
+
+
 def test_answers_the_model_did_not_give_are_counted(work, tmp_path):
     """An exception in `generate` becomes this text, is scored as wrong, and the run exits 0."""
     for name in ("half_TextVQA_VAL_results.xlsx", "half_TextVQA_VAL.xlsx"):
