@@ -78,7 +78,8 @@ def tree(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tree, tmp_path_factory):
+    """Data sets of one tree's own: a run changes a row."""
     return write_sets(tmp_path_factory.mktemp("data"))
 
 
