@@ -1,7 +1,7 @@
-"""Lay the Uni-DPO overlay over a LlamaFactory, take it off again, or say what is there.
+"""Lay the Uni-DPO overlay over a LlamaFactory or a VLMEvalKit, take it off again, or say what is there.
 
-The overlay replaces one file of LlamaFactory (train/dpo/__init__.py, which is kept) and adds folders named uni_dpo.
-This script needs Python 3.11 and nothing else, and never imports llamafactory.
+The overlay replaces one file (LlamaFactory's train/dpo/__init__.py, VLMEvalKit's vlm/qwen2_vl/__init__.py), which is
+kept, and adds folders named uni_dpo. This script needs Python 3.11 and nothing else, and never imports either.
 """
 
 import argparse
@@ -12,12 +12,14 @@ from pathlib import Path
 
 from overlay import OverlayError
 from overlay.changes import install, uninstall
+from overlay.kinds import KINDS, LLAMAFACTORY
 from overlay.status import report
 from overlay.target import Target, from_checkout, from_python
 from overlay.tree import Overlay
 
 
-OVERLAY = Path(__file__).resolve().parent.parent / "LlamaFactory"
+ROOT = Path(__file__).resolve().parent.parent
+OVERLAY = ROOT / LLAMAFACTORY.folder
 
 EPILOG = """\
 examples:
@@ -33,6 +35,9 @@ examples:
       for developing: link instead of copying, so that edits in LlamaFactory/ count at once
   python scripts/install_overlay.py uninstall
       give upstream its file back and remove everything else
+
+  python scripts/install_overlay.py install --for vlmeval --python .venv/bin/python
+      the evaluation's part, over the vlmeval package of a Python; a checkout of VLMEvalKit with --checkout
 
 Remember that `llamafactory-cli` uses the installed package and `python src/train.py` the checkout it lies in.
 `pip install` over the overlay brings upstream's file back: run install again after it.
@@ -53,7 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = parser().parse_args(arguments)
     try:
-        overlay = Overlay.read(OVERLAY)
+        kind = KINDS[options.upstream]
+        overlay = Overlay.read(OVERLAY if kind is LLAMAFACTORY else ROOT / kind.folder, kind)
         return {"install": run_install, "status": run_status, "uninstall": run_uninstall}[options.command](
             options, overlay
         )
@@ -71,19 +77,26 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=wide)
     commands = whole.add_subparsers(dest="command", required=True, metavar="{install,status,uninstall}")
     helps = {
-        "install": "patch a LlamaFactory, or repair and update an installation",
-        "status": "say which LlamaFactory each command uses and whether it is patched; changes nothing",
+        "install": "patch a LlamaFactory or a VLMEvalKit, or repair and update an installation",
+        "status": "say which one each command uses and whether it is patched; changes nothing",
         "uninstall": "undo it: upstream's files are byte-identical afterwards",
     }
     for name, text in helps.items():
         command = commands.add_parser(name, help=text, description=text)
         where = command if name == "status" else command.add_mutually_exclusive_group()
-        where.add_argument("--checkout", metavar="DIR", type=Path, help="a LlamaFactory checkout or unpacked tree")
+        where.add_argument("--checkout", metavar="DIR", type=Path, help="a checkout or unpacked tree")
         where.add_argument(
             "--python",
             metavar="PATH",
             default=sys.executable,
-            help="the Python whose installed llamafactory is meant (default: the one running this, %(default)s)",
+            help="the Python whose installed package is meant (default: the one running this, %(default)s)",
+        )
+        command.add_argument(
+            "--for",
+            dest="upstream",
+            choices=KINDS,
+            default=LLAMAFACTORY.package,
+            help="which overlay: the training's or the evaluation's (default: %(default)s)",
         )
         if name == "status":
             continue
@@ -98,8 +111,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def chosen(options: argparse.Namespace) -> Target:
-    """Return the LlamaFactory that the options mean."""
-    return from_checkout(options.checkout) if options.checkout else from_python(options.python)
+    """Return the LlamaFactory or VLMEvalKit that the options mean."""
+    kind = KINDS[options.upstream]
+    return from_checkout(options.checkout, kind) if options.checkout else from_python(options.python, kind)
 
 
 def run_install(options: argparse.Namespace, overlay: Overlay) -> int:
@@ -126,8 +140,8 @@ def run_status(options: argparse.Namespace, overlay: Overlay) -> int:
 
 
 def tell(lines: list[str], dry_run: bool, target: Target, done: str, nothing: str) -> None:
-    """Print which LlamaFactory it was and what the changes amount to; each of them in a dry run."""
-    print(f"llamafactory {target.version or '(incomplete)'} in {target.package} ({target.found})")
+    """Print which package it was and what the changes amount to; each of them in a dry run."""
+    print(f"{target.kind.package} {target.version or '(incomplete)'} in {target.package} ({target.found})")
     shown = lines if dry_run else [line for line in lines if line.startswith("leave ")]
     counts = Counter(line.partition(" ")[0] for line in lines)
     summary = f"{done}: {', '.join(f'{verb} {count}' for verb, count in counts.items())}" if lines else nothing

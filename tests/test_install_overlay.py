@@ -12,13 +12,15 @@ from pathlib import Path
 
 import install_overlay
 import pytest
+from overlay.kinds import LLAMAFACTORY
 from overlay.status import diagnose
-from overlay.target import NEEDED, from_checkout, interpreter_of
-from overlay.tree import RECORD_FOLDER, SCRATCH, SEAM, Overlay
+from overlay.target import from_checkout, interpreter_of
+from overlay.tree import SCRATCH, Overlay
 from upstream import VERSIONS, checkout_tree, wheel_file, wheel_tree
 
 
 PACKAGE = "src/llamafactory/train/uni_dpo"
+SEAM, RECORD_FOLDER, NEEDED = LLAMAFACTORY.seam, LLAMAFACTORY.record_folder, LLAMAFACTORY.needed
 DATASET_INFO = "data/uni_dpo/dataset_info.json"
 KINDS = ("--copy", "--link")
 

@@ -1,6 +1,6 @@
-"""What `install_overlay.py` is made of: finding a LlamaFactory, knowing our files, laying them on, taking them off.
+"""What `install_overlay.py` is made of: finding upstream, knowing our files, laying them on, taking them off.
 
-Standard library only, and nothing here ever imports `llamafactory`.
+Upstream is LlamaFactory or VLMEvalKit (`kinds.py`). Standard library only, and nothing here ever imports either.
 """
 
 

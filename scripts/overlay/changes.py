@@ -1,4 +1,4 @@
-"""Laying the overlay over a LlamaFactory and taking it off again.
+"""Laying the overlay over upstream and taking it off again.
 
 Both directions can be cut off anywhere and be completed by running the same command again: the record is written
 before the first change and says what may be found, every file appears in one step, and the file of upstream that is
@@ -18,10 +18,7 @@ from . import OverlayError
 from .checks import foreign_files, refuse_edited, refuse_foreign, refuse_unknown_seam, refuse_unwritable
 from .target import Target, check_supported
 from .tree import (
-    RECORD_FOLDER,
     SCRATCH,
-    SEAM,
-    UPSTREAM_SEAMS,
     Overlay,
     Record,
     fingerprint,
@@ -54,10 +51,10 @@ class Plan:
 
 
 def install(target: Target, overlay: Overlay, *, link: bool | None, force: bool, dry_run: bool) -> list[str]:
-    """Lay the overlay over a LlamaFactory, or bring an older or broken installation up to date.
+    """Lay the overlay over upstream, or bring an older or broken installation up to date.
 
     Args:
-        target: The LlamaFactory.
+        target: The LlamaFactory or VLMEvalKit.
         overlay: Our files.
         link: True to link, False to copy, None to keep the kind of an existing installation.
         force: Replace files that are not recognised or were edited.
@@ -72,7 +69,7 @@ def install(target: Target, overlay: Overlay, *, link: bool | None, force: bool,
     check_supported(target)
     with locked(target):
         record = Record.load(target) or adopted(target, overlay)
-        plan = planned(target, overlay, record, target.locate(SEAM).is_symlink() if link is None else link)
+        plan = planned(target, overlay, record, target.locate(target.kind.seam).is_symlink() if link is None else link)
         touched = plan.stale + plan.changed
         if not force:
             refuse_unknown_seam(target)
@@ -119,7 +116,7 @@ def uninstall(target: Target, overlay: Overlay, *, force: bool, dry_run: bool) -
     """Give upstream its file back and remove everything of ours, whether we or `cp -r` put it there.
 
     Args:
-        target: The LlamaFactory.
+        target: The LlamaFactory or VLMEvalKit.
         overlay: Our files, to know those that `cp -r` laid over without a record.
         force: Remove files that were edited as well.
         dry_run: Change nothing.
@@ -132,8 +129,8 @@ def uninstall(target: Target, overlay: Overlay, *, force: bool, dry_run: bool) -
     """
     with locked(target):
         record = Record.load(target) or adopted(target, overlay)
-        seam = [SEAM] if is_our_seam(target.locate(SEAM)) else []
-        names = sorted({*left_of(target, record), *linked_folders(target, overlay)} - {SEAM})
+        seam = [target.kind.seam] if is_our_seam(target.locate(target.kind.seam)) else []
+        names = sorted({*left_of(target, record), *linked_folders(target, overlay)} - {target.kind.seam})
         if not force:
             refuse_edited(target, record, seam + names)
         original = original_seam(target, record) if seam else b""
@@ -147,8 +144,8 @@ def uninstall(target: Target, overlay: Overlay, *, force: bool, dry_run: bool) -
                 restore(target, record, original)
             for name in names:
                 target.locate(name).unlink()
-            if target.locate(RECORD_FOLDER).exists():
-                shutil.rmtree(target.locate(RECORD_FOLDER))
+            if target.locate(target.kind.record_folder).exists():
+                shutil.rmtree(target.locate(target.kind.record_folder))
             clear_folders(target, [*names, *overlay.files])
     return lines
 
@@ -157,8 +154,8 @@ def adopted(target: Target, overlay: Overlay) -> Record:
     """Return the record that an installation by `cp -r` would have left."""
     copies = overlay.wanted(target, link=False)
     there = {name: source for name, source in copies.items() if present(target, name) not in (None, "folder")}
-    if not is_our_seam(target.locate(SEAM)):
-        there.pop(SEAM, None)
+    if not is_our_seam(target.locate(target.kind.seam)):
+        there.pop(target.kind.seam, None)
     return Record({name: [fingerprint(source)] for name, source in there.items()})
 
 
@@ -175,8 +172,8 @@ def linked_folders(target: Target, overlay: Overlay) -> list[str]:
 
 def keep_replaced(target: Target, record: Record) -> str | None:
     """Make sure that upstream's file is kept beside the record, and return its hash (None: it cannot be had)."""
-    seam = target.locate(SEAM)
-    kept = target.locate(RECORD_FOLDER) / "replaced__init__.py"
+    seam = target.locate(target.kind.seam)
+    kept = target.locate(target.kind.record_folder) / "replaced__init__.py"
     kept.parent.mkdir(exist_ok=True)
     if not is_our_seam(seam):
         scratch = kept.with_name(kept.name + SCRATCH)
@@ -195,13 +192,13 @@ def original_seam(target: Target, record: Record) -> bytes:
     kept = record.backup(target)
     original = kept.read_bytes() if kept else from_git(target)
     if original is None:
-        version = target.version
+        kind = target.kind
         if target.checkout is None:
-            way = f"pip install --force-reinstall --no-deps llamafactory=={version}   (with the pip of that Python)"
+            way = f"pip install --force-reinstall --no-deps {target.pinned}   (with the pip of that Python)"
         else:
-            way = f"put the file of llamafactory {version} there (with git: git checkout -- {SEAM})"
+            way = f"put the file of {kind.package} {target.version} there (with git: git checkout -- {kind.seam})"
         raise OverlayError(
-            f"no copy of upstream's own {target.locate(SEAM)} was kept: the overlay was laid over with cp -r\n"
+            f"no copy of upstream's own {target.locate(kind.seam)} was kept: the overlay was laid over with cp -r\n"
             f"  get it back with: {way}\n"
             "  and run uninstall once more: it removes the rest"
         )
@@ -212,23 +209,23 @@ def restore(target: Target, record: Record, original: bytes) -> None:
     """Put upstream's file back; the kept one moves, so that its permissions and time come back too."""
     kept = record.backup(target)
     if kept:
-        os.replace(kept, target.locate(SEAM))
+        os.replace(kept, target.locate(target.kind.seam))
     else:
-        write(target.locate(SEAM), original)
+        write(target.locate(target.kind.seam), original)
 
 
 def from_git(target: Target) -> bytes | None:
     """Return upstream's own file from the checkout's git, if that has it."""
     if target.checkout is None or shutil.which("git") is None:
         return None
-    command = ["git", "-C", str(target.checkout), "show", f"HEAD:./{SEAM}"]
+    command = ["git", "-C", str(target.checkout), "show", f"HEAD:./{target.kind.seam}"]
     content = subprocess.run(command, capture_output=True, check=False).stdout
-    return content if hash_of(content) in UPSTREAM_SEAMS else None
+    return content if hash_of(content) in target.kind.upstream_seams else None
 
 
 def sweep(target: Target, overlay: Overlay) -> None:
     """Remove the half-prepared files of an interrupted run: they lie beside what they were to become."""
-    folders = {target.locate(SEAM).parent, target.locate(RECORD_FOLDER)}
+    folders = {target.locate(target.kind.seam).parent, target.locate(target.kind.record_folder)}
     for name in {own_folder(name) for name in overlay.wanted(target, link=False)} - {None}:
         folder = target.locate(name)
         folders.add(folder.parent)
@@ -263,7 +260,7 @@ def remove_if_empty(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(target: Target) -> Iterator[None]:
-    """Let one run at a time change a LlamaFactory. The lock is on its folder, so no lock file stays behind."""
+    """Let one run at a time change a package. The lock is on its folder, so no lock file stays behind."""
     handle = os.open(target.package, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

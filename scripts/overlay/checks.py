@@ -7,10 +7,7 @@ from pathlib import Path
 from . import OverlayError
 from .target import Target
 from .tree import (
-    RECORD_FOLDER,
     SCRATCH,
-    SEAM,
-    UPSTREAM_SEAMS,
     Record,
     fingerprint,
     hash_of,
@@ -22,16 +19,16 @@ from .tree import (
 
 def refuse_unknown_seam(target: Target) -> None:
     """Refuse to replace a file that is neither upstream's nor ours."""
-    seam = target.locate(SEAM)
-    if is_our_seam(seam) or fingerprint(seam) in UPSTREAM_SEAMS:
+    seam = target.locate(target.kind.seam)
+    if is_our_seam(seam) or fingerprint(seam) in target.kind.upstream_seams:
         return
     content = seam.read_bytes()
-    if hash_of(content.replace(b"\r\n", b"\n")) in UPSTREAM_SEAMS:
+    if hash_of(content.replace(b"\r\n", b"\n")) in target.kind.upstream_seams:
         guess = "upstream's own file with Windows line endings"
-    elif b"run_dpo" in content:
-        guess = "upstream's file edited by hand or by another tool, or that of a LlamaFactory we have not seen"
+    elif target.kind.mark in content:
+        guess = f"upstream's file edited by hand or by another tool, or that of a {target.kind.title} we have not seen"
     else:
-        guess = "not a file of LlamaFactory"
+        guess = f"not a file of {target.kind.title}"
     raise OverlayError(
         f"{seam} is not a file we know, so it is not replaced\n"
         f"  sha256 {hash_of(content)}\n"
@@ -45,7 +42,7 @@ def refuse_edited(target: Target, record: Record, names: Iterable[str]) -> None:
     edited = []
     for name in names:
         path, content = target.locate(name), present(target, name)
-        upstreams = name == SEAM and not is_our_seam(path)
+        upstreams = name == target.kind.seam and not is_our_seam(path)
         if content is None or content == "folder" or path.is_symlink() or upstreams:
             continue
         if content not in record.files.get(name, []):
@@ -78,14 +75,14 @@ def foreign_files(target: Target, record: Record, names: Iterable[str]) -> list[
 
 def refuse_unwritable(target: Target, names: Iterable[str]) -> None:
     """Refuse before the first change if any of the changes would fail for want of permission."""
-    for name in [*names, RECORD_FOLDER]:
+    for name in [*names, target.kind.record_folder]:
         folder = target.locate(name).parent
         while not folder.exists():
             folder = folder.parent
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OverlayError(
                 f"no permission to write in {folder}\n"
-                "  use an account that may, or a LlamaFactory of your own (--checkout DIR or --python PATH)"
+                f"  use an account that may, or a {target.kind.title} of your own (--checkout DIR or --python PATH)"
             )
 
 

@@ -1,4 +1,4 @@
-"""Saying which LlamaFactory each command uses and whether it is patched."""
+"""Saying which LlamaFactory or VLMEvalKit each command uses and whether it is patched."""
 
 import os
 import shutil
@@ -8,11 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from . import OverlayError
+from .kinds import Kind
 from .target import Target, from_checkout, from_python, interpreter_of
 from .tree import (
-    PACKAGE,
-    SEAM,
-    UPSTREAM_SEAMS,
     Overlay,
     Record,
     fingerprint,
@@ -27,30 +25,32 @@ AGAIN = "run install to complete it"
 
 @dataclass(frozen=True)
 class Finding:
-    """The answer about one LlamaFactory: whether it is patched, and how or why not."""
+    """The answer about one upstream package: whether it is patched, and how or why not."""
 
     patched: bool
     text: str
 
 
 def diagnose(target: Target, overlay: Overlay) -> Finding:
-    """Tell whether a LlamaFactory is patched: no, copied, linked, or half and why."""
+    """Tell whether an upstream package is patched: no, copied, linked, or half and why."""
     if target.version is None:
-        return Finding(False, "half: llamafactory itself was removed; install that again, or uninstall the overlay")
+        return Finding(
+            False, f"half: {target.kind.package} itself was removed; install that again, or uninstall the overlay"
+        )
     record = Record.load(target)
-    package, seam = target.locate(PACKAGE), target.locate(SEAM)
+    package, seam = target.locate(target.kind.ours), target.locate(target.kind.seam)
     ours, whole = is_our_seam(seam), (package / "__init__.py").is_file()
     if ours and not whole:
         return Finding(False, f"half: the replaced file is in place but {package} is missing; {AGAIN}")
     if not ours and not whole and not package.is_symlink():
-        known = fingerprint(seam) in UPSTREAM_SEAMS
+        known = fingerprint(seam) in target.kind.upstream_seams
         return Finding(False, "no" if known else f"no, and {seam} is not upstream's own file")
     if not ours:
         return Finding(False, f"half: {package} is there, but {seam} is not ours: {_why_not_ours(target, record)}")
     if record and not record.complete:
         return Finding(False, f"half: an installation was interrupted; {AGAIN}")
     expected = record.files if record else overlay.files
-    missing = [name for name in expected if name.startswith("src/") and _gone(target, name)]
+    missing = [name for name in expected if name.startswith(target.kind.inside) and _gone(target, name)]
     if missing:
         return Finding(False, f"half: missing {', '.join(missing)}; {AGAIN}")
     return Finding(True, _kind(target, overlay, record))
@@ -59,18 +59,18 @@ def diagnose(target: Target, overlay: Overlay) -> Finding:
 def _why_not_ours(target: Target, record: Record | None) -> str:
     if record is None or not record.complete or record.backup(target) is None:
         return f"an installation or removal was interrupted; {AGAIN}, or uninstall"
-    return "llamafactory was reinstalled or upgraded over the overlay; run install to patch it again"
+    return f"{target.kind.package} was reinstalled or upgraded over the overlay; run install to patch it again"
 
 
 def _gone(target: Target, name: str) -> bool:
     """Tell whether a file that should be there is not, or is a link to nothing."""
-    linked = target.locate(PACKAGE).is_symlink() and name != SEAM
+    linked = target.locate(target.kind.ours).is_symlink() and name != target.kind.seam
     return not target.locate(name).exists() if linked else present(target, name) is None
 
 
 def _kind(target: Target, overlay: Overlay, record: Record | None) -> str:
     """Describe a whole installation: copied or linked, its version, and whether it equals this overlay."""
-    package = target.locate(PACKAGE)
+    package = target.locate(target.kind.ours)
     version = package_version(package) or "without a version"
     if package.is_symlink():
         return f"yes, linked to {os.readlink(package)} ({version})"
@@ -83,7 +83,7 @@ def _kind(target: Target, overlay: Overlay, record: Record | None) -> str:
 
 
 def report(overlay: Overlay, python: str, checkout: Path | None) -> tuple[list[str], Finding | None]:
-    """Look at everything that can start a training run here.
+    """Look at everything that can start a run here.
 
     Args:
         overlay: Our files.
@@ -92,11 +92,11 @@ def report(overlay: Overlay, python: str, checkout: Path | None) -> tuple[list[s
 
     Returns:
         The lines to print, and the finding about what was asked: the checkout if one was given, else the interpreter;
-        None if there is no LlamaFactory there.
+        None if there is none of upstream there.
     """
     lines = [f"overlay {overlay.version}: {overlay.folder}"]
     findings = []
-    for title, find in _ways(python, checkout):
+    for title, find in _ways(overlay.kind, python, checkout):
         lines += ["", title]
         try:
             target = find()
@@ -106,30 +106,38 @@ def report(overlay: Overlay, python: str, checkout: Path | None) -> tuple[list[s
             lines.append(f"  {error}")
             continue
         version = target.version or "(incomplete)"
-        lines.append(f"  uses     llamafactory {version} in {target.package} ({target.found})")
+        lines.append(f"  uses     {target.kind.package} {version} in {target.package} ({target.found})")
         lines.append(f"  patched  {findings[-1].text}")
-    if shutil.which("llamafactory-cli") is None:
-        lines += ["", "llamafactory-cli on PATH: none; activate the environment or give the full path"]
+    command = overlay.kind.command
+    if command is not None and shutil.which(command) is None:
+        lines += ["", f"{command} on PATH: none; activate the environment or give the full path"]
     return lines, findings[0]
 
 
-def _ways(python: str, checkout: Path | None) -> list[tuple[str, Callable[[], Target]]]:
-    """List the ways to start LlamaFactory here, the one asked about first, each with how to find what it uses."""
+def _ways(kind: Kind, python: str, checkout: Path | None) -> list[tuple[str, Callable[[], Target]]]:
+    """List the ways to start upstream here, the one asked about first, each with how to find what it uses."""
     python = Path(shutil.which(python) or python)
-    ways = [(f"python {python}", partial(from_python, python))]
-    beside, on_path = python.parent / "llamafactory-cli", shutil.which("llamafactory-cli")
+    ways = [(f"python {python}", partial(from_python, python, kind))]
+    for script, where in _scripts(kind, python).items():
+        ways.append((f"{kind.command} {where}: {script}", partial(_of_script, script, kind)))
+    if checkout is not None:
+        ways.insert(0, (f"python {kind.script} in {checkout}", partial(from_checkout, checkout, kind)))
+    elif Path(kind.inside).is_dir():
+        ways.append((f"python {kind.script} in {Path.cwd()}", partial(from_checkout, Path.cwd(), kind)))
+    return ways
+
+
+def _scripts(kind: Kind, python: Path) -> dict[Path, str]:
+    """Return the console scripts that start upstream, if it has any, and where they are."""
+    if kind.command is None:
+        return {}
+    beside, on_path = python.parent / kind.command, shutil.which(kind.command)
     scripts = {beside: "beside it"} if beside.is_file() else {}
     if on_path is not None:
         path = Path(on_path)
         scripts[path] = f"{scripts[path]} and on PATH" if path in scripts else "on PATH"
-    for script, where in scripts.items():
-        ways.append((f"llamafactory-cli {where}: {script}", partial(_of_script, script)))
-    if checkout is not None:
-        ways.insert(0, (f"python src/train.py in {checkout}", partial(from_checkout, checkout)))
-    elif Path("src/llamafactory").is_dir():
-        ways.append((f"python src/train.py in {Path.cwd()}", partial(from_checkout, Path.cwd())))
-    return ways
+    return scripts
 
 
-def _of_script(script: Path) -> Target:
-    return from_python(interpreter_of(script))
+def _of_script(script: Path, kind: Kind) -> Target:
+    return from_python(interpreter_of(script), kind)

@@ -1,4 +1,4 @@
-"""Which LlamaFactory is meant, and does the overlay fit it? Nothing here imports or changes it."""
+"""Which LlamaFactory or VLMEvalKit is meant, and does the overlay fit it? Nothing here imports or changes it."""
 
 import json
 import os
@@ -9,28 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import OverlayError
+from .kinds import LLAMAFACTORY, Kind
 
-
-OLDEST = "0.9.4"
-
-# What the overlay takes hold of, as (file of the package, text that must be in it, what it is).
-NEEDED = (
-    ("train/dpo/__init__.py", "", "the package of the DPO stage"),
-    ("train/dpo/workflow.py", "from .trainer import CustomDPOTrainer", "the late import of CustomDPOTrainer"),
-    ("train/dpo/trainer.py", "class CustomDPOTrainer", "CustomDPOTrainer"),
-    ("train/tuner.py", "from .dpo import run_dpo", "the import of run_dpo"),
-    ("hparams/parser.py", "_TRAIN_ARGS", "the list of argument classes"),
-    ("hparams/finetuning_args.py", "pref_loss", "the option pref_loss"),
-    ("data/loader.py", "PairwiseDatasetProcessor", "the choice of PairwiseDatasetProcessor"),
-    ("data/converter.py", "DATASET_CONVERTERS", "the table of dataset converters"),
-    ("data/collator.py", "class PairwiseDataCollatorWithPadding", "PairwiseDataCollatorWithPadding"),
-)
 
 # Runs in the chosen interpreter. The empty entry of sys.path is the current folder, which no console script sees.
 PROBE = """
 import importlib.util, json, sys
 sys.path[:] = [entry for entry in sys.path if entry]
-spec = importlib.util.find_spec("llamafactory")
+spec = importlib.util.find_spec(sys.argv[1])
 print(json.dumps([str(path) for path in spec.submodule_search_locations or []] if spec else []))
 """
 
@@ -41,17 +27,19 @@ LONG_PATH = "'''exec'"
 
 @dataclass(frozen=True)
 class Target:
-    """One LlamaFactory on this machine.
+    """One LlamaFactory or VLMEvalKit on this machine.
 
     Attributes:
-        package: The folder of the `llamafactory` package.
+        package: The folder of the `llamafactory` or `vlmeval` package.
         checkout: The root of the checkout that holds it, or None for a package among a Python's installed ones.
         found: How it was found, for messages.
+        kind: Which of the two it is.
     """
 
     package: Path
     checkout: Path | None
     found: str
+    kind: Kind = LLAMAFACTORY
 
     def locate(self, name: str) -> Path | None:
         """Return where a file of the overlay belongs, or None if it has no place in an installed package.
@@ -61,7 +49,7 @@ class Target:
         """
         if self.checkout is not None:
             return self.checkout / name
-        inside = name.removeprefix("src/llamafactory/")
+        inside = name.removeprefix(f"{self.kind.inside}/")
         return None if inside == name else self.package / inside
 
     @property
@@ -73,41 +61,50 @@ class Target:
     def version(self) -> str | None:
         """The version as the package states it, or None if it states none."""
         try:
-            text = (self.package / "extras" / "env.py").read_text(encoding="utf-8")
+            text = (self.package / self.kind.version_file).read_text(encoding="utf-8")
         except OSError:
             return None
-        stated = re.search(r"""^VERSION\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
+        stated = re.search(rf"""^{self.kind.version_name}\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
         return stated.group(1) if stated else None
 
+    @property
+    def pinned(self) -> str:
+        """What pip has to install to get this very version back."""
+        # ms-vlmeval states VLMEvalKit's version in its code, not its own.
+        name = self.kind.distribution
+        return f"{name}=={self.version}" if name == self.kind.package else name
 
-def from_checkout(folder: Path) -> Target:
-    """Return the LlamaFactory of a git checkout or an unpacked tree.
+
+def from_checkout(folder: Path, kind: Kind = LLAMAFACTORY) -> Target:
+    """Return the upstream of a git checkout or an unpacked tree.
 
     Raises:
-        OverlayError: The folder is missing or holds no `src/llamafactory`.
+        OverlayError: The folder is missing or does not hold the package.
     """
     if not folder.is_dir():
-        raise OverlayError(f"no such folder: {folder}\n  give --checkout the root of a LlamaFactory checkout")
+        raise OverlayError(f"no such folder: {folder}\n  give --checkout the root of a {kind.title} checkout")
     checkout = folder.resolve()
-    package = checkout / "src" / "llamafactory"
+    package = checkout / kind.inside
     if not (package / "__init__.py").is_file():
         raise OverlayError(
-            f"not a LlamaFactory checkout: {folder} has no src/llamafactory\n"
-            "  give --checkout the folder that git clone made, the one with src/ in it"
+            f"not a {kind.title} checkout: {folder} has no {kind.inside}\n"
+            f"  give --checkout the folder that git clone made, the one with {kind.inside.split('/')[0]}/ in it"
         )
-    return Target(package, checkout, "checkout")
+    return Target(package, checkout, "checkout", kind)
 
 
-def from_python(python: Path | str) -> Target:
-    """Return the LlamaFactory that one Python interpreter would import, without importing it.
+def from_python(python: Path | str, kind: Kind = LLAMAFACTORY) -> Target:
+    """Return the upstream package that one Python interpreter would import, without importing it.
 
     An editable install leads to its checkout, since that is where the files are.
 
     Raises:
-        OverlayError: The interpreter does not run or has no llamafactory.
+        OverlayError: The interpreter does not run or does not have it.
     """
     try:
-        done = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            [python, "-c", PROBE, kind.package], capture_output=True, text=True, timeout=120, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         hint = "give --python the path of a Python interpreter"
         raise OverlayError(f"cannot run {python}: {error}\n  {hint}") from error
@@ -118,15 +115,17 @@ def from_python(python: Path | str) -> Target:
         raise OverlayError(f"{python} does not answer like a Python interpreter: {last}") from error
     if not folders:
         raise OverlayError(
-            f"no llamafactory is installed for {python}\n"
+            f"no {kind.package} is installed for {python}\n"
             "  choose another with --python PATH (scripts/setup.sh makes .venv/bin/python), a checkout with"
-            " --checkout DIR, or install it: pip install llamafactory"
+            f" --checkout DIR, or install it: pip install {kind.distribution}"
         )
     package = Path(folders[0]).resolve()
-    if package.parent.name == "src":
-        checkout = package.parent.parent
-        return Target(package, checkout, f"editable install of {checkout}")
-    return Target(package, None, "installed package")
+    checkout = package.parents[len(Path(kind.inside).parts) - 1]
+    # Among installed packages there is neither a folder src nor a run.py.
+    in_checkout = "/" in kind.inside or (checkout / kind.script).is_file()
+    if in_checkout and package == checkout / kind.inside:
+        return Target(package, checkout, f"editable install of {checkout}", kind)
+    return Target(package, None, "installed package", kind)
 
 
 def interpreter_of(script: Path) -> Path:
@@ -149,21 +148,21 @@ def interpreter_of(script: Path) -> Path:
 
 
 def check_supported(target: Target) -> None:
-    """Refuse a LlamaFactory that is too old or that lacks something the overlay takes hold of.
+    """Refuse an upstream that is too old or that lacks something the overlay takes hold of.
 
     Raises:
         OverlayError: It names the version, or each missing piece and the file it should be in.
     """
-    version = target.version
+    version, kind = target.version, target.kind
     if version is None:
         raise OverlayError(
-            f"{target.package} is not a complete llamafactory: extras/env.py states no version\n"
-            "  reinstall it (pip install --force-reinstall --no-deps llamafactory), then install the overlay again"
+            f"{target.package} is not a complete {kind.package}: {kind.version_file} states no version\n"
+            f"  reinstall it (pip install --force-reinstall --no-deps {kind.distribution}), then install the overlay"
         )
-    where = f"llamafactory {version} in {target.package}"
-    if _sortable(version) < _sortable(OLDEST):
-        raise OverlayError(f"{where} is too old: the overlay needs {OLDEST} or newer")
-    missing = [f"  {what} ({file})" for file, text, what in NEEDED if not _holds(target.package / file, text)]
+    where = f"{kind.package} {version} in {target.package}"
+    if _sortable(version) < _sortable(kind.oldest):
+        raise OverlayError(f"{where} is too old: the overlay needs {kind.oldest} or newer")
+    missing = [f"  {what} ({file})" for file, text, what in kind.needed if not _holds(target.package / file, text)]
     if missing:
         raise OverlayError(f"the overlay does not fit {where}; not found there:\n" + "\n".join(missing))
 

@@ -9,19 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from . import OverlayError
+from .kinds import KINDS, LLAMAFACTORY, OWN, Kind
 from .target import Target
 
 
-# The one file of upstream that is replaced, and the hash of upstream's own: the same in 0.9.4, 0.9.5 and the
-# development versions around them.
-SEAM = "src/llamafactory/train/dpo/__init__.py"
-UPSTREAM_SEAMS = frozenset({"9b2dbca82aee3f7704500647336a7956d6029552020c1c5de7f1e2ec6d9cca9b"})
-
-# Everything else of ours lies in folders of this name, which upstream does not have.
-OWN = "uni_dpo"
-PACKAGE = f"src/llamafactory/train/{OWN}"
-
-RECORD_FOLDER = f"src/llamafactory/train/.{OWN}_overlay"
 SCRATCH = f".{OWN}-tmp"
 
 
@@ -30,15 +21,17 @@ class Overlay:
     """The overlay as this repository has it.
 
     Attributes:
-        folder: The `LlamaFactory/` folder.
+        folder: The `LlamaFactory/` or `VLMEvalKit/` folder.
         files: Name inside the overlay, with slashes, to the file.
+        kind: The upstream it is for.
     """
 
     folder: Path
     files: dict[str, Path]
+    kind: Kind = LLAMAFACTORY
 
     @classmethod
-    def read(cls, folder: Path) -> "Overlay":
+    def read(cls, folder: Path, kind: Kind = LLAMAFACTORY) -> "Overlay":
         """List the overlay's files.
 
         Raises:
@@ -50,32 +43,33 @@ class Overlay:
             if path.is_file()
             and not any(map(is_cache, path.relative_to(folder).parts))
             and not is_download(path, folder)
+            and path.relative_to(folder).as_posix() not in kind.loose
         }
-        if SEAM not in files or f"{PACKAGE}/__init__.py" not in files:
-            raise OverlayError(f"{folder} is not the overlay: {SEAM} or {PACKAGE}/__init__.py is missing")
-        strange = [name for name in files if name != SEAM and own_folder(name) is None]
+        if kind.seam not in files or f"{kind.ours}/__init__.py" not in files:
+            raise OverlayError(f"{folder} is not the overlay: {kind.seam} or {kind.ours}/__init__.py is missing")
+        strange = [name for name in files if name != kind.seam and own_folder(name) is None]
         if strange:
-            raise OverlayError(f"{folder} would replace more of upstream than {SEAM}: {', '.join(strange)}")
-        return cls(folder, files)
+            raise OverlayError(f"{folder} would replace more of upstream than {kind.seam}: {', '.join(strange)}")
+        return cls(folder, files, kind)
 
     def wanted(self, target: Target, link: bool) -> dict[str, Path]:
         """Return what an installation puts where: names to the files (or, linked, folders) they come from.
 
-        The replaced file comes last, so that LlamaFactory never imports a package that is not whole yet.
+        The replaced file comes last, so that upstream never imports a package that is not whole yet.
         """
         names = {own_folder(name) or name for name in self.files} if link else set(self.files)
-        placed = sorted(names - {SEAM}) + [SEAM]
+        placed = sorted(names - {self.kind.seam}) + [self.kind.seam]
         return {name: self.folder / name for name in placed if target.locate(name) is not None}
 
     @property
     def version(self) -> str:
         """The version of the overlay."""
-        return package_version(self.folder / PACKAGE) or "unknown"
+        return package_version(self.folder / self.kind.ours) or "unknown"
 
 
 @dataclass
 class Record:
-    """What was done to one LlamaFactory, kept in a hidden folder beside our package.
+    """What was done to one upstream package, kept in a hidden folder beside our package.
 
     Attributes:
         files: Name to every content we may have put there, as `fingerprint` writes it.
@@ -90,7 +84,7 @@ class Record:
     @classmethod
     def load(cls, target: Target) -> "Record | None":
         """Read the record, or return None where there is none, as after `cp -r`."""
-        path = target.locate(RECORD_FOLDER) / "manifest.json"
+        path = target.locate(target.kind.record_folder) / "manifest.json"
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -100,14 +94,14 @@ class Record:
 
     def save(self, target: Target) -> None:
         """Write the record; the folder hides itself from git."""
-        folder = target.locate(RECORD_FOLDER)
+        folder = target.locate(target.kind.record_folder)
         folder.mkdir(exist_ok=True)
         write(folder / ".gitignore", b"*\n")
         write(folder / "manifest.json", json.dumps(vars(self), indent=1).encode())
 
     def backup(self, target: Target) -> Path | None:
         """Return the kept file of upstream if it is there and whole."""
-        path = target.locate(RECORD_FOLDER) / "replaced__init__.py"
+        path = target.locate(target.kind.record_folder) / "replaced__init__.py"
         return path if self.replaced is not None and fingerprint(path) == self.replaced else None
 
 
@@ -151,8 +145,8 @@ def present(target: Target, name: str) -> str | None:
 
 
 def is_our_seam(path: Path) -> bool:
-    """Tell whether a `train/dpo/__init__.py` is ours, in any version: upstream's never speaks of our package."""
-    if path.is_symlink() and os.readlink(path).endswith(SEAM):
+    """Tell whether a replaced file is ours, in any version: upstream's never speaks of our package."""
+    if path.is_symlink() and os.readlink(path).endswith(tuple(kind.seam for kind in KINDS.values())):
         return True
     return path.is_file() and OWN.encode() in path.read_bytes()
 

@@ -1,0 +1,100 @@
+"""Rows to prompts, prompts to batches, batches to answers."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ..vlm.qwen2_vl.uni_dpo.media import Question
+from ..vlm.qwen2_vl.uni_dpo.model import UniDPOQwen2VL
+from .journal import Journal
+from .ranks import Ranks
+
+
+def default_batch_size(model: UniDPOQwen2VL) -> int:
+    """Return how many rows to hand to the model at once."""
+    if model.use_vllm:
+        return 256  # it batches by itself; this only says how often answers reach the disk
+    return 16 if torch.cuda.is_available() else 8
+
+
+def build_questions(model: UniDPOQwen2VL, dataset: Any, quiet: bool) -> list[Question]:
+    """Word every row of a data set as VLMEvalKit's own loop does, and write its images to the disk.
+
+    Args:
+        model: Rewords the questions of the data sets it knows, unless the data set insists on its own wording.
+        dataset: A data set of VLMEvalKit.
+        quiet: Show no progress.
+    """
+    name = dataset.dataset_name
+    model.set_dump_image(dataset.dump_image)
+    insists = getattr(dataset, "force_use_dataset_prompt", False)
+    reword = not insists and model.use_custom_prompt(name)
+    questions = []
+    for i in tqdm(range(len(dataset.data)), desc=f"{name}: prompts", unit="row", disable=quiet):
+        row = dataset.data.iloc[i]
+        message = model.build_prompt(row, dataset=name) if reword else dataset.build_prompt(row)
+        questions.append(model.question(model.preproc_content(message), name))
+    return questions
+
+
+def key_of(fingerprint: str, question: Question) -> str:
+    """Return what an answer is filed under: a hash of the weights, the settings, and all that was asked."""
+    return hashlib.sha256(f"{fingerprint} {question.digest()}".encode()).hexdigest()
+
+
+def fingerprint_of(model: UniDPOQwen2VL) -> str:
+    """Return a hash of a model's weights and settings."""
+    settings = json.dumps(model.settings, sort_keys=True)
+    return hashlib.sha256(f"{model.checkpoint.fingerprint()} {settings}".encode()).hexdigest()
+
+
+def batches_of(questions: Sequence[Question], size: int) -> list[list[int]]:
+    """Put rows of like length together, the longest first, so that memory that does not do is known at once.
+
+    The batches are the same for every run and any number of ranks: a row is always answered in the same company, and
+    so with the same rounding.
+
+    Returns:
+        Batches of positions in `questions`.
+    """
+    order = sorted(range(len(questions)), key=lambda i: -questions[i].length)
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def answer_all(
+    model: UniDPOQwen2VL,
+    questions: Sequence[Question],
+    rows: Sequence[tuple[str, str]],
+    journal: Journal,
+    ranks: Ranks,
+    batch_size: int,
+) -> None:
+    """Answer this rank's share of the batches, but for those whose answers are in the journal already.
+
+    Args:
+        model: Loaded when the first batch needs it.
+        questions: One for each row.
+        rows: Index and key of each row.
+        journal: Where answers go, batch by batch.
+        ranks: Who else works.
+        batch_size: Rows in a batch.
+    """
+    known = journal.read()
+    mine = batches_of(questions, batch_size)[ranks.rank :: ranks.size]
+    open_batches = [batch for batch in mine if any(rows[i] not in known for i in batch)]
+    total, left = sum(map(len, mine)), sum(map(len, open_batches))
+    if not open_batches:
+        return
+    title = f"{journal.name}: answers" + (f" (rank {ranks.rank} of {ranks.size})" if ranks.size > 1 else "")
+    with (
+        journal.appending() as writer,
+        tqdm(total=total, initial=total - left, desc=title, unit="row", position=ranks.rank) as bar,
+    ):
+        for batch in open_batches:
+            answers = model.answer([questions[i] for i in batch])
+            writer.add((*rows[i], answer) for i, answer in zip(batch, answers, strict=True))
+            bar.update(len(batch))

@@ -1,0 +1,212 @@
+"""The command line of the batched runner: the flags of VLMEvalKit's run.py."""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from . import RunError
+
+
+CLASS = "UniDPOQwen2VL"
+
+DESCRIPTION = """\
+Answer VLMEvalKit's benchmarks in batches with a Qwen2-VL or Qwen2.5-VL checkpoint, and let VLMEvalKit score them.
+
+Prompts, prediction files and metric files are VLMEvalKit's; only the answering is batched. A run that was killed goes
+on where it stopped when the same command is given again. Answers are filed under the checkpoint's weights, the prompt
+and all settings, so those of another checkpoint are never taken.
+"""
+
+EPILOG = """\
+examples:
+  python -m vlmeval.uni_dpo --config VLMEvalKit/config.json --model saves/my_run
+      the nine benchmarks of the config with a checkpoint of yours; --data POPE MME takes some of them
+  python -m vlmeval.uni_dpo --model a=saves/first b=saves/second --data MMBench_DEV_EN
+      two checkpoints under names of your choice
+  torchrun --nproc-per-node 4 -m vlmeval.uni_dpo --config VLMEvalKit/config.json --model saves/my_run
+      one copy of the model on each of four GPUs
+  python -m vlmeval.uni_dpo --config VLMEvalKit/config.json --model saves/my_run --use-vllm
+      vLLM over all GPUs
+  OPENAI_API_KEY=... python -m vlmeval.uni_dpo --config ... --judge gpt-4o-mini
+      an API model reads answers that matching cannot
+
+exit codes: 0 all done; 1 a data set failed, the others are done; 2 wrong arguments.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    wide = argparse.RawDescriptionHelpFormatter
+    it = argparse.ArgumentParser(
+        "python -m vlmeval.uni_dpo", description=DESCRIPTION, epilog=EPILOG, formatter_class=wide
+    )
+    it.add_argument("--config", metavar="FILE", help="JSON with the models and data sets, as for run.py")
+    it.add_argument(
+        "--model",
+        nargs="+",
+        metavar="[NAME=]PATH",
+        help="checkpoint folders (the config's first model lends its other options), or names from the config; named"
+        " after their last folder unless NAME is given (default: every model of the config)",
+    )
+    it.add_argument("--data", nargs="+", metavar="NAME", help="data sets (default: every one of the config)")
+    it.add_argument(
+        "--work-dir", default="outputs/eval", metavar="DIR", help="where results go (default: %(default)s)"
+    )
+    it.add_argument(
+        "--mode",
+        choices=("all", "infer", "eval"),
+        default="all",
+        help="answer and score, or one of them (default: all)",
+    )
+    it.add_argument(
+        "--reuse",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="take answers that this very checkpoint has given before to the same prompts (default: yes)",
+    )
+    it.add_argument(
+        "--judge", metavar="MODEL", help="who reads the answers (default: the config's, or exact_matching)"
+    )
+    it.add_argument("--judge-args", default="{}", type=json.loads, metavar="JSON", help="more options for the judge")
+    it.add_argument("--api-nproc", type=int, default=4, metavar="N", help="requests to the judge at once (default: 4)")
+    it.add_argument("--batch-size", type=int, metavar="N", help="rows in a batch (default: 16 on a GPU, 8 without)")
+    it.add_argument("--use-vllm", action="store_true", help="answer with vLLM instead of transformers")
+    it.add_argument("--verbose", action="store_true", help="print prompts and answers, and whole tracebacks")
+    return it
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Evaluate and return the exit code.
+
+    Args:
+        arguments: Command line without the program's name; None for the real one.
+
+    Returns:
+        0 if everything was done, 1 if something failed, 2 if the arguments make no sense.
+    """
+    options = parser().parse_args(arguments)
+    try:
+        config = read_config(options.config)
+        models = chosen_models(options, config)
+        data = chosen_data(options, config)
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        return run(options, models, data, options.judge or config.get("judge") or "exact_matching")
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def run(options: argparse.Namespace, models: dict[str, dict], data: dict[str, dict], judge: str) -> int:
+    """Go through all models and data sets, and sum up."""
+    from .ranks import Ranks
+    from .runner import Job, Model, alone, evaluate
+
+    ranks = Ranks.join()
+    judging = {"model": judge, "nproc": options.api_nproc, "verbose": options.verbose, **options.judge_args}
+    job = Job(Path(options.work_dir), options.mode, options.reuse, judging, options.batch_size)
+    outcomes: dict[tuple[str, str], tuple[bool, str]] = {}
+    for model_name, settings in models.items():
+        model = Model(model_name, settings)
+        for name, config in data.items():
+            try:
+                with alone(job.work_dir / model_name, ranks):
+                    outcomes[model_name, name] = True, evaluate(model, name, config, job, ranks)
+            except Exception as error:
+                outcomes[model_name, name] = False, failure(error, options.verbose)
+    if ranks.rank == 0:
+        print(summary(outcomes), flush=True)
+    ranks.leave()
+    return int(not all(done for done, _ in outcomes.values()))
+
+
+def failure(error: Exception, verbose: bool) -> str:
+    """Return an error in a few lines, after its traceback where that helps."""
+    if verbose or not isinstance(error, ValueError):
+        traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def summary(outcomes: dict[tuple[str, str], tuple[bool, str]]) -> str:
+    """Return one line for each model and data set."""
+    lines = [
+        f"{'done  ' if done else 'FAILED'} {model} {data}: {text}" for (model, data), (done, text) in outcomes.items()
+    ]
+    failed = sum(not done for done, _ in outcomes.values())
+    return "\n".join(["", *lines, *([f"{failed} of {len(outcomes)} failed"] if failed else [])])
+
+
+def read_config(path: str | None) -> dict[str, Any]:
+    """Read a config file.
+
+    Raises:
+        RunError: It is missing or not a config.
+    """
+    if path is None:
+        return {}
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {path}: {error}") from error
+    if not isinstance(config, dict) or not {"model", "data"} <= set(config):
+        raise RunError(f'{path} needs the keys "model" and "data", as for VLMEvalKit\'s run.py')
+    for name, options in config["model"].items():
+        if options.get("class") != CLASS:
+            raise RunError(
+                f'{path}: model {name} must have "class": "{CLASS}"; others go through VLMEvalKit\'s run.py'
+            )
+    return config
+
+
+def chosen_models(options: argparse.Namespace, config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the models to evaluate: name to arguments of the class.
+
+    Raises:
+        RunError: There is none, or two of one name.
+    """
+    listed = {name: {k: v for k, v in o.items() if k != "class"} for name, o in config.get("model", {}).items()}
+    lent = next(iter(listed.values()), {})
+    models: dict[str, dict[str, Any]] = {}
+    for wish in options.model or listed:
+        name, path = named(wish)
+        if wish in listed:
+            name, arguments = wish, listed[wish]
+        elif os.path.isdir(path) or "=" in wish or "/" in path:
+            arguments = lent | {"model_path": path}
+        else:
+            known = f"; the config has {', '.join(listed)}" if listed else ""
+            raise RunError(f"--model {wish}: no such folder, and no such name in a config{known}")
+        if name in models:
+            raise RunError(f"--model: two models would be called {name}\n  write NAME={path} for one of them")
+        models[name] = arguments | ({"use_vllm": True} if options.use_vllm else {})
+    if not models:
+        raise RunError("say what to evaluate: --model PATH, or --config FILE")
+    return models
+
+
+def named(wish: str) -> tuple[str, str]:
+    """Split NAME=PATH; without a name, make one of the last folder, or the last two for a `checkpoint-100`."""
+    name, equals, path = wish.partition("=")
+    if equals:
+        return name, path
+    parts = Path(os.path.abspath(wish)).parts
+    return ("_".join(parts[-2:]) if parts[-1].startswith("checkpoint") else parts[-1]), wish
+
+
+def chosen_data(options: argparse.Namespace, config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the data sets: name to its entry in the config, empty for those that are only named.
+
+    Raises:
+        RunError: There is none.
+    """
+    listed = config.get("data", {})
+    names = options.data or list(listed)
+    if not names:
+        raise RunError("say what to evaluate on: --data NAME ..., or --config FILE")
+    return {name: listed.get(name, {}) for name in names}

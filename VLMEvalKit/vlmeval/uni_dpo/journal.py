@@ -1,0 +1,68 @@
+"""Answers on the disk as soon as they are given, each with the key of all that it depends on."""
+
+import contextlib
+import glob
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+Known = dict[tuple[str, str], str]
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The answers to one data set: one line of JSON for each, one file for each rank, only ever appended to.
+
+    Attributes:
+        folder: Where the files are.
+        name: The data set's name.
+        rank: The rank whose file this process appends to.
+    """
+
+    folder: Path
+    name: str
+    rank: int = 0
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of all ranks, of this run and of earlier ones."""
+        return sorted(self.folder.glob(f"{glob.escape(self.name)}.rank*.jsonl"))
+
+    def read(self) -> Known:
+        """Return every whole line: (index of the row, key) to answer."""
+        known = {}
+        for path in self.files:
+            whole = path.read_bytes().split(b"\n")[:-1]  # behind the last line end is half a line, or nothing
+            for line in whole:
+                with contextlib.suppress(ValueError):  # a line that a power cut spoilt: its row is answered again
+                    record = json.loads(line)
+                    known[record["index"], record["key"]] = record["answer"]
+        return known
+
+    @contextlib.contextmanager
+    def appending(self) -> Iterator["Writer"]:
+        """Open this rank's file, less the half line that a killed run may have left at its end."""
+        path = self.folder / f"{self.name}.rank{self.rank}.jsonl"
+        path.touch()
+        with path.open("r+b") as file:
+            content = file.read()
+            file.seek(content.rfind(b"\n") + 1)
+            file.truncate()
+            yield Writer(file)
+
+
+class Writer:
+    """Appends answers to a journal."""
+
+    def __init__(self, file):
+        """Take an open file."""
+        self.file = file
+
+    def add(self, records: Iterable[tuple[str, str, str]]) -> None:
+        """Append (index, key, answer) and hand them to the system, where they outlive this process."""
+        names = ("index", "key", "answer")
+        lines = [json.dumps(dict(zip(names, record, strict=True)), ensure_ascii=True) for record in records]
+        self.file.write("".join(f"{line}\n" for line in lines).encode())
+        self.file.flush()

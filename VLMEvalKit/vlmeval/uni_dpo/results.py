@@ -1,0 +1,165 @@
+"""Prediction files and metric files, where and how VLMEvalKit has them."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import smp
+from ..dataset import SUPPORTED_DATASETS
+from . import RunError
+
+
+NOTES = "answers"  # our folder beside VLMEvalKit's files
+OFFLINE_JUDGE = "exact_matching"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The files of one model and one data set.
+
+    Attributes:
+        home: The model's folder, `WORK_DIR/MODEL`.
+        folder: Where this VLMEvalKit keeps predictions: `home` (ms-vlmeval) or a folder of a run in it (checkouts).
+        model: The model's name.
+        data: The data set's name.
+    """
+
+    home: Path
+    folder: Path
+    model: str
+    data: str
+
+    @classmethod
+    def of(cls, work_dir: Path, model: str, data: str) -> "Results":
+        """Find or make the folders."""
+        home = work_dir / model
+        (home / NOTES).mkdir(parents=True, exist_ok=True)
+        # ms-vlmeval has `vlmeval.run` and one folder for a model; a checkout has run.py and a folder for each run.
+        folder = home if importlib.util.find_spec("vlmeval.run") else home / run_name(home)
+        folder.mkdir(exist_ok=True)
+        return cls(home, folder, model, data)
+
+    @property
+    def predictions(self) -> Path:
+        """The prediction file."""
+        if hasattr(smp, "get_pred_file_path"):
+            return Path(smp.get_pred_file_path(str(self.folder), self.model, self.data))
+        return self.folder / f"{self.model}_{self.data}.xlsx"
+
+    @property
+    def note(self) -> Path:
+        """What we know of the prediction file: whose answers it holds, and whether scoring it was finished."""
+        return self.home / NOTES / f"{self.data}.json"
+
+    def keep(self, dataset: Any, rows: Sequence[tuple[str, str]], answers: Sequence[str]) -> None:
+        """Write the prediction file, unless it holds these very answers already.
+
+        What was there before for other answers, or was left by a run that was killed while scoring, moves to
+        `answers/replaced-TIME`: VLMEvalKit would take old verdicts for those of the new answers.
+
+        Args:
+            dataset: The data set; its columns but for the images go into the file.
+            rows: Index and key of each row.
+            answers: One for each row.
+        """
+        digest = hashlib.sha256(json.dumps([list(rows), list(answers)]).encode()).hexdigest()
+        noted = self.noted()
+        if noted.get("digest") == digest and noted["state"] != "scoring" and self.predictions.is_file():
+            return
+        self._set_aside()
+        table = dataset.data.drop(columns="image", errors="ignore").assign(prediction=list(answers))
+        scratch = self.predictions.with_name(f".{self.predictions.name}.tmp{self.predictions.suffix}")
+        smp.dump(table, str(scratch))
+        os.replace(scratch, self.predictions)
+        self._note(digest=digest, state="written")
+        self._link()
+
+    def score(self, dataset: Any, judge: dict[str, Any]) -> Any:
+        """Let VLMEvalKit score the prediction file, and return what it returns: a table, a dictionary or None.
+
+        Args:
+            dataset: The data set.
+            judge: The judge's name as "model", and its options.
+
+        Raises:
+            RunError: There is no prediction file.
+        """
+        if not self.predictions.is_file():
+            raise RunError(f"no predictions to score: {self.predictions}\n  run with --mode infer or all first")
+        # An API judge's verdicts so far are kept by VLMEvalKit and worth money: such a scoring goes on.
+        self._note(state="scoring" if judge["model"] == OFFLINE_JUDGE else "written")
+        scores = dataset.evaluate(str(self.predictions), **judge)
+        self._note(state="scored")
+        self._link()
+        return scores
+
+    def report(self, **fields: Any) -> None:
+        """Add to the `status.json` of VLMEvalKits that keep one."""
+        if hasattr(smp, "upsert_dataset_status"):
+            smp.upsert_dataset_status(run_dir=self.folder, model_name=self.model, dataset_name=self.data, **fields)
+
+    def noted(self) -> dict[str, Any]:
+        """Read our note; empty if there is none."""
+        return json.loads(self.note.read_text()) if self.note.is_file() else {}
+
+    def _note(self, **changes: Any) -> None:
+        """Change our note in one step."""
+        scratch = self.note.with_suffix(".tmp")
+        scratch.write_text(json.dumps(self.noted() | changes, indent=1))
+        os.replace(scratch, self.note)
+
+    def _set_aside(self) -> None:
+        """Move this data set's files away from where VLMEvalKit would find them."""
+        old = self._files()
+        if old:
+            away = self.home / NOTES / f"replaced-{time.strftime('%Y%m%d-%H%M%S')}-{self.data}"
+            away.mkdir(exist_ok=True)
+            for path in old:
+                os.replace(path, away / path.name)
+                if (self.home / path.name).is_symlink():
+                    (self.home / path.name).unlink()
+
+    def _files(self) -> list[Path]:
+        """Return what belongs to this data set, and not to another one whose name begins alike."""
+        noted = {path.stem for path in (self.home / NOTES).glob("*.json")}
+        alike = tuple(
+            f"{self.model}_{name}"
+            for name in {*SUPPORTED_DATASETS, *noted}
+            if name.startswith(self.data) and name != self.data
+        )
+        ours = (f"{self.model}_{self.data}.", f"{self.model}_{self.data}_")
+        return [p for p in self.folder.iterdir() if p.name.startswith(ours) and not p.name.startswith(alike or ("/",))]
+
+    def _link(self) -> None:
+        """Link a run's files into the model's folder, as run.py of the checkouts does."""
+        if self.folder == self.home:
+            return
+        status = self.folder / "status.json"
+        for path in [*self._files(), *([status] if status.is_file() else [])]:
+            link = self.home / path.name
+            if link.is_symlink() or not link.exists():
+                link.unlink(missing_ok=True)
+                link.symlink_to(path.relative_to(self.home))
+
+
+def run_name(home: Path) -> str:
+    """Return the name of this runner's folder among those of run.py, the same for every run on one model."""
+    path = home / NOTES / "run_name"
+    if not path.is_file():
+        name = smp.build_eval_id() if hasattr(smp, "build_eval_id") else f"T{smp.timestr('day')}_G{smp.githash()}"
+        scratch = path.with_suffix(".tmp")
+        scratch.write_text(name)
+        os.replace(scratch, path)
+    return path.read_text()
+
+
+def clear_stale_lock(home: Path) -> None:
+    """Remove the lock of a `status.json` that a killed process left; VLMEvalKit would wait for it for ever."""
+    for lock in home.glob("**/status.json*.lock"):
+        lock.unlink()

@@ -1,0 +1,37 @@
+# Copyright 2026 the Uni-DPO overlay authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The one upstream file that the Uni-DPO overlay replaces.
+
+It brings the names that upstream's brings and adds `UniDPOQwen2VL`, from the package `uni_dpo` next door.
+"""
+
+import sys
+
+from . import model as _upstream
+from .model import Qwen2VLChat
+from .prompt import Qwen2VLPromptMixin
+from .uni_dpo.model import UniDPOQwen2VL
+
+
+__all__ = ["Qwen2VLChat", "Qwen2VLPromptMixin", "UniDPOQwen2VL"]
+
+if hasattr(_upstream, "Qwen2VLChatAguvis"):  # VLMEvalKit has it since the summer of 2025
+    from .model import Qwen2VLChatAguvis  # noqa: F401
+
+    __all__.append("Qwen2VLChatAguvis")
+
+# A "class" in a config file is looked up among the names of `vlmeval.vlm`, which is importing this package right now
+# and lists its models by name.
+sys.modules[__package__.rpartition(".")[0]].UniDPOQwen2VL = UniDPOQwen2VL

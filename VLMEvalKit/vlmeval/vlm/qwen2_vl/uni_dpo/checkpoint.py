@@ -1,0 +1,141 @@
+"""What lies in a checkpoint folder: which model it is, where its weights and its tokenizer are, what it is made of."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+ARCHITECTURES = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
+ADAPTER = "adapter_config.json"
+
+# Left by the trainer of transformers in whatever it saves, and in nothing that was only downloaded.
+TRACES_OF_TRAINING = ("training_args.bin", "trainer_state.json", ADAPTER)
+
+# What an answer depends on. Optimizer states, logs and the model card do not belong to it.
+MATTERS = ("*.safetensors", "*.bin", "*.json", "*.jinja", "merges.txt")
+DOES_NOT_MATTER = (
+    "training_args.bin",
+    "optimizer.bin",
+    "scheduler.bin",
+    "trainer_state.json",
+    "all_results.json",
+    "train_results.json",
+    "eval_results.json",
+)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be evaluated as it is; the message says what, where and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on this machine.
+
+    Attributes:
+        folder: What was asked for: a full model or a LoRA adapter.
+        base: The folder of the full model: `folder` itself, or the one an adapter was trained on.
+        config: The full model's `config.json`.
+        trained: Whether the folder shows traces of training, and so of LlamaFactory's markup.
+    """
+
+    folder: Path
+    base: Path
+    config: dict
+    trained: bool
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether this is an adapter on a base instead of a full model."""
+        return self.folder != self.base
+
+    @property
+    def processor(self) -> Path:
+        """The folder to load tokenizer and image processor from: an adapter's own if it carries them."""
+        whole = all((self.folder / name).is_file() for name in ("tokenizer_config.json", "preprocessor_config.json"))
+        return self.folder if whole else self.base
+
+    def load_processor(self) -> Any:
+        """Load tokenizer and image processor as training does, with padding on the side where generation needs it."""
+        from transformers import AutoProcessor
+
+        processor = AutoProcessor.from_pretrained(self.processor, use_fast=True)
+        processor.tokenizer.padding_side = "left"
+        return processor
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over the names and contents of every file that an answer depends on."""
+        digest = hashlib.sha256()
+        for folder in dict.fromkeys([self.base, self.folder]):
+            for path in _files_that_matter(folder):
+                with path.open("rb") as file:
+                    digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        return digest.hexdigest()
+
+
+def open_checkpoint(path: str, base: str | None = None) -> Checkpoint:
+    """Look at a checkpoint without loading its weights.
+
+    Args:
+        path: A folder (full model, or a LoRA output folder of LlamaFactory), or a name on the model hub.
+            Environment variables in it are filled in: "$MODEL".
+        base: For an adapter: the full model, if it no longer lies where the adapter says.
+
+    Raises:
+        CheckpointError: It is not there, is not a Qwen2-VL or Qwen2.5-VL, or is an adapter without its base.
+    """
+    folder = _locate(path)
+    adapter = folder / ADAPTER
+    if adapter.is_file():
+        stated = base or read_json(adapter).get("base_model_name_or_path")
+        if not stated:
+            raise CheckpointError(f"{adapter} names no base model\n  say it with base_path=FOLDER")
+        base_folder = _locate(stated, f'the base model of {folder}; if it has moved, add "base_path": "FOLDER"')
+    elif base is not None:
+        raise CheckpointError(f"base_path is given, but {folder} is no adapter: it has no {ADAPTER}")
+    else:
+        base_folder = folder
+    config = read_json(base_folder / "config.json")
+    found = (config.get("architectures") or ["none"])[0]
+    if found not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{base_folder / 'config.json'} says architecture {found}; this class runs {' and '.join(ARCHITECTURES)}\n"
+            "  use the class of vlmeval.vlm that belongs to that model"
+        )
+    trained = any((folder / trace).is_file() for trace in TRACES_OF_TRAINING)
+    return Checkpoint(folder, base_folder, config, trained)
+
+
+def _locate(path: str, role: str = "the checkpoint") -> Path:
+    """Return the folder of a checkpoint, fetching it if it is a name on the hub and not here yet."""
+    filled = os.path.expanduser(os.path.expandvars(path))
+    if "$" in filled:
+        name = filled[filled.index("$") :].strip("${}").split("/")[0]
+        raise CheckpointError(f"model_path is {path}, and {name} is not set\n  start with {name}=/path/to/checkpoint")
+    if os.path.isdir(filled):
+        return Path(filled).resolve()
+    if filled.count("/") != 1 or filled.startswith((".", "/", "~")):
+        raise CheckpointError(f"no such folder: {filled} ({role})")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(filled))
+    except Exception as error:
+        raise CheckpointError(f"{filled} ({role}) is neither a folder nor to be had from the hub: {error}") from error
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON file of a checkpoint."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}\n  is {path.parent} a whole checkpoint?") from error
+
+
+def _files_that_matter(folder: Path) -> list[Path]:
+    """List what `fingerprint` looks at."""
+    found = {path for pattern in MATTERS for path in folder.glob(pattern) if path.is_file()}
+    return sorted(path for path in found if path.name not in DOES_NOT_MATTER)

@@ -1,0 +1,105 @@
+"""Answers from transformers, on a GPU or without one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText
+
+from .checkpoint import Checkpoint, CheckpointError
+from .device import default_attention
+from .media import Question, load_image, load_video
+
+
+class TransformersBackend:
+    """A loaded checkpoint that answers batches of questions.
+
+    Args:
+        checkpoint: What to load; a LoRA adapter is merged into its base.
+        device: "cuda", "cuda:1", "cpu", or "auto" to spread one model over several GPUs.
+        dtype: "float32", "bfloat16" or "float16".
+        attention: "flash_attention_2", "sdpa" or "eager"; None for the fastest that is installed.
+        generation: Options of transformers' `generate`.
+
+    Raises:
+        CheckpointError: The weights do not fill the model.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str,
+        dtype: str,
+        attention: str | None,
+        generation: dict[str, Any],
+    ):
+        """Load processor and weights."""
+        attention = attention or default_attention(device, dtype)
+        self.processor = checkpoint.load_processor()
+        self.model = load_model(checkpoint, device, getattr(torch, dtype), attention)
+        # Sampling options beside greedy decoding are warned about for every batch.
+        unused = {} if generation.get("do_sample") else {"temperature": None, "top_p": None, "top_k": None}
+        self.generation = generation | unused
+
+    def answer(self, questions: Sequence[Question]) -> list[str]:
+        """Answer questions as one batch, in halves if the GPU's memory does not do for all.
+
+        Args:
+            questions: At least one, all with the same pixel limits.
+        """
+        try:
+            return self._answer(questions)
+        except torch.OutOfMemoryError:
+            if len(questions) == 1:
+                raise
+        torch.cuda.empty_cache()
+        middle = len(questions) // 2
+        return self.answer(questions[:middle]) + self.answer(questions[middle:])
+
+    @torch.inference_mode()
+    def _answer(self, questions: Sequence[Question]) -> list[str]:
+        inputs = self.inputs(questions).to(self.model.device)
+        tokens = self.model.generate(**inputs, **self.generation)
+        answers = tokens[:, inputs["input_ids"].shape[1] :]
+        return self.processor.batch_decode(answers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def inputs(self, questions: Sequence[Question]) -> Any:
+        """Return what the model reads: token ids and mask (batch x length, padded on the left), and pixel patches."""
+        images = [load_image(path) for question in questions for path in question.images]
+        videos = [load_video(path, question) for question in questions for path in question.videos]
+        frames = {"do_sample_frames": False, "do_resize": False, "fps": [rate for _, _, rate in videos]}
+        return self.processor(
+            text=[question.text for question in questions],
+            images=images or None,
+            videos=[video for video, _, _ in videos] or None,
+            images_kwargs=questions[0].limits,
+            videos_kwargs=frames if videos else {},
+            padding=True,
+            return_tensors="pt",
+        )
+
+
+def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attention: str) -> Any:
+    """Load the model of the architecture that `config.json` names, ready to generate.
+
+    Raises:
+        CheckpointError: Weights are missing, which transformers would fill with random numbers.
+    """
+    model, report = AutoModelForImageTextToText.from_pretrained(
+        checkpoint.base,
+        torch_dtype=dtype,
+        attn_implementation=attention,
+        device_map="auto" if device == "auto" else None,
+        output_loading_info=True,
+    )
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise CheckpointError(
+            f"{checkpoint.base} lacks weights: {', '.join(missing[:3])} and {max(0, len(missing) - 3)} more\n"
+            "  is it a whole checkpoint, saved by a transformers of the same major version as the one in use?"
+        )
+    if checkpoint.is_adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, checkpoint.folder).merge_and_unload()
+    return (model if device == "auto" else model.to(device)).eval()

@@ -1,0 +1,204 @@
+"""The results of single questions that VLMEvalKit leaves beside its metric files, ready to be resampled.
+
+A statistic is a function of sums over units: for most benchmarks a unit is a question, for MME an image with its two
+questions, in strata by category. Keeping the sums, not the scores, is what makes one bootstrap serve all.
+"""
+
+import ast
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from . import EvalTableError
+from .folders import Run
+from .rules import Rule
+
+
+FAILED = "Failed to obtain answer"  # what VLMEvalKit writes as the answer of a model that raised
+MME_CATEGORIES = (
+    *("OCR", "artwork", "celebrity", "color", "count", "existence", "landmark", "position", "posters", "scene"),
+    *("code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation"),
+)
+MATHEMATICS = "Handwritten Mathematical Expression Recognition"
+
+
+class StaleScores(EvalTableError):
+    """The metric file was made from other answers than those that lie beside it."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Units of one checkpoint on one data set.
+
+    Attributes:
+        keys: what was asked, one a unit; two checkpoints are paired by it.
+        strata: (units,) ints from 0; units are resampled within their stratum.
+        sums: (units, terms) what each unit adds.
+        statistic: from totals (..., strata, terms) to headline numbers (...).
+        rows: questions.
+        failed: questions without an answer, because the model raised.
+    """
+
+    keys: tuple[str, ...]
+    strata: np.ndarray
+    sums: np.ndarray
+    statistic: Callable[[np.ndarray], np.ndarray]
+    rows: int
+    failed: int
+
+    def value(self) -> float:
+        """The headline number, from the units."""
+        totals = [self.sums[self.strata == stratum].sum(axis=0) for stratum in range(self.strata.max() + 1)]
+        return float(self.statistic(np.stack(totals)))
+
+
+def read_samples(run: Run, data: str, rule: Rule, value: float) -> Samples:
+    """Read the results of single questions and make sure that they give the headline number.
+
+    Raises:
+        EvalTableError: there are none, or none that agree with it.
+        StaleScores: VLMEvalKit reused its results of earlier answers, which it does without a word.
+    """
+    # A judge's name is part of multiple choice's file name; scored with two judges, one of the files agrees.
+    suffix = {"choice": "_.+_result", "yes_no": "_auxmatch", "f1": "_auxmatch", "mme": "_auxmatch"}
+    paths = run.tables(data, suffix.get(rule.kind, "" if rule.kind == "ocrbench" else "_results"))
+    if not paths:
+        raise EvalTableError("this VLMEvalKit leaves no results of single questions for it")
+    problems = []
+    for path in paths:
+        try:
+            samples = _UNITS[rule.kind](_read(path), rule)
+        except (OSError, ValueError, KeyError, SyntaxError, IndexError) as error:
+            problems.append(f"{path.name} cannot be read ({type(error).__name__}: {error})")
+            continue
+        if path.stem.endswith("_auxmatch"):
+            _refuse_stale(run, data, path)
+        if abs(samples.value() - value) <= 1e-6 * rule.full:
+            return samples
+        problems.append(f"{path.name} gives {samples.value():.6g}, not {value:.6g}: it scores other answers")
+    raise EvalTableError("; ".join(problems))
+
+
+def _refuse_stale(run: Run, data: str, path: Path) -> None:
+    """Yes/no results are kept when a folder is used again; they must be of the answers that are there now."""
+    predictions = run.tables(data, "")
+    if predictions and _answers(_read(path)) != _answers(_read(predictions[0])):
+        raise StaleScores(
+            f"{path.name} holds results of other answers than {predictions[0].name}: VLMEvalKit reused it; "
+            "remove it and score again with --mode eval"
+        )
+
+
+def _answers(table: pd.DataFrame) -> dict[str, str]:
+    """Answers by index; VLMEvalKit reads an empty one as "nan"."""
+    return dict(zip(table["index"], table["prediction"].str.strip().replace("", "nan"), strict=True))
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Every value as text, as pandas shows it."""
+    if path.suffix == ".xlsx":
+        return pd.read_excel(path, dtype=str, keep_default_na=False)
+    if path.suffix == ".tsv":
+        return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    return pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))).astype(str)
+
+
+def _choice(table: pd.DataFrame, rule: Rule) -> Samples:
+    if rule.split and "split" in table and table["split"].nunique() > 1:
+        table = table[table["split"] == rule.split]
+    return _mean(table, _numbers(table["hit"]))
+
+
+def _yes_no(table: pd.DataFrame, rule: Rule) -> Samples:
+    return _mean(table, _numbers(table["score"]))
+
+
+def _open(table: pd.DataFrame, rule: Rule) -> Samples:
+    """`eval_match` lists how well the answer matches each reference; for "anls" it lists distances."""
+    matches = [[float(value) for value in ast.literal_eval(text)] for text in table["eval_match"]]
+    if rule.kind == "anls":
+        scores = [1 - min(distances) for distances in matches]
+        return _mean(table, np.array([score if score >= 0.5 else 0.0 for score in scores]))
+    merge = max if rule.kind == "best" else np.mean
+    return _mean(table, np.array([merge(values) for values in matches], dtype=float))
+
+
+def _mean(table: pd.DataFrame, scores: np.ndarray) -> Samples:
+    sums = np.stack([scores, np.ones(len(table))], axis=1)
+    return _by_question(table, sums, lambda totals: 100 * totals[..., 0, 0] / totals[..., 0, 1])
+
+
+def _f1(table: pd.DataFrame, rule: Rule) -> Samples:
+    """A question counts once for each of its categories, as VLMEvalKit counts it."""
+    times = table["category"].str.count(",").to_numpy() + 1 if "category" in table else 1
+    true, said = (table[column].to_numpy() == "Yes" for column in ("answer", "extracted"))
+    counts = np.stack([times * (true & said), times * (~true & said), times * (true & ~said)], axis=1)
+
+    def f1(totals: np.ndarray) -> np.ndarray:
+        hits, false_alarms, misses = (totals[..., 0, term] for term in range(3))
+        return 200 * hits / np.maximum(2 * hits + false_alarms + misses, 1)
+
+    return _by_question(table, counts.astype(float), f1)
+
+
+def _ocrbench(table: pd.DataFrame, rule: Rule) -> Samples:
+    """VLMEvalKit leaves no single scores: an answer is right if it contains a reference, whatever the case.
+
+    Formulas are compared without spaces and with their case.
+    """
+    hits = []
+    for answer, said, category in zip(table["answer"], table["prediction"], table["category"], strict=True):
+        references = [str(reference).strip().replace("\n", " ") for reference in ast.literal_eval(answer)]
+        said = said.strip().replace("\n", " ")
+        if category == MATHEMATICS:
+            hits.append(any(reference.replace(" ", "") in said.replace(" ", "") for reference in references))
+        else:
+            hits.append(any(reference.lower() in said.lower() for reference in references))
+    return _by_question(table, np.array(hits, dtype=float)[:, None], lambda totals: totals[..., 0, 0])
+
+
+def _mme(table: pd.DataFrame, rule: Rule) -> Samples:
+    """A category's points: the share of right answers plus the share of images with both right, each times 100."""
+    table = table[table["category"].isin(MME_CATEGORIES)].assign(hit=lambda rows: _numbers(rows["score"]))
+    images = table.groupby(["category", "image_path"], sort=True)["hit"]
+    sums = images.agg(["sum", "count", lambda hits: hits.iloc[0] * hits.iloc[1]])
+    sums["images"] = 1.0
+    _, strata = np.unique(sums.index.get_level_values("category"), return_inverse=True)
+    keys = tuple("\n".join(key) for key in sums.index)
+
+    def points(totals: np.ndarray) -> np.ndarray:
+        hits, rows, both, count = (totals[..., term] for term in range(4))
+        return 100 * (hits / rows + both / count).sum(axis=-1)
+
+    return Samples(keys, strata, sums.to_numpy(float), points, len(table), _failed(table))
+
+
+def _by_question(table: pd.DataFrame, sums: np.ndarray, statistic: Callable) -> Samples:
+    keys = [f"{index}\n{question}" for index, question in zip(table["index"], table["question"], strict=True)]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    keys = tuple(keys[place] for place in order)
+    return Samples(keys, np.zeros(len(keys), int), sums[order], statistic, len(keys), _failed(table))
+
+
+def _failed(table: pd.DataFrame) -> int:
+    return int(table["prediction"].str.contains(FAILED, regex=False).sum())
+
+
+def _numbers(column: pd.Series) -> np.ndarray:
+    return column.replace({"True": "1", "False": "0"}).astype(float).to_numpy()
+
+
+_UNITS: dict[str, Callable[[pd.DataFrame, Rule], Samples]] = {
+    "choice": _choice,
+    "yes_no": _yes_no,
+    "f1": _f1,
+    "mme": _mme,
+    "ocrbench": _ocrbench,
+    "mean": _open,
+    "best": _open,
+    "anls": _open,
+}

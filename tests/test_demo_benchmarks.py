@@ -1,0 +1,162 @@
+"""The demo world's benchmarks: fair questions about held-out scenes, which VLMEvalKit loads, asks and scores."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import pandas as pd
+import pytest
+import summarize_eval
+from PIL import Image, ImageChops
+
+from demo_world.benchmarks import BENCHMARKS, benchmark_questions, data_config, stem, write_benchmarks
+from demo_world.questions import CHOICE_SUFFIX, SHORT_SUFFIX, YES_NO_SUFFIX
+from demo_world.rule import judge
+from demo_world.scene import split_of
+
+
+ROWS = 24
+MCQ, YES_NO, SHORT, CHART = (benchmark.name for benchmark in BENCHMARKS)
+# Run as VLMEvalKit runs a config: build each data set, word the prompts, score each prediction file.
+SCRIPT = """
+import json, sys
+from vlmeval.run import build_dataset_from_config
+from vlmeval.vlm.qwen2_vl.prompt import Qwen2VLPromptMixin
+
+class Asker(Qwen2VLPromptMixin):
+    pass
+
+config, work, models = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3:]
+asker, said = Asker(), {}
+for name in config:
+    data = build_dataset_from_config(config, name)
+    asker.set_dump_image(data.dump_image)
+    custom = asker.use_custom_prompt(name)
+    rows = [data.data.iloc[number] for number in range(len(data.data))]
+    said[name] = [asker.build_prompt(row, name) if custom else data.build_prompt(row) for row in rows]
+    for model in models:
+        data.evaluate(f"{work}/{model}/{model}_{name}.xlsx", model="exact_matching")
+json.dump(said, open(f"{work}/prompts.json", "w"))
+"""
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return {benchmark.name: items for benchmark, items in benchmark_questions(ROWS, 0, "test").items()}
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory, asked):
+    """A work folder with a careful and a wrong model's answers, scored by VLMEvalKit, and the prompts it asked."""
+    root = tmp_path_factory.mktemp("demo")
+    paths = write_benchmarks(root / "data", ROWS)
+    for name, path in paths.items():
+        table = pd.read_csv(path, sep="\t").drop(columns="image")
+        answers = {
+            "careful": [question.answer for question, _ in asked[name]],
+            "wrong": [wrong_answer(name, truth) for truth in table["answer"]],
+        }
+        for model, prediction in answers.items():
+            folder = root / "work" / model
+            folder.mkdir(parents=True, exist_ok=True)
+            table.assign(prediction=prediction).to_excel(folder / f"{model}_{name}.xlsx", index=False)
+    arguments = [json.dumps(data_config()), str(root / "work"), "careful", "wrong"]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "LMUData": str(root / "data")},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return root
+
+
+def wrong_answer(name, truth):
+    if name == MCQ:
+        return "ABCD"[("ABCD".index(truth) + 1) % 4]
+    return {"Yes": "No.", "No": "Yes."}.get(truth, "nothing")
+
+
+def test_vlmevalkit_gives_careful_answers_full_score_and_wrong_ones_none(scored, tmp_path):
+    status = summarize_eval.main([str(scored / "work"), "--out", str(tmp_path), "--baseline", "wrong"])
+    assert status == 0
+    found = json.loads((tmp_path / "table.json").read_text())
+    assert sorted(found["benchmarks"]) == sorted(data_config())
+    for entry in found["results"]:
+        full = entry["checkpoint"] == "careful"
+        assert entry["value"] == (100.0 if full else 0.0), entry
+        assert entry["questions"] == ROWS and entry["note"] == ""
+        assert not full or (entry["low"], entry["high"]) == (100.0, 100.0)
+
+
+def test_vlmevalkit_asks_as_the_world_was_taught(scored, asked):
+    """The forms of `demo_world.questions`; only multiple choice ends with a blank line more."""
+    prompts = json.loads((scored / "work" / "prompts.json").read_text())
+    for name, items in asked.items():
+        assert len(prompts[name]) == ROWS
+        for (question, image), (picture, text) in zip(items, prompts[name], strict=True):
+            with open(picture["value"], "rb") as file:
+                assert file.read(4) == b"\x89PNG"
+            assert image.size == (84, 84)
+            assert text["value"].rstrip() == expected(name, question)
+
+
+def expected(name, question):
+    if name == MCQ:
+        options = [f"{letter}. {option}" for letter, option in zip("ABCD", question.options, strict=True)]
+        return "\n".join([f"Question: {stem(question)}", "Options:", *options, CHOICE_SUFFIX])
+    return stem(question) + (YES_NO_SUFFIX if name == YES_NO else SHORT_SUFFIX)
+
+
+def test_pictures_come_through_vlmevalkit_unchanged(scored, asked):
+    """VLMEvalKit unpacks the file's text into JPEG or PNG; what the model sees must be what was drawn."""
+    prompts = json.loads((scored / "work" / "prompts.json").read_text())
+    for name, items in asked.items():
+        for (_, image), (picture, _) in list(zip(items, prompts[name], strict=True))[:5]:
+            with Image.open(picture["value"]) as seen:
+                assert ImageChops.difference(seen.convert("RGB"), image).getbbox() is None
+
+
+def test_questions_are_held_out_balanced_and_different(asked):
+    for items in asked.values():
+        assert len(items) == ROWS
+        assert all(split_of(question.scene) == "test" for question, _ in items)
+        assert len({(question.scene.key, stem(question), question.options) for question, _ in items}) == ROWS
+        assert all(judge(question, question.answer).right for question, _ in items)
+        assert not any(ending in stem(question) for question, _ in items for ending in ("Options", "please", " A. "))
+    truths = Counter(question.truth for question, _ in asked[YES_NO])
+    assert truths == {"yes": ROWS // 2, "no": ROWS // 2}
+    kinds = Counter(question.kind for question, _ in asked[SHORT])
+    assert kinds == dict.fromkeys(("colour", "count", "position", "number"), ROWS // 4)
+
+
+def test_same_arguments_same_files(tmp_path):
+    first, second, other = (
+        write_benchmarks(tmp_path / folder, 8, seed) for folder, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    for name in data_config():
+        assert first[name].read_bytes() == second[name].read_bytes()
+        assert first[name].read_bytes() != other[name].read_bytes()
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(f"{name}.tsv" for name in data_config())
+
+
+def test_a_changed_file_drops_the_images_unpacked_from_the_old_one(tmp_path):
+    """VLMEvalKit unpacks an image once and then takes what is there."""
+    unpacked = tmp_path / "images" / MCQ / "0.png"
+    unpacked.parent.mkdir(parents=True)
+    write_benchmarks(tmp_path, 8)
+    unpacked.parent.mkdir(parents=True)
+    unpacked.touch()
+    write_benchmarks(tmp_path, 8)
+    assert unpacked.exists()
+    write_benchmarks(tmp_path, 9)
+    assert not unpacked.exists()
+
+
+def test_too_many_rows_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="too few scenes for 440 rows .*number.*: ask for fewer"):
+        write_benchmarks(tmp_path / "new", 440)
+    assert not (tmp_path / "new").exists()
