@@ -7,7 +7,7 @@ usage() {
 usage: bash examples/uni_dpo/quickstart.sh [--from-scratch] [--help]
 
 Trains a tiny Qwen2-VL with Uni-DPO and shows what that changed. Needs Python 3.11 and the package index, no GPU and
-no model or data download; after the packages are there it takes less than 8 minutes on two cores.
+no model or data download; after the packages are there it takes about 8 minutes on two cores.
 
   1. setup   .venv with LlamaFactory and the overlay (scripts/setup.sh)
   2. world   a sheet of drawn scenes with their questions, to look at
