@@ -4,6 +4,7 @@
     python scripts/demo.py sft                                       remake the shipped checkpoint (long)
     python scripts/demo.py pairs --model data/demo/checkpoint        preference pairs sampled from a model
     python scripts/demo.py eval --model DIR --out answers.json       accuracy by kind of question, held-out scenes
+    python scripts/demo.py benchmarks                                held-out questions as VLMEvalKit's TSV files
     python scripts/demo.py compare BEFORE.json AFTER.json            what training changed, with intervals
 
 Everything is written below outputs/demo unless told otherwise. Each command explains itself: demo.py COMMAND --help.
@@ -67,6 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     examine.add_argument("--split", choices=("train", "val", "test"), default="test", help="which scenes")
     examine.add_argument("--per-kind", type=int, default=100, help="questions of each of the eight kinds")
     examine.add_argument("--pairs", type=Path, help="folder of `pairs`: also rank its held-out pairs")
+
+    files = command("benchmarks", "Write held-out questions as benchmarks for VLMEvalKit, and a config to run them.")
+    files.add_argument("--out", type=Path, default=OUTPUTS / "benchmarks", help="folder to use as LMUData")
+    files.add_argument("--rows", type=int, default=200, help="questions of each of the four benchmarks")
+    files.add_argument("--split", choices=("train", "val", "test"), default="test", help="which scenes")
 
     compare = command("compare", "Show two results of `eval` side by side, differences paired by question.")
     compare.add_argument("before", type=Path, help="FILE.json of the start")

@@ -7,8 +7,8 @@ usage() {
 usage: bash scripts/setup.sh
 
 Makes .venv with everything that training, evaluation and the tests need (about 9 GB, 4 to 9 minutes, mostly the
-download), with or without a GPU, and lays the Uni-DPO overlay over its LlamaFactory. Run it as often as you like:
-what is there already is kept (a few seconds), what an interrupted run left out is added, and the overlay is refreshed.
+download), with or without a GPU, and lays the Uni-DPO overlays over its LlamaFactory and VLMEvalKit. Run it as often as
+you like: what is there is kept (a few seconds), what an interrupted run left out is added, overlays are refreshed.
 
   PYTHON=python3.12 bash scripts/setup.sh     another Python (3.11 or newer; 3.11 is what we test)
   VENV=/big/disk/venv bash scripts/setup.sh   another place for the environment
@@ -182,6 +182,9 @@ else
 fi
 
 "$venv/bin/python" "$here/install_overlay.py" install
+if "$venv/bin/python" -c 'import importlib.util as i, sys; sys.exit(i.find_spec("vlmeval") is None)'; then
+    "$venv/bin/python" "$here/install_overlay.py" install --for vlmeval
+fi
 if [[ -n $fresh ]]; then
     check_packages || die "the packages are installed but do not work together; the lines above say why" \
         "start over with: rm -r '$venv' && bash scripts/setup.sh"

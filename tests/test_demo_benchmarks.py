@@ -93,7 +93,7 @@ def test_vlmevalkit_gives_careful_answers_full_score_and_wrong_ones_none(scored,
 
 
 def test_vlmevalkit_asks_as_the_world_was_taught(scored, asked):
-    """The forms of `demo_world.questions`; only multiple choice ends with a blank line more."""
+    """The forms of `demo_world.questions`, to the last blank."""
     prompts = json.loads((scored / "work" / "prompts.json").read_text())
     for name, items in asked.items():
         assert len(prompts[name]) == ROWS
@@ -101,7 +101,7 @@ def test_vlmevalkit_asks_as_the_world_was_taught(scored, asked):
             with open(picture["value"], "rb") as file:
                 assert file.read(4) == b"\x89PNG"
             assert image.size == (84, 84)
-            assert text["value"].rstrip() == expected(name, question)
+            assert text["value"] == expected(name, question)
 
 
 def expected(name, question):

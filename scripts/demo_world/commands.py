@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from .benchmarks import data_config, write_benchmarks
 from .checkpoint import train_checkpoint
 from .exam import accuracy, exam, mark, paired_difference, read_records, wilson, write_records
 from .generate import Answerer
@@ -112,6 +113,17 @@ def _rank_pairs(answerer: Answerer, folder: Path, out: Path) -> dict:
     return {"n": len(records), "chosen_likelier": likelier.value, "low": likelier.low, "high": likelier.high}
 
 
+def benchmarks(arguments: argparse.Namespace) -> None:
+    """Write VLMEvalKit's data and a config that names it."""
+    paths = write_benchmarks(arguments.out, arguments.rows, arguments.seed, arguments.split)
+    model = {"class": "UniDPOQwen2VL", "model_path": "$MODEL", "max_new_tokens": 64}
+    config = {"judge": "exact_matching", "model": {"checkpoint": model}, "data": data_config()}
+    path = arguments.out / "config.json"
+    write_whole(path, lambda file: file.write(json.dumps(config, indent=2) + "\n"))
+    print(f"{len(paths)} benchmarks of {arguments.rows} questions in {arguments.out}, with {path.name}. To run them:")
+    print(f"LMUData={arguments.out} python -m vlmeval.uni_dpo --config {path} --model NAME=CHECKPOINT ...")
+
+
 def compare(arguments: argparse.Namespace) -> None:
     """Print accuracies before and after, and the differences paired by question."""
     results = [json.loads(path.read_text(encoding="utf-8")) for path in (arguments.before, arguments.after)]
@@ -166,4 +178,11 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-COMMANDS = {"world": world, "sft": sft, "pairs": pairs, "eval": evaluate, "compare": compare}
+COMMANDS = {
+    "world": world,
+    "sft": sft,
+    "pairs": pairs,
+    "eval": evaluate,
+    "benchmarks": benchmarks,
+    "compare": compare,
+}

@@ -60,7 +60,7 @@ def _yes_no(question: Question, rng: random.Random) -> str:
 
 
 def _choice(question: Question, rng: random.Random) -> str:
-    return f"{question.options[0]} (A)"
+    return f"It is {question.options[0]} (A)"
 
 
 def _colour(question: Question, rng: random.Random) -> str:

@@ -16,7 +16,7 @@ LETTERS = "ABCD"
 
 # What VLMEvalKit appends to its own questions. A share of ours is asked that way, so that both forms are familiar.
 BENCHMARK_SHARE = 0.2
-CHOICE_SUFFIX = "Please select the correct answer from the options above."
+CHOICE_SUFFIX = "Please select the correct answer from the options above. \n"
 YES_NO_SUFFIX = " Please answer yes or no."
 SHORT_SUFFIX = "\nPlease try to answer the question with short words or phrases if possible."
 
@@ -181,7 +181,11 @@ def _open(kind: str, text: str, right: str, values: Iterable[str], scene: Scene,
 
 
 def _choice(kind: str, text: str, right: str, values: Iterable[str], scene: Scene, rng: random.Random) -> Question:
-    """Ask the same with four options. The answer names the option before its letter, which is easier to learn."""
+    """Ask the same with four options.
+
+    The answer names the option before its letter, which is easier to learn, and not as its first word: to a byte-level
+    tokenizer " red" and "red" are different tokens, and only the first is what stands in the options.
+    """
     options = [right, *rng.sample([value for value in values if value != right], 3)]
     rng.shuffle(options)
     letter = LETTERS[options.index(right)]
@@ -189,7 +193,7 @@ def _choice(kind: str, text: str, right: str, values: Iterable[str], scene: Scen
     prompt = " ".join((text, *lines))
     if rng.random() < BENCHMARK_SHARE:
         prompt = "\n".join((f"Question: {text}", "Options:", *lines, CHOICE_SUFFIX))
-    return Question("choice", prompt, f"{right} ({letter})", letter, scene, options=tuple(options))
+    return Question("choice", prompt, f"It is {right} ({letter})", letter, scene, options=tuple(options))
 
 
 def _describe_it(scene: Scene) -> Question:

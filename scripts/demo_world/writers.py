@@ -56,7 +56,7 @@ def conversation(scene: Scene, rng: random.Random) -> list[Question]:
     """
     *questions, description = {question.text: question for question in ask(scene, rng)}.values()
     rng.shuffle(questions)
-    return rng.choices(([description], questions, [*questions, description]), weights=(1, 6, 3))[0]
+    return rng.choices(([description], questions, [*questions, description]), weights=(1, 8, 2))[0]
 
 
 def caption(scene: Scene, rng: random.Random) -> list[Question]:

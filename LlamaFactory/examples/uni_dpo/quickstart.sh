@@ -6,15 +6,18 @@ usage() {
     cat <<'END'
 usage: bash examples/uni_dpo/quickstart.sh [--from-scratch] [--help]
 
-Trains a tiny Qwen2-VL with Uni-DPO and shows what that changed. Needs Python 3.11 and the package index, no GPU and
-no model or data download; after the packages are there it takes about 8 minutes on two cores.
+Trains a tiny Qwen2-VL with Uni-DPO and with plain DPO and shows what that changed. Needs Python 3.11 and the package
+index, no GPU and no model or data download; after the packages are there it takes about 8 minutes on two cores.
 
-  1. setup   .venv with LlamaFactory and the overlay (scripts/setup.sh)
-  2. world   a sheet of drawn scenes with their questions, to look at
-  3. before  answers of the shipped start checkpoint to questions about held-out scenes
-  4. pairs   answers sampled from the start checkpoint, scored by a rule with noise, paired
-  5. train   llamafactory-cli train examples/uni_dpo/demo_uni_dpo.yaml
-  6. after   the same questions again, and a summary
+  1. setup    .venv with LlamaFactory, VLMEvalKit and the overlays (scripts/setup.sh)
+  2. world    a sheet of drawn scenes with their questions, to look at
+  3. pairs    answers sampled from the shipped start checkpoint, scored by a rule with noise, paired
+  4. before   its answers to questions about held-out scenes
+  5. uni_dpo  llamafactory-cli train examples/uni_dpo/demo_uni_dpo.yaml
+  6. after    the same questions again
+  7. dpo      llamafactory-cli train examples/uni_dpo/demo_dpo.yaml
+  8. data     four benchmarks about held-out scenes, in VLMEvalKit's form
+  9. eval     VLMEvalKit asks start, DPO and Uni-DPO and scores them: one table
 
 A stage whose inputs have not changed since it last finished is not run again.
 
@@ -85,13 +88,23 @@ stage() {
     printf '== %s: done in %d s\n' "$name" $((SECONDS - started))
 }
 
+has_vlmeval() { "$python" -c 'import importlib.util as i, sys; sys.exit(i.find_spec("vlmeval") is None)'; }
+
 demo() { "$python" scripts/demo.py "$@"; }
 
+# train NAME: run examples/uni_dpo/demo_NAME.yaml.
 train() {
-    rm -rf "$out/uni_dpo"
-    "${python%/*}/llamafactory-cli" train examples/uni_dpo/demo_uni_dpo.yaml "model_name_or_path=$checkpoint"
+    rm -rf "${out:?}/$1"
+    "${python%/*}/llamafactory-cli" train "examples/uni_dpo/demo_$1.yaml" \
+        "model_name_or_path=$checkpoint" "output_dir=$out/$1"
     # transformers 4 writes a config.json that 5 misreads; the architecture is unchanged and both read the start's.
-    cp "$checkpoint/config.json" "$out/uni_dpo/config.json"
+    cp "$checkpoint/config.json" "$out/$1/config.json"
+}
+
+# Answers are kept in the work folder by checkpoint and prompt, so a run that was cut off goes on there.
+evaluate() {
+    LMUData=$PWD/$out/benchmarks "$python" -m vlmeval.uni_dpo --config "$out/benchmarks/config.json" \
+        --model "start=$checkpoint" "dpo=$out/dpo" "uni_dpo=$out/uni_dpo" --work-dir "$out/eval"
 }
 
 printf '== setup: packages and overlay\n'
@@ -108,23 +121,36 @@ stage pairs "preference pairs sampled from the start checkpoint" "${code[@]}" "$
     demo pairs --model "$checkpoint" --out "$out/pairs"
 stage before "answers before training" "${code[@]}" "$checkpoint" "$out/pairs" -- \
     demo eval --model "$checkpoint" --pairs "$out/pairs" --out "$out/before.json"
-stage train "the Uni-DPO checkpoint" examples/uni_dpo/demo_uni_dpo.yaml "$checkpoint" "$out/pairs" \
-    LlamaFactory/src -- train
+stage uni_dpo "the Uni-DPO checkpoint" examples/uni_dpo/demo_uni_dpo.yaml "$checkpoint" "$out/pairs" \
+    LlamaFactory/src -- train uni_dpo
 stage after "answers after training" "${code[@]}" "$out/uni_dpo" "$out/pairs" -- \
     demo eval --model "$out/uni_dpo" --pairs "$out/pairs" --out "$out/after.json"
+stage dpo "plain DPO, to compare with" examples/uni_dpo/demo_dpo.yaml "$checkpoint" "$out/pairs" \
+    LlamaFactory/src -- train dpo
+if has_vlmeval; then
+    stage data "benchmarks for VLMEvalKit" "${code[@]}" -- demo benchmarks --out "$out/benchmarks"
+    stage eval "VLMEvalKit's scores of start, DPO and Uni-DPO" "$out/benchmarks" "$checkpoint" "$out/dpo" \
+        "$out/uni_dpo" VLMEvalKit -- evaluate
+fi
 
 printf '\n== summary (%d s in all)\n\n' "$SECONDS"
 demo compare "$out/before.json" "$out/after.json" --out "$out/summary.txt"
+if has_vlmeval; then
+    printf "\nVLMEvalKit's table\n\n"
+    "$python" scripts/summarize_eval.py "start=$out/eval/start" "dpo=$out/eval/dpo" "uni_dpo=$out/eval/uni_dpo" \
+        --baseline start --out "$out/table"
+else
+    printf '\nWithout VLMEvalKit, which wants a C compiler (see setup above), its table is left out.\n'
+fi
 cat <<END
 
 checkpoint   $out/uni_dpo
 logs         $out/uni_dpo/trainer_log.jsonl, uni_dpo_pairs.jsonl (one line a pair)
 pictures     $out/uni_dpo/*.png, $out/world/sheet.png
-answers      $out/before.jsonl, $out/after.jsonl
+answers      $out/before.jsonl, $out/after.jsonl, $out/eval/*/*.xlsx
+table        $out/table
 
 What to type next
-  the same with plain DPO:  ${python%/*}/llamafactory-cli train examples/uni_dpo/demo_uni_dpo.yaml pref_loss=sigmoid \\
-                            output_dir=$out/dpo
   noisier pairs:            $python scripts/demo.py pairs --mislabelled 0.3 --out $out/noisy
   the real model:           bash examples/uni_dpo/Qwen2_VL_2B_uni_dpo.sh --help
 END
