@@ -5,19 +5,22 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from eval_tree import TREES, answer_of, environment, overlaid, python
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from demo_world.model import build
 
-
+DEMO = Path(__file__).resolve().parents[1] / "data" / "demo" / "checkpoint"
 ROWS = 14
 SETS = {
     "Tiny_MCQ": {"class": "ImageMCQDataset", "dataset": "Tiny_MCQ"},
@@ -65,11 +68,15 @@ def metrics(work, name="tiny"):
 
 
 @pytest.fixture(scope="module")
-def models(tiny_model, tmp_path_factory):
-    """Two checkpoints that differ in their weights alone."""
-    other = tmp_path_factory.mktemp("other")
-    build(other, preset="test", seed=5)
-    return tiny_model, other
+def models(tmp_path_factory):
+    """The demo's checkpoint, whose answers mean something, and one that differs from it in its weights alone."""
+    other = tmp_path_factory.mktemp("other") / "checkpoint"
+    shutil.copytree(DEMO, other)
+    weights = load_file(other / "model.safetensors")
+    noise = torch.Generator().manual_seed(5)
+    spoilt = {name: weight + 0.02 * torch.randn(weight.shape, generator=noise) for name, weight in weights.items()}
+    save_file(spoilt, other / "model.safetensors", metadata={"format": "pt"})
+    return DEMO, other
 
 
 @pytest.fixture(scope="module", params=TREES, ids=str)
