@@ -32,7 +32,7 @@ HEIGHT = Question("chart", "How tall is the red bar?", "5", "5", CHART)
 YES = Question("yes_no", "Is there a red circle?", "Yes, at the top left.", "yes", SHAPES)
 NO = Question("yes_no", "Is there a red square?", "No, there is no red square.", "no", SHAPES)
 CHOICE = Question(
-    "choice", "What color is the circle? A. blue B. red C. green D. purple", "red (B)", "B", SHAPES,
+    "choice", "What color is the circle? A. blue B. red C. green D. purple", "red", "B", SHAPES,
     options=("blue", "red", "green", "purple"),
 )  # fmt: skip
 TWO_THINGS = "I see a red circle at the top left, a blue square at the center."
@@ -126,7 +126,9 @@ def test_every_careful_answer_scores_ten():
         (NO, "No, there is no red square.", 10.0, True),
         (NO, "Yes, at the center.", 1.0, False),
         (CHOICE, "B", 10.0, True),
-        (CHOICE, "red", 1 + 9 * 0.8 - 0.5, False),  # no letter
+        (CHOICE, "red", 10.0, True),
+        (CHOICE, "blue", 1.0, False),
+        (CHOICE, "red and blue", 0.0, False),  # 1 - 1.5, cut at 0
         (CHOICE, "red (B)", 10.0, True),
         (CHOICE, "B. red", 10.0, True),
         (CHOICE, "B. blue", 10 - 1.5, True),

@@ -6,7 +6,7 @@ half, so a model that sees well is torn between the true answer and the habit.
 
     kind         habit                                                         concerns
     yes_no       says yes to what is almost there                              near misses
-    choice       picks A                                                       right answer not A
+    choice       takes the first option                                        right answer not the first
     colour       says red for orange and blue for purple                       orange, purple
     count        counts one too few                                            two or more
     position     names only the row, or "left"/"right" for a corner            corners
@@ -60,7 +60,7 @@ def _yes_no(question: Question, rng: random.Random) -> str:
 
 
 def _choice(question: Question, rng: random.Random) -> str:
-    return f"It is {question.options[0]} (A)"
+    return question.options[0]
 
 
 def _colour(question: Question, rng: random.Random) -> str:

@@ -181,19 +181,19 @@ def _open(kind: str, text: str, right: str, values: Iterable[str], scene: Scene,
 
 
 def _choice(kind: str, text: str, right: str, values: Iterable[str], scene: Scene, rng: random.Random) -> Question:
-    """Ask the same with four options.
+    """Ask the same with four options, to be answered with one of them; letters are beyond so small a model.
 
-    The answer names the option before its letter, which is easier to learn, and not as its first word: to a byte-level
-    tokenizer " red" and "red" are different tokens, and only the first is what stands in the options.
+    VLMEvalKit finds an option in an answer by its text, so no option may be a part of the right one or the reverse.
     """
-    options = [right, *rng.sample([value for value in values if value != right], 3)]
+    others = [value for value in values if value not in right and right not in value]
+    options = [right, *rng.sample(others, 3)]
     rng.shuffle(options)
     letter = LETTERS[options.index(right)]
     lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True)]
     prompt = " ".join((text, *lines))
     if rng.random() < BENCHMARK_SHARE:
         prompt = "\n".join((f"Question: {text}", "Options:", *lines, CHOICE_SUFFIX))
-    return Question("choice", prompt, f"It is {right} ({letter})", letter, scene, options=tuple(options))
+    return Question("choice", prompt, right, letter, scene, options=tuple(options))
 
 
 def _describe_it(scene: Scene) -> Question:

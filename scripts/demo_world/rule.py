@@ -118,7 +118,7 @@ def _reasons(text: str) -> set[str]:
 
 
 def _choice(question: Question, answer: str, text: str) -> tuple[float, int]:
-    """Letter and option must agree; a letter alone is enough, the option alone almost."""
+    """An option or its letter, and no other option."""
     letters = set(re.findall(r"\b[A-D]\b", answer))
     said = {*_PLACE.findall(text), *re.findall(r"\w+", _PLACE.sub(" ", text))}
     named = {letter for letter, option in zip(LETTERS, question.options, strict=True) if option in said}
@@ -127,7 +127,7 @@ def _choice(question: Question, answer: str, text: str) -> tuple[float, int]:
         return (0.3 if question.truth in letters else 0.0), wrong
     if letters:
         return float(question.truth in letters), wrong
-    return (0.8 if named == {question.truth} else 0.0), wrong
+    return float(named == {question.truth}), max(0, len(named) - 1)
 
 
 def _description(question: Question, answer: str, text: str) -> tuple[float, int]:
@@ -160,7 +160,6 @@ def _form(question: Question, answer: str, text: str) -> float:
     unknown = sum(not word.isdigit() and word not in KNOWN_WORDS for word in re.findall(r"[^\W_]+", _strip(answer)))
     kept = {
         "yes_no": re.search(r"\b(yes|no)\b", text),
-        "choice": re.search(r"\b[A-D]\b", answer),
         "description": answer.rstrip().endswith("."),
     }.get(question.kind, True)
     return min(3.0, 0.5 * unknown) + (0.0 if kept else 0.5)
