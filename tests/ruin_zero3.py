@@ -39,6 +39,7 @@ def outcome(run: dict, step: int) -> str:
     try:
         run_exp(run, callbacks=[Ruin(step)])
     except NonFiniteError as error:
+        torch.distributed.destroy_process_group()  # LlamaFactory does so only after a run that ended well
         return str(error)
     return ""
 
@@ -49,4 +50,3 @@ if __name__ == "__main__":
     rank = torch.distributed.get_rank()
     said = outcome(json.loads(Path(sys.argv[1]).read_text()), int(sys.argv[2]))
     Path(f"{sys.argv[3]}-{rank}.txt").write_text(said)
-    torch.distributed.destroy_process_group()  # LlamaFactory does so only after a run that ended well
