@@ -17,6 +17,9 @@ from pairs import make_rows, write_dataset  # noqa: E402
 from demo_world.model import build  # noqa: E402
 
 
+pytest_plugins = ["installing"]
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """A random Qwen2-VL of about 0.2 million parameters."""

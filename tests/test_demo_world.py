@@ -11,12 +11,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 from demo_world.exam import exam, mark, paired_difference, wilson
 from demo_world.generate import Answerer
 from demo_world.habits import careful_answer, careless_answer
-from demo_world.model import SPECIAL_TOKENS, build
+from demo_world.model import build
 from demo_world.noise import Noise, make_pair
 from demo_world.pairs import write_sampled_pairs
 from demo_world.questions import KINDS, Question, ask
 from demo_world.rule import judge
 from demo_world.scene import SPLITS, Chart, Number, Shapes, Thing, draw, split_of
+from demo_world.tokenizer import SPECIAL_TOKENS
 from demo_world.writers import conversation, scenes, write_sft
 
 

@@ -4,8 +4,9 @@ import json
 
 import pandas as pd
 import pytest
+from eval_table.rules import NINE, POSTER
 from eval_tree import OVERLAY, TREES, overlaid, python
-from local_benchmarks import NINE, POSTER, write_tsvs
+from local_benchmarks import write_tsvs
 from pairs import ROOT
 
 

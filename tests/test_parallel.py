@@ -1,16 +1,32 @@
-"""Several processes: two ranks train as one does, and scores keep their digits under DeepSpeed bf16."""
+"""Several processes: two ranks train as one does; scores and the guard against NaN hold under DeepSpeed."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from pairs import command_line, log_history, make_rows, options, write_dataset
+from pairs import ROOT, command_line, log_history, make_rows, options, write_dataset
 from safetensors.torch import load_file
 
 from llamafactory.train.uni_dpo.pair_log import PAIR_LOG, read_pair_log
 
 
 TWO_RANKS = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2", "MASTER_ADDR": "127.0.0.1"}
+AUTO = {
+    name: "auto"
+    for name in (
+        "train_batch_size",
+        "train_micro_batch_size_per_gpu",
+        "gradient_accumulation_steps",
+        "gradient_clipping",
+        "zero_allow_untested_optimizer",
+    )
+}
+# By default every rank keeps all of a weight as small as those of a tiny model.
+ZERO3 = {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True, "stage3_param_persistence_threshold": 0}
 
 
 def test_two_ranks_equal_one(tiny_model, pair_data, tmp_path):
@@ -50,13 +66,27 @@ def test_scores_are_not_rounded_under_deepspeed_bf16(tiny_model, tmp_path):
     assert scores == {2.495}
 
 
-AUTO = {
-    name: "auto"
-    for name in (
-        "train_batch_size",
-        "train_micro_batch_size_per_gpu",
-        "gradient_accumulation_steps",
-        "gradient_clipping",
-        "zero_allow_untested_optimizer",
-    )
-}
+@pytest.mark.parametrize(
+    "step, saving, said",
+    [
+        (1, {"save_strategy": "no"}, "Step 2: loss nan"),
+        (2, {"save_strategy": "steps", "save_steps": 1}, "Step 2: weights are not finite"),
+    ],
+)
+def test_one_rank_with_a_nan_stops_all_under_zero3(tiny_model, tmp_path, step, saving, said):
+    """Each rank holds half of every weight: a NaN in one half must be noticed by both before anything is saved."""
+    write_dataset(tmp_path / "data", make_rows(tmp_path / "data", 8))
+    config = tmp_path / "zero3.json"
+    config.write_text(json.dumps({"bf16": {"enabled": True}, "zero_optimization": ZERO3, **AUTO}))
+    run = options(tiny_model, tmp_path / "data", tmp_path / "out", deepspeed=str(config), bf16=True, use_cpu=True)
+    (tmp_path / "run.json").write_text(json.dumps(run | saving | {"max_steps": 2}))
+    arguments = [ROOT / "tests" / "ruin_zero3.py", tmp_path / "run.json", str(step), tmp_path / "outcome"]
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"DS_ACCELERATOR": "cpu"}
+    done = subprocess.run([*ranks, *arguments], capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert all(said in (tmp_path / f"outcome-{rank}.txt").read_text() for rank in range(2))
+    # What was whole is saved: the guard does not stop every run.
+    saved = sorted(Path(run["output_dir"]).rglob("*.safetensors"))
+    assert [path.parent.name for path in saved] == ["checkpoint-1"] * (step - 1)
+    assert all(tensor.isfinite().all() for path in saved for tensor in load_file(path).values())

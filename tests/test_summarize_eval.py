@@ -17,8 +17,9 @@ import pytest
 import summarize_eval
 from eval_table import EvalTableError
 from eval_table.bootstrap import paired_difference
+from eval_table.rules import NINE, POSTER
 from eval_table.samples import Samples
-from local_benchmarks import NINE, POSTER, RIGHT, WRONG, mixed, run_vlmeval, write_predictions, write_tsvs
+from local_benchmarks import RIGHT, WRONG, mixed, run_vlmeval, write_predictions, write_tsvs
 from pairs import ROOT
 from scipy import stats
 

@@ -1,0 +1,52 @@
+"""Train under DeepSpeed ZeRO-3 on the CPU, and put a NaN into one rank's share of a weight on the way.
+
+`torchrun ... ruin_zero3.py RUN.json STEP OUTCOME`: RUN.json holds LlamaFactory's options, STEP is the optimizer step
+after which the last rank breaks, OUTCOME-RANK.txt gets what the guard said on each rank (nothing: it let all pass).
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import deepspeed
+import torch
+from transformers import TrainerCallback
+
+from llamafactory.train.tuner import run_exp
+from llamafactory.train.uni_dpo.errors import NonFiniteError
+
+
+class Ruin(TrainerCallback):
+    """Breaks one number after a step whose loss and gradient were finite, as an overflowing update would."""
+
+    def __init__(self, step: int):
+        """Break after this step."""
+        self.step = step
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        """Write a NaN where only the last rank can see it."""
+        if state.global_step != self.step:
+            return
+        trained = next(weight for weight in model.parameters() if weight.requires_grad)
+        assert trained.numel() == 0, "this weight is not sharded"
+        if torch.distributed.get_rank() == torch.distributed.get_world_size() - 1:
+            trained.ds_tensor.data.view(-1)[0] = math.nan
+
+
+def outcome(run: dict, step: int) -> str:
+    """Train, and return the message of the guard if it stopped the run."""
+    try:
+        run_exp(run, callbacks=[Ruin(step)])
+    except NonFiniteError as error:
+        torch.distributed.destroy_process_group()  # LlamaFactory does so only after a run that ended well
+        return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    # With `use_cpu`, accelerate starts torch's processes but not DeepSpeed's view of them: it would see one alone.
+    deepspeed.init_distributed("gloo")
+    rank = torch.distributed.get_rank()
+    said = outcome(json.loads(Path(sys.argv[1]).read_text()), int(sys.argv[2]))
+    Path(f"{sys.argv[3]}-{rank}.txt").write_text(said)

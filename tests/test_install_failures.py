@@ -1,0 +1,230 @@
+"""The installer cut off at every change of the file system, and everything it refuses to touch."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import install_overlay
+import pytest
+from installing import (
+    NEEDED,
+    PACKAGE,
+    RECORD_FOLDER,
+    SEAM,
+    copy_of_overlay,
+    part_of_overlay,
+    run,
+    small_checkout,
+    snapshot,
+)
+from overlay.status import diagnose
+from overlay.target import from_checkout
+from overlay.tree import SCRATCH, Overlay
+
+
+# ---- cut off anywhere ----
+
+
+CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.chmod", "shutil.copyfile"}
+
+
+def run_and_die(arguments: list[str], change: int) -> bool:
+    """Run the installer in a child that dies before its n-th change of the file system; tell whether it died."""
+    child = os.fork()
+    if child == 0:
+        left = change
+
+        def count(event: str, details: tuple) -> None:
+            nonlocal left
+            writes = event == "open" and isinstance(details[2], int) and details[2] & (os.O_WRONLY | os.O_RDWR)
+            if event in CHANGES or writes:
+                left -= 1
+                if left < 0:
+                    os._exit(9)
+
+        with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
+            sys.addaudithook(count)
+            os._exit(run(*arguments))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, 9)
+    return code == 9
+
+
+INTERRUPTED = {
+    "install": ([], ["install"]),
+    "link": ([], ["install", "--link"]),
+    "copy to link": ([["install"]], ["install", "--link"]),
+    "link to copy": ([["install", "--link"]], ["install", "--copy"]),
+    "uninstall": ([["install"]], ["uninstall"]),
+    "uninstall links": ([["install", "--link"]], ["uninstall"]),
+}
+
+
+@pytest.mark.parametrize("name", INTERRUPTED)
+def test_cut_off_at_every_change(small, tmp_path, monkeypatch, name):
+    """The same command completes it, uninstall takes it back, and status never takes half for whole."""
+    monkeypatch.setattr(install_overlay, "OVERLAY", part_of_overlay(tmp_path / "overlay"))
+    earlier, command = INTERRUPTED[name]
+    pristine = snapshot(small)
+    start, finished = tmp_path / "start", tmp_path / "finished"
+    shutil.copytree(small, start)
+    for step in earlier:
+        run(*step, "--checkout", start)
+    shutil.copytree(start, finished, symlinks=True)
+    run(*command, "--checkout", finished)
+    complete = snapshot(finished)
+
+    change = 0
+    while True:
+        trial = tmp_path / f"trial{change}"
+        shutil.copytree(start, trial, symlinks=True)
+        died = run_and_die([*command, "--checkout", str(trial)], change)
+        if diagnose(from_checkout(trial), Overlay.read(install_overlay.OVERLAY)).patched:
+            assert (trial / SEAM).read_bytes() == (install_overlay.OVERLAY / SEAM).read_bytes()
+            assert (trial / PACKAGE / "__init__.py").is_file()
+        back = tmp_path / "back"
+        shutil.copytree(trial, back, symlinks=True)
+        assert run("uninstall", "--checkout", back) == 0
+        assert snapshot(back) == pristine
+        assert run(*command, "--checkout", trial) == 0
+        assert snapshot(trial) == complete
+        shutil.rmtree(back)
+        shutil.rmtree(trial)
+        if not died:
+            break
+        change += 1
+    assert change > 5
+    assert not any(SCRATCH in name for name in complete)
+
+
+def test_half_states_are_told(small, capsys):
+    run("install", "--checkout", small)
+    shutil.rmtree(small / PACKAGE)
+    assert run("status", "--checkout", small) == 1
+    assert "uni_dpo is missing" in capsys.readouterr().out
+    assert run("install", "--checkout", small) == 0
+    (small / PACKAGE / "loss.py").unlink()
+    assert run("status", "--checkout", small) == 1
+    assert f"missing {PACKAGE}/loss.py" in capsys.readouterr().out
+    assert run("install", "--checkout", small) == 0
+    assert run("status", "--checkout", small) == 0
+
+
+def test_link_to_a_repository_that_moved(small, tmp_path, monkeypatch, capsys):
+    before = snapshot(small)
+    with monkeypatch.context() as patch:
+        patch.setattr(install_overlay, "OVERLAY", copy_of_overlay(tmp_path / "repository" / "LlamaFactory"))
+        run("install", "--checkout", small, "--link")
+    shutil.rmtree(tmp_path / "repository")
+    assert run("status", "--checkout", small) == 1
+    assert "half" in capsys.readouterr().out
+    assert run("install", "--checkout", small) == 0
+    assert run("status", "--checkout", small) == 0
+    assert run("uninstall", "--checkout", small) == 0
+    assert snapshot(small) == before
+
+
+# ---- what is refused ----
+
+
+@contextlib.contextmanager
+def ordinary_user():
+    """Give up the administrator's right to write everywhere, if we have it."""
+    administrator = os.geteuid() == 0
+    if administrator:
+        os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        if administrator:
+            os.setresuid(0, 0, 0)
+
+
+@pytest.mark.parametrize("locked", ["src/llamafactory/train", "src/llamafactory/train/dpo", "."])
+def test_read_only_target(locked, monkeypatch, capsys):
+    """Nothing at all is changed, however deep the folder that may not be written."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        monkeypatch.setattr(install_overlay, "OVERLAY", copy_of_overlay(folder / "overlay"))
+        checkout = small_checkout(folder / "checkout")
+        subprocess.run(["chmod", "-R", "a+rwX", folder], check=True)
+        (checkout / locked).chmod(0o555)
+        before = snapshot(checkout)
+        with ordinary_user():
+            assert run("install", "--checkout", checkout) == 2
+        assert f"no permission to write in {checkout / locked}" in capsys.readouterr().err
+        assert snapshot(checkout) == before
+        (checkout / locked).chmod(0o755)
+
+
+def test_full_disk_is_told(small, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        assert run("install", "--checkout", small) == 2
+    assert "No space left" in (told := capsys.readouterr().err) and "same command again" in told
+    assert run("install", "--checkout", small) == 0
+    assert run("status", "--checkout", small) == 0
+
+
+@pytest.mark.parametrize("version", ["0.9.3", "0.9.4.dev0", "0.8.12", "0.9.4rc1"])
+def test_too_old(small, version, capsys):
+    env = small / "src/llamafactory/extras/env.py"
+    env.write_text(env.read_text().replace('VERSION = "0.9.5"', f'VERSION = "{version}"'))
+    assert run("install", "--checkout", small) == 2
+    assert version in (told := capsys.readouterr().err) and "0.9.4 or newer" in told
+
+
+@pytest.mark.parametrize("version", ["0.9.4.post1", "0.9.6.dev0", "0.10.0", "1.0"])
+def test_new_enough(small, version):
+    env = small / "src/llamafactory/extras/env.py"
+    env.write_text(env.read_text().replace('VERSION = "0.9.5"', f'VERSION = "{version}"'))
+    assert run("install", "--checkout", small) == 0
+
+
+@pytest.mark.parametrize("file, text, what", [row for row in NEEDED if row[1]])
+def test_missing_seam_is_named(small, file, text, what, capsys):
+    path = small / "src/llamafactory" / file
+    path.write_text(path.read_text().replace(text, "something_else"))
+    before = snapshot(small)
+    assert run("install", "--checkout", small) == 2
+    assert f"{what} ({file})" in capsys.readouterr().err
+    assert snapshot(small) == before
+
+
+def test_wrong_targets(tmp_path, small, capsys):
+    for arguments, said in (
+        (["--checkout", tmp_path / "nowhere"], "no such folder"),
+        (["--checkout", small / "src"], "not a LlamaFactory checkout"),
+        (["--python", tmp_path / "nowhere"], "cannot run"),
+        (["--python", "/bin/echo"], "does not answer like a Python"),
+    ):
+        for command in ("install", "uninstall", "status"):
+            assert run(command, *arguments) == 2
+            told = capsys.readouterr()
+            assert said in told.err + told.out
+    with pytest.raises(SystemExit) as both:
+        run("install", "--checkout", small, "--python", "/usr/bin/python3")
+    assert both.value.code == 2
+
+
+def test_python_without_llamafactory(tmp_path, capsys):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "empty"], check=True)
+    assert run("install", "--python", tmp_path / "empty/bin/python") == 2
+    assert "no llamafactory is installed" in capsys.readouterr().err
+
+
+def test_damaged_record(small, capsys):
+    run("install", "--checkout", small)
+    (small / RECORD_FOLDER / "manifest.json").write_text("{")
+    for command in ("install", "status", "uninstall"):
+        assert run(command, "--checkout", small) == 2
+        told = capsys.readouterr()
+        assert "damaged" in told.err + told.out
