@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -160,3 +161,13 @@ def test_too_many_rows_are_refused(tmp_path):
     with pytest.raises(ValueError, match="too few scenes for 440 rows .*number.*: ask for fewer"):
         write_benchmarks(tmp_path / "new", 440)
     assert not (tmp_path / "new").exists()
+
+
+def test_the_command_writes_a_config_that_names_the_files(tmp_path):
+    command = [sys.executable, Path(summarize_eval.__file__).with_name("demo.py"), "benchmarks", "--rows", "8"]
+    done = subprocess.run([*command, "--out", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert sorted(config["data"]) == sorted(path.stem for path in tmp_path.glob("*.tsv")) == sorted(data_config())
+    assert all(len(pd.read_csv(path, sep="\t")) == 8 for path in tmp_path.glob("*.tsv"))
+    assert [model["class"] for model in config["model"].values()] == ["UniDPOQwen2VL"]
