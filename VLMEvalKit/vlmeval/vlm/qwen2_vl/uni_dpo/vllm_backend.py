@@ -9,8 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +56,20 @@ class VLLMBackend:
                 f"use_vllm: no vLLM for {sys.executable} ({error})\n"
                 "  install it there, or `bash scripts/setup.sh --vllm` of this repository makes an environment with it"
             ) from error
-        with whole(checkpoint, dtype) as model:
-            self.llm = LLM(
-                model=str(model),
-                dtype=dtype,
-                enforce_eager=not torch.cuda.is_available(),  # without a GPU, compiling takes longer than it saves
-                tensor_parallel_size=tensor_parallel_size or default_parallel_size(checkpoint.config),
-                max_model_len=max_model_len,
-                gpu_memory_utilization=gpu_memory_utilization,
-                limit_mm_per_prompt={"image": IMAGES_PER_PROMPT, "video": 1},
-                seed=0,
-            )
+        self.merged = merge(checkpoint, dtype) if checkpoint.is_adapter else None
+        self.llm = LLM(
+            model=self.merged.name if self.merged else str(checkpoint.folder),
+            dtype=dtype,
+            enforce_eager=not torch.cuda.is_available(),  # without a GPU, compiling takes longer than it saves
+            tensor_parallel_size=tensor_parallel_size or default_parallel_size(checkpoint.config),
+            max_model_len=max_model_len,
+            gpu_memory_utilization=gpu_memory_utilization,
+            limit_mm_per_prompt={"image": IMAGES_PER_PROMPT, "video": 1},
+            seed=0,
+        )
+        if self.merged:  # vLLM reads the processor again for other pixel limits, but never the weights
+            for weights in Path(self.merged.name).glob("*.safetensors"):
+                weights.unlink()
         self.guard = end_with_this_process(multiprocessing.active_children())
         self.sampling = sampling_parameters(generation)
 
@@ -101,22 +103,18 @@ def end_with_this_process(engine: Sequence[multiprocessing.Process]) -> subproce
     return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
-@contextmanager
-def whole(checkpoint: Checkpoint, dtype: str) -> Iterator[Path]:
-    """Lend a folder with all that vLLM loads; for an adapter a temporary one, with its weights merged.
+def merge(checkpoint: Checkpoint, dtype: str) -> tempfile.TemporaryDirectory:
+    """Merge an adapter into its base, in a temporary folder that goes when it is dropped.
 
     vLLM could apply an adapter itself, but not to the vision tower, and not of every rank. Merged, both backends have
     the same weights.
     """
-    if not checkpoint.is_adapter:
-        yield checkpoint.folder
-        return
     from .transformers_backend import load_model
 
-    with tempfile.TemporaryDirectory(prefix="uni-dpo-merged-") as folder:
-        load_model(checkpoint, "cpu", getattr(torch, dtype), "sdpa").save_pretrained(folder)
-        checkpoint.load_processor().save_pretrained(folder)
-        yield Path(folder)
+    folder = tempfile.TemporaryDirectory(prefix="uni-dpo-merged-")
+    load_model(checkpoint, "cpu", getattr(torch, dtype), "sdpa").save_pretrained(folder.name)
+    checkpoint.load_processor().save_pretrained(folder.name)
+    return folder
 
 
 def prompt(question: Question) -> dict[str, Any]:
