@@ -1,8 +1,16 @@
 #!/usr/bin/env bash
 # Set up and run every check: format, lint, tests. Arguments go to pytest: bash scripts/test.sh -k loss -x
+# bash scripts/test.sh vllm [ARGUMENT ...] runs the tests of evaluation with vLLM, in an environment of their own.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [[ ${1:-} == vllm ]]; then
+    shift
+    export VENV_VLLM=${VENV_VLLM:-$PWD/.venv-vllm}
+    bash scripts/setup.sh --vllm
+    export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+    exec "$VENV_VLLM/bin/python" -m pytest tests/test_vllm.py "$@"
+fi
 export VENV=${VENV:-$PWD/.venv}
 bash scripts/setup.sh
 

@@ -47,7 +47,7 @@ def python(tree: Path, *arguments: Any, **variables: str) -> subprocess.Complete
     """Run Python with the `vlmeval` of a tree and return the finished process."""
     command = [sys.executable, *map(str, arguments)]
     variables = environment(tree, **variables)
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=1800)
 
 
 def answer_of(tree: Path, script: str, request: Any, folder: Path) -> Any:

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import sys
+from importlib.util import find_spec
 
 import pytest
 from eval_tree import TREES, answer_of, overlaid, pristine
 from pairs import options, train, write_dataset
 from PIL import Image
+from tiny_models import qwen2_5
 
 
 FLAT = (
@@ -53,31 +56,6 @@ def variant(model, folder, template=None, trained=False, **config):
         (folder / "trainer_state.json").write_text("{}")
     changed = json.loads((folder / "config.json").read_text()) | config
     (folder / "config.json").write_text(json.dumps(changed))
-    return folder
-
-
-def qwen2_5(model, folder):
-    """A random Qwen2.5-VL with a Qwen2-VL's tokenizer."""
-    import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
-
-    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    config = json.loads((model / "config.json").read_text())
-    vision = config["vision_config"]
-    config["vision_config"] = {
-        **{name: vision[name] for name in ("depth", "num_heads", "patch_size", "spatial_merge_size")},
-        **{"hidden_size": vision["embed_dim"], "intermediate_size": 32, "out_hidden_size": config["hidden_size"]},
-        **{"fullatt_block_indexes": [0], "window_size": 56, "model_type": "qwen2_5_vl", "in_chans": 3},
-    }
-    config |= {"architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl"}
-    (folder / "config.json").write_text(json.dumps(config))
-    torch.manual_seed(0)
-    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder))
-    for name, weights in model.named_parameters():
-        if weights.ndim > 1 and "embed_tokens" not in name:  # large enough for answers to depend on the question
-            torch.nn.init.normal_(weights, std=weights[0].numel() ** -0.5)
-    model.save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
@@ -140,6 +118,7 @@ def seen(request, checkpoints, messages, video, tmp_path_factory):
         "vllm": {"do": "for_vllm"} | plain | model("full", max_pixels=3136),
         "merged": {"do": "merged"} | plain | model("lora"),
         "hollow": {"do": "load"} | model("hollow"),
+        "no_vllm": {"do": "load"} | model("full", use_vllm=True),
     }
     prompts = {
         "prompt": model("full"),
@@ -220,7 +199,7 @@ def test_prompts_are_those_of_training(seen, tiny_model, questions, tmp_path):
 
 
 def test_vllm_is_asked_the_same(seen):
-    """Its engine does not run here; what it would be given is the other backend's prompt, image and limits."""
+    """Its engine runs in `test_vllm.py` only; here, what it would be given: the same prompt, image and limits."""
     assert seen["vllm"]["text"] == seen["prompt"]["texts"][0]
     assert seen["vllm"]["sizes"] == [list(SIZES[0])]
     assert seen["vllm"]["limits"] == {"min_pixels": 3136, "max_pixels": 3136}
@@ -286,3 +265,8 @@ def test_errors_say_what_is_wrong(seen, name, words):
 
 def test_weights_that_are_missing_are_not_made_up(seen):
     assert "lm_head.weight" in seen["hollow"]
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_vllm_that_is_not_there_is_told(seen):
+    assert f"no vLLM for {sys.executable}" in seen["no_vllm"] and "setup.sh --vllm" in seen["no_vllm"]

@@ -128,6 +128,7 @@ def test_help_teaches():
     code, said = finish("--help")
     assert code == 0
     assert "9 GB" in said and "VENV=" in said and "PYTHON=" in said
+    assert "--vllm" in said and "VENV_VLLM=" in said
 
 
 def test_refusals_say_what_to_do(tmp_path):
@@ -145,23 +146,47 @@ def test_refusals_say_what_to_do(tmp_path):
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
 
 
-def pins(pattern: str) -> dict[str, str]:
-    """Return the exact pins of the files that match a pattern, by normalised name."""
-    text = "\n".join(path.read_text() for path in sorted(SCRIPTS.glob(pattern)))
+def test_vllm_has_an_environment_of_its_own(tmp_path):
+    """Here only until it would download; what it downloads is tried by `scripts/test.sh vllm`."""
+    places = {"VENV": tmp_path / "training", "VENV_VLLM": tmp_path / "vllm"}
+    for needed, expected in ((10**6, "VENV_VLLM=/big/disk/venv"), (1, "No matching distribution found for vllm")):
+        code, said = finish("--vllm", NEED_GB=needed, **places)
+        assert code == 1
+        assert expected in said
+    assert "installing stopped" in said and "run this again" in said
+    assert not (tmp_path / "training").exists()
+    assert not (tmp_path / "vllm" / ".setup-done").exists()
+
+
+TRAINING = ("requirements.txt", "requirements-deepspeed.txt", "requirements-eval.txt")
+VLLM = ("requirements-vllm.txt", "requirements-vllm-cpu.txt")
+
+
+def pins(*names: str) -> dict[str, str]:
+    """Return the exact pins of some files, by normalised name."""
+    text = "\n".join((SCRIPTS / name).read_text() for name in names)
     found = re.findall(r"^([\w.-]+)==(\S+)$", text, re.MULTILINE)
     return {re.sub(r"[-_.]+", "-", name).lower(): number for name, number in found}
 
 
-def test_constraints_hold_every_pin():
+@pytest.mark.parametrize(
+    ("constraints", "files"), [("constraints-py311.txt", TRAINING), ("constraints-vllm-py311.txt", VLLM)]
+)
+def test_constraints_hold_every_pin(constraints, files):
     """A pin that was changed in one place only would make pip refuse both."""
-    locked = pins("constraints-*.txt")
-    wanted = {
-        name: number for name, number in pins("requirements*.txt").items() if name not in ("wheel", "setuptools")
-    }
-    assert len(wanted) > 12
+    locked = pins(constraints)
+    wanted = {name: number for name, number in pins(*files).items() if name not in ("wheel", "setuptools")}
+    assert len(wanted) >= 10
     assert {name: locked.get(name) for name in wanted} == wanted
+
+
+def test_both_environments_evaluate_with_the_same_packages():
+    ours, theirs = pins(*TRAINING), pins(*VLLM)
+    for name in ("torch", "transformers", "peft", "ms-vlmeval", "qwen-vl-utils"):
+        assert ours[name] == theirs[name]
+    assert pins("requirements-vllm-gpu.txt")["vllm"] == theirs["vllm-cpu"]
 
 
 @pytest.mark.parametrize("name", ["torch", "transformers", "llamafactory", "trl", "peft", "accelerate", "deepspeed"])
 def test_tests_run_on_the_pins(name):
-    assert version(name).partition("+")[0] == pins("requirements*.txt")[name]
+    assert version(name).partition("+")[0] == pins(*TRAINING)[name]

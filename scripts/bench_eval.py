@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""Rows a second: VLMEvalKit's own loop against the batched runner, on the same checkpoint and rows."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / "data" / "demo" / "checkpoint"
+WAYS = ("loop", "runner")
+
+DESCRIPTION = """\
+Measure how many rows a second VLMEvalKit's own loop answers, and how many the batched runner, with one checkpoint.
+
+Both use the same adapter and the same loaded model on the same rows, in turns: loop, runner, loop, runner. Timed is
+all that happens between a data set and its answers on the disk: wording prompts, decoding images, generating, writing.
+Not timed: imports, loading the model or starting vLLM's engine, building the data set, scoring, and a first turn of
+each that warms up. A ratio is the time of the loop by that of the runner after it. Shown are the median of all turns,
+the least and the greatest.
+
+VLMEvalKit's loop asks one row at a time, with vLLM too. It drives our adapter, since its own class wants a GPU.
+"""
+
+EPILOG = """\
+examples:
+  .venv/bin/python scripts/bench_eval.py                  the shipped demo checkpoint on questions of the demo world
+  .venv-vllm/bin/python scripts/bench_eval.py --vllm      the same with vLLM (bash scripts/setup.sh --vllm)
+  .venv/bin/python scripts/bench_eval.py --model saves/my_run --data POPE --rows 500
+      a checkpoint of yours on rows of a benchmark that VLMEvalKit downloads
+
+Run it on a machine that does nothing else. It needs the evaluation overlay:
+  python3 scripts/install_overlay.py install --for vlmeval --python .venv/bin/python
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    wide = argparse.RawDescriptionHelpFormatter
+    it = argparse.ArgumentParser(description=DESCRIPTION, epilog=EPILOG, formatter_class=wide)
+    it.add_argument("--model", default=str(DEMO), metavar="DIR", help="checkpoint (default: the shipped demo's)")
+    it.add_argument(
+        "--data", metavar="NAME", help="data set of VLMEvalKit (default: the demo world's short questions)"
+    )
+    it.add_argument("--rows", type=positive, default=64, metavar="N", help="its first N rows (default: 64)")
+    it.add_argument("--repeats", type=positive, default=5, metavar="N", help="turns that count (default: 5)")
+    it.add_argument("--batch-size", type=positive, metavar="N", help="the runner's batch (default: the runner's own)")
+    it.add_argument("--max-new-tokens", type=positive, default=32, metavar="N", help="longest answer (default: 32)")
+    it.add_argument("--vllm", action="store_true", help="answer with vLLM instead of transformers, both ways")
+    it.add_argument("--out", type=Path, metavar="FILE", help="write all times and settings as JSON")
+    return it
+
+
+def positive(text: str) -> int:
+    """Read a number from 1 on."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return int(text)
+
+
+def main() -> int:
+    """Measure and show; returns the exit code."""
+    options = parser().parse_args()
+    with tempfile.TemporaryDirectory(prefix="uni-dpo-bench-") as scratch:
+        result = measure(options, Path(scratch))
+    print(table(result))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = options.out.with_name(f".{options.out.name}.tmp")
+        unfinished.write_text(json.dumps(result, indent=1) + "\n")
+        os.replace(unfinished, options.out)
+        print(f"all times: {options.out}")
+    return 0
+
+
+def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Time both ways in turns; return the settings, the seconds of every turn, ratios, and how many answers agree."""
+    name, entry = (options.data, {}) if options.data else demo_data(scratch / "data", options.rows)
+    from vlmeval.uni_dpo.batches import default_batch_size
+    from vlmeval.uni_dpo.runner import build_dataset
+    from vlmeval.vlm import UniDPOQwen2VL
+
+    dataset = build_dataset(name, entry)
+    dataset.data = dataset.data.iloc[: options.rows].reset_index(drop=True)
+    model = UniDPOQwen2VL(options.model, max_new_tokens=options.max_new_tokens, use_vllm=options.vllm)
+    batch_size = options.batch_size or default_batch_size(model)
+    model.answer([model.question([{"type": "text", "value": "Ready?"}])])  # loads the model
+    seconds, answers = {way: [] for way in WAYS}, {}
+    for turn in range(options.repeats + 1):
+        for way in WAYS:
+            folder = scratch / f"{way}-{turn}"
+            folder.mkdir()
+            began = time.perf_counter()
+            found = by_loop(model, dataset, folder) if way == "loop" else by_runner(model, dataset, folder, batch_size)
+            seconds[way].append(time.perf_counter() - began)
+            answers[way] = found
+    counted = {way: times[1:] for way, times in seconds.items()}  # the first turn warms up and unpacks the images
+    ratios = [loop / runner for loop, runner in zip(*counted.values(), strict=True)]
+    same = sum(loop == runner for loop, runner in zip(*answers.values(), strict=True))
+    done = {"seconds": counted, "ratios": ratios, "same_answers": same}
+    return surroundings(options, model) | {"data": name, "rows": len(dataset.data), "batch_size": batch_size} | done
+
+
+def demo_data(folder: Path, rows: int) -> tuple[str, dict[str, str]]:
+    """Write the demo world's short questions and return the data set's name and its entry in a config."""
+    from demo_world.benchmarks import data_config, write_benchmarks
+
+    os.environ["LMUData"] = str(folder)  # where VLMEvalKit looks for data sets
+    write_benchmarks(folder, rows)
+    name = "DemoWorld_Short_openended"
+    return name, data_config()[name]
+
+
+def by_loop(model: Any, dataset: Any, folder: Path) -> list[str]:
+    """Answer as VLMEvalKit's run.py does."""
+    from vlmeval.inference import infer_data
+    from vlmeval.smp import load
+
+    infer_data(model, "bench", str(folder), dataset, str(folder / "answers.pkl"))
+    found = load(str(folder / "answers.pkl"))
+    return [found[index] for index in dataset.data["index"]]
+
+
+def by_runner(model: Any, dataset: Any, folder: Path, batch_size: int) -> list[str]:
+    """Answer as `python -m vlmeval.uni_dpo` does."""
+    from vlmeval.uni_dpo.batches import answer_all, build_questions, key_of
+    from vlmeval.uni_dpo.journal import Journal
+    from vlmeval.uni_dpo.ranks import Ranks
+
+    questions = build_questions(model, dataset, quiet=True)
+    named = zip(dataset.data["index"], questions, strict=True)
+    rows = [(str(index), key_of("", question)) for index, question in named]
+    journal = Journal(folder, "bench")
+    answer_all(model, questions, rows, journal, Ranks(0, 1), batch_size)
+    known = journal.read()
+    return [known[row] for row in rows]
+
+
+def surroundings(options: argparse.Namespace, model: Any) -> dict[str, Any]:
+    """Return what the numbers depend on."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    packages = ["vlmeval", "torch", "transformers", *(["vllm"] if options.vllm else [])]
+    return {
+        "model": options.model,
+        "backend": "vllm" if options.vllm else "transformers",
+        "dtype": model.dtype,
+        "max_new_tokens": options.max_new_tokens,
+        "device": gpu or f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads",
+        "versions": {name: getattr(__import__(name), "__version__", "") for name in packages},
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return the result as text."""
+    head = (
+        f"{result['data']}, {result['rows']} rows, up to {result['max_new_tokens']} tokens, {result['backend']}"
+        f" {result['dtype']}, {result['device']}; loading not counted"
+    )
+    speeds = [[result["rows"] / seconds for seconds in result["seconds"][way]] for way in WAYS]
+    titles = ("rows/s, VLMEvalKit's loop", f"rows/s, batches of {result['batch_size']}", "ratio")
+    lines = [
+        f"{title:26}{statistics.median(values):9.2f}{min(values):9.2f}{max(values):9.2f}"
+        for title, values in zip(titles, [*speeds, result["ratios"]], strict=True)
+    ]
+    same = f"{result['same_answers']} of {result['rows']} answers are the same"
+    return "\n".join(["", head, f"{'':26}{'median':>9}{'least':>9}{'most':>9}", *lines, same])
+
+
+if __name__ == "__main__":  # vLLM's processes import this file again
+    sys.exit(main())

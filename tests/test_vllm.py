@@ -1,0 +1,196 @@
+"""Evaluation with real vLLM, against transformers on the same questions: `bash scripts/test.sh vllm`.
+
+The shipped demo checkpoint answers held-out questions of the demo world; in float32 both backends must say the same.
+"""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import packages_distributions
+
+import pandas as pd
+import pytest
+from eval_tree import answer_of, environment, overlaid, python
+from pairs import ROOT
+from PIL import Image
+from tiny_models import adapter, qwen2_5
+from transformers import AutoTokenizer
+
+from demo_world.benchmarks import data_config, write_benchmarks
+from demo_world.questions import ask
+from demo_world.scene import draw
+from demo_world.writers import scenes
+
+
+if importlib.util.find_spec("vllm") is None:
+    pytest.skip("vLLM has an environment of its own: bash scripts/test.sh vllm", allow_module_level=True)
+if "vllm" in packages_distributions()["vllm"]:
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # the build for GPUs needs those that other tests do without
+
+DEMO = ROOT / "data" / "demo" / "checkpoint"
+LENGTH = 16
+SETS = ("DemoWorld_MCQ", "DemoWorld_Short_openended")
+ROWS = 12
+
+
+@pytest.fixture(scope="module")
+def messages(tmp_path_factory):
+    """A question about each of a few pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    found = []
+    for i, (scene, rng) in enumerate(scenes("test", 20, 0, "vllm")):
+        draw(scene, rng).save(folder / f"{i}.png")
+        text = rng.choice(ask(scene, rng)).text
+        found.append([{"type": "image", "value": str(folder / f"{i}.png")}, {"type": "text", "value": text}])
+    return found
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    import av
+
+    path = tmp_path_factory.mktemp("video") / "colours.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=4)
+        stream.width, stream.height = 112, 56
+        for i in range(16):
+            frame = av.VideoFrame.from_image(Image.new("RGB", (112, 56), (16 * i, 80, 250 - 10 * i)))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return {"type": "video", "value": str(path)}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return overlaid("installed", tmp_path_factory.mktemp("tree"))
+
+
+@pytest.fixture(scope="module")
+def asked(tree, messages, video, tmp_path_factory):
+    """What three checkpoints answer, each in one engine, with both backends."""
+    folder = tmp_path_factory.mktemp("asked")
+    (first, _), (second, _), (third, _) = messages[:3]
+    describe = {"type": "text", "value": "Describe the picture."}
+    say = {"type": "text", "value": "Which colour is it?"}
+    orders = [[first, second], [second, first], [third, describe, second, first]]
+    image = {"image": {"messages": messages}}
+    rounds = image | {
+        "images": {"messages": [[*order, describe] for order in orders]},
+        "text": {"messages": [[describe], "Which colour is it?"]},
+        "video": {"messages": [[video, say]]},
+        "few pixels": {"messages": messages, "changes": {"max_pixels": 28 * 28 * 4}},
+    }
+    wishes = {
+        "demo": (DEMO, rounds),
+        "qwen2_5": (qwen2_5(DEMO, folder / "qwen2_5"), image),
+        "lora": (adapter(DEMO, folder / "lora"), image),
+    }
+    options = {"max_new_tokens": LENGTH, "dtype": "float32"}
+    request = {
+        name: {"options": options | {"model_path": str(model)}, "rounds": wish}
+        for name, (model, wish) in wishes.items()
+    }
+    return answer_of(tree, "vllm_probe.py", request, folder)
+
+
+@pytest.fixture(scope="module")
+def demo(asked):
+    return asked["demo"]
+
+
+@pytest.mark.parametrize("name", ["image", "images", "text", "video", "few pixels"])
+def test_answers_are_those_of_transformers(demo, name):
+    assert demo[name]["vllm"] == demo[name]["transformers"]
+    assert all(demo[name]["vllm"])
+
+
+def test_answers_are_about_the_pictures(demo):
+    """Several pictures keep their order, and the pixel limit reaches vLLM: with few pixels it answers otherwise."""
+    assert len(set(demo["image"]["vllm"])) > 5
+    assert len(set(demo["images"]["vllm"])) == 3
+    assert demo["few pixels"]["vllm"] != demo["image"]["vllm"]
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "lora"])
+def test_other_kinds_of_checkpoint(asked, name):
+    """A Qwen2.5-VL, and a LoRA folder of a rank and with a vision tower that vLLM does not take as they are."""
+    found = asked[name]["image"]
+    assert found["vllm"] == found["transformers"]
+    assert len(set(found["vllm"])) > 5
+    assert found["vllm"] != asked["demo"]["image"]["vllm"]
+
+
+@pytest.fixture(scope="module")
+def runs(tree, tmp_path_factory):
+    """The runner with transformers, with vLLM until it is killed, and with vLLM again to go on."""
+    folder = tmp_path_factory.mktemp("runs")
+    os.environ["LMUData"] = str(folder / "data")
+    write_benchmarks(folder / "data", ROWS)
+    options = {"class": "UniDPOQwen2VL", "model_path": str(DEMO), "max_new_tokens": 2, "dtype": "float32"}
+    data = {name: data_config()[name] for name in SETS}
+    (folder / "config.json").write_text(json.dumps({"model": {"demo": options}, "data": data}))
+    start = ["-m", "vlmeval.uni_dpo", "--config", str(folder / "config.json"), "--batch-size", "2", "--work-dir"]
+    assert python(tree, *start, folder / "plain").returncode == 0
+    with_vllm = [*start, str(folder / "vllm"), "--use-vllm"]
+    given = kill_after_answers(
+        [sys.executable, *with_vllm], tree, folder / "vllm/demo/answers" / f"{SETS[0]}.rank0.jsonl"
+    )
+    done = python(tree, *with_vllm)
+    return {"folder": folder, "given": given, "done": done}
+
+
+def kill_after_answers(command, tree, journal, count=4):
+    """Start a run, kill it as soon as some answers are on the disk, and return how many there are."""
+    with subprocess.Popen(command, env=environment(tree), start_new_session=True) as run:
+        while run.poll() is None and (not journal.is_file() or journal.read_bytes().count(b"\n") < count):
+            time.sleep(0.01)
+        assert len(alive(run.pid)) > 1, "vLLM has processes of its own"
+        run.kill()
+    patience = time.monotonic() + 60
+    while alive(run.pid) and time.monotonic() < patience:
+        time.sleep(0.2)
+    survived = alive(run.pid)
+    if survived:
+        os.killpg(run.pid, signal.SIGKILL)
+    assert not survived, "the engine outlives the run that started it, and would keep its memory"
+    return journal.read_bytes().count(b"\n")
+
+
+def alive(session):
+    """The names of the processes of a session that are not dead."""
+    listed = subprocess.run(["ps", "-e", "-o", "sess=,stat=,comm="], capture_output=True, text=True, check=True)
+    processes = [line.split(None, 2) for line in listed.stdout.splitlines()]
+    return [name for number, state, name in processes if number == str(session) and not state.startswith("Z")]
+
+
+def predictions(work, data):
+    return list(map(str, pd.read_excel(work / "demo" / f"demo_{data}.xlsx")["prediction"]))
+
+
+def test_runner_goes_on_after_a_kill_and_answers_as_with_transformers(runs):
+    assert runs["done"].returncode == 0, runs["done"].stderr[-3000:]
+    assert 4 <= runs["given"] < ROWS
+    assert f"{ROWS} rows, {ROWS - runs['given']} answered" in runs["done"].stdout
+    for data in SETS:
+        found = predictions(runs["folder"] / "vllm", data)
+        assert found == predictions(runs["folder"] / "plain", data)
+        assert len(found) == ROWS and len(set(found)) > 1
+
+
+def test_runner_scores(runs):
+    """Four metric files of VLMEvalKit's own scoring, and equal ones."""
+    plain, ours = (
+        {p.name: p.read_text() for p in (runs["folder"] / n / "demo").glob("*.csv")} for n in ("plain", "vllm")
+    )
+    assert plain == ours and len(plain) >= len(SETS)
+
+
+def test_runner_keeps_to_the_longest_answer(runs):
+    """Two tokens: answers that take more are cut off."""
+    tokenizer = AutoTokenizer.from_pretrained(DEMO)
+    answers = [text for data in SETS for text in predictions(runs["folder"] / "vllm", data)]
+    assert max(len(tokenizer(text)["input_ids"]) for text in answers) == 2

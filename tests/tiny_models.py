@@ -1,0 +1,43 @@
+"""Variants of a tiny Qwen2-VL for the tests of evaluation: a Qwen2.5-VL, and a LoRA adapter."""
+
+import json
+import shutil
+from pathlib import Path
+
+
+def qwen2_5(model: Path, folder: Path) -> Path:
+    """Make a random Qwen2.5-VL with a Qwen2-VL's tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = json.loads((model / "config.json").read_text())
+    vision = config["vision_config"]
+    config["vision_config"] = {
+        **{name: vision[name] for name in ("depth", "num_heads", "patch_size", "spatial_merge_size")},
+        **{"hidden_size": vision["embed_dim"], "intermediate_size": 32, "out_hidden_size": config["hidden_size"]},
+        **{"fullatt_block_indexes": [0], "window_size": 56, "model_type": "qwen2_5_vl", "in_chans": 3},
+    }
+    config |= {"architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl"}
+    (folder / "config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder))
+    for name, weights in model.named_parameters():
+        if weights.ndim > 1 and "embed_tokens" not in name:  # large enough for answers to depend on the question
+            torch.nn.init.normal_(weights, std=weights[0].numel() ** -0.5)
+    model.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def adapter(model: Path, folder: Path) -> Path:
+    """Make a LoRA adapter on the language model and the vision tower, of a rank that vLLM does not take itself."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForImageTextToText
+
+    layers = ["q_proj", "v_proj", "up_proj", "qkv"]
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, target_modules=layers, init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForImageTextToText.from_pretrained(model), config).save_pretrained(folder)
+    return folder
