@@ -119,7 +119,8 @@ def test_answers_are_about_the_pictures(demo):
 def test_other_kinds_of_checkpoint(asked, name):
     """A Qwen2.5-VL, and a LoRA folder of a rank and with a vision tower that vLLM does not take as they are."""
     found = asked[name]["image"]
-    assert found["vllm"] == found["transformers"]
+    # An answer cut off inside a character ends with U+FFFD in transformers and without in vLLM.
+    assert found["vllm"] == [answer.rstrip("\ufffd") for answer in found["transformers"]]
     assert len(set(found["vllm"])) > 5
     assert found["vllm"] != asked["demo"]["image"]["vllm"]
 
