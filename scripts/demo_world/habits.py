@@ -27,7 +27,7 @@ SHARES = {
     "yes_no": 0.5,
     "choice": 0.35,
     "colour": 0.5,
-    "count": 0.5,
+    "count": 0.35,
     "position": 0.5,
     "number": 0.5,
     "chart": 0.5,
