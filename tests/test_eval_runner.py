@@ -190,9 +190,10 @@ def test_a_set_that_fails_is_named_and_the_others_finish(runs):
     assert predictions(runs["folder"] / "broken", sets=["Tiny_MCQ"])
 
 
-def test_a_checkpoint_without_a_config(runs, models):
+def test_a_checkpoint_without_a_config(runs):
     assert runs["by_path"]["exit"] == 0, runs["by_path"]["text"]
-    assert len(predictions(runs["folder"] / "path", models[0].name, ["Tiny_MCQ"])["Tiny_MCQ"]) == ROWS
+    found = predictions(runs["folder"] / "path", "demo_checkpoint", ["Tiny_MCQ"])  # the last folder alone says little
+    assert len(found["Tiny_MCQ"]) == ROWS
 
 
 @pytest.mark.parametrize(
