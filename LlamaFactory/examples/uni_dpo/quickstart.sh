@@ -21,7 +21,7 @@ index, no GPU and no model or data download; after the packages are there it tak
 
 A stage whose inputs have not changed since it last finished is not run again.
 
-  --from-scratch   also remake the start checkpoint with LlamaFactory's sft stage (about 25 minutes)
+  --from-scratch   also remake the start checkpoint with LlamaFactory's sft stage (about 45 minutes)
   OMP_NUM_THREADS  threads to compute with (default: 2, or 1 on a single core; fewer if others use the machine)
 END
 }
