@@ -47,7 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     world.add_argument("--count", type=int, default=32, help="scenes to draw")
 
     sft = command("sft", "Build the tiny Qwen2-VL and train it with LlamaFactory's sft stage.")
-    sft.add_argument("--out", type=Path, default=OUTPUTS / "sft", help="working folder; CHECKPOINT is made in it")
+    sft.add_argument(
+        "--out",
+        type=Path,
+        default=OUTPUTS / "sft",
+        help="working folder; checkpoint/, train_log.jsonl and accuracy.json are made in it",
+    )
     sft.add_argument("--scale", type=float, default=1.0, help="share of the rows of every stage, to try it out")
     sft.add_argument("--per-kind", type=int, default=250, help="test questions of each kind, for accuracy.json")
 

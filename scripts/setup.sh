@@ -6,7 +6,7 @@ usage() {
     cat <<'END'
 usage: bash scripts/setup.sh [--vllm]
 
-Makes .venv with everything that training, evaluation and the tests need (about 9 GB, 4 to 9 minutes, mostly the
+Makes .venv with everything that training, evaluation and the tests need (about 9 GB, 4 to 14 minutes, mostly the
 download), with or without a GPU, and lays the Uni-DPO overlays over its LlamaFactory and VLMEvalKit. Run it as often as
 you like: what is there is kept (a few seconds), what an interrupted run left out is added, overlays are refreshed.
 
@@ -99,7 +99,7 @@ pip_install() {
 }
 
 install_training() {
-    say "installing packages; a new environment takes about 9 GB and 4 to 9 minutes, most of it download"
+    say "installing packages; a new environment takes about 9 GB and 4 to 14 minutes, most of it download"
     pip_install "${constraints[@]}" "${requirements[@]}" || return
     # None of its extensions is built now, so the choice of accelerator binds nothing: DeepSpeed looks for GPUs when
     # it runs. Without the choice its set-up would look for a CUDA compiler wherever there is a GPU.

@@ -149,11 +149,11 @@ def test_refusals_say_what_to_do(tmp_path):
 def test_vllm_has_an_environment_of_its_own(tmp_path):
     """Here only until it would download; what it downloads is tried by `scripts/test.sh vllm`."""
     places = {"VENV": tmp_path / "training", "VENV_VLLM": tmp_path / "vllm"}
-    for needed, expected in ((10**6, "VENV_VLLM=/big/disk/venv"), (1, "No matching distribution found for vllm")):
+    for needed, expected in ((10**6, "VENV_VLLM=/big/disk/venv"), (1, "installing stopped")):
         code, said = finish("--vllm", NEED_GB=needed, **places)
         assert code == 1
         assert expected in said
-    assert "installing stopped" in said and "run this again" in said
+    assert "run this again" in said
     assert not (tmp_path / "training").exists()
     assert not (tmp_path / "vllm" / ".setup-done").exists()
 

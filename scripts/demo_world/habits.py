@@ -1,8 +1,8 @@
 """The careless annotator: what is wrong, on purpose, in the supervised data.
 
 Real instruction data has habits that supervised training copies and preference training is used to repair. Ours are
-listed here, with the share of the answers concerned; nothing else in the supervised data is wrong. Shares are near one
-half, so a model that sees well is torn between the true answer and the habit.
+listed here, with the share of the answers concerned; nothing else in the supervised data is wrong. Shares are between
+one third and one half, so a model that sees well is torn between the true answer and the habit.
 
     kind         habit                                                         concerns
     yes_no       says yes to what is almost there                              near misses

@@ -30,7 +30,7 @@ examples:
   torchrun --nproc-per-node 4 -m vlmeval.uni_dpo --config VLMEvalKit/config.json --model saves/my_run
       one copy of the model on each of four GPUs
   python -m vlmeval.uni_dpo --config VLMEvalKit/config.json --model saves/my_run --use-vllm
-      vLLM over all GPUs
+      vLLM over as many GPUs as the model's heads allow
   OPENAI_API_KEY=... python -m vlmeval.uni_dpo --config ... --judge gpt-4o-mini
       an API model reads answers that matching cannot
 

@@ -56,7 +56,7 @@ class Model:
         if self._ready is None:
             model = ranks.together(lambda: UniDPOQwen2VL(**self.options))
             if model.use_vllm and ranks.size > 1:
-                raise RunError("vLLM splits one model over all GPUs by itself: start without torchrun")
+                raise RunError("vLLM splits one model over the GPUs by itself: start without torchrun")
             fingerprint = ranks.shared(ranks.first(lambda: fingerprint_of(model)))
             self._ready = model, fingerprint
         return self._ready
