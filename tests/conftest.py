@@ -38,3 +38,20 @@ def rows(tmp_path_factory):
 def pair_data(tmp_path_factory, rows):
     """The folder of a good data set called `pairs`."""
     return write_dataset(tmp_path_factory.getbasetemp() / "pairs", rows)
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory):
+    """A video of 16 frames, 4 a second, whose colour changes."""
+    import av
+    from PIL import Image
+
+    path = tmp_path_factory.mktemp("video") / "colours.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=4)
+        stream.width, stream.height = 112, 56
+        for i in range(16):
+            frame = av.VideoFrame.from_image(Image.new("RGB", (112, 56), (16 * i, 80, 250 - 10 * i)))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path

@@ -77,21 +77,6 @@ def checkpoints(tiny_model, questions, tmp_path_factory):
     return {name: str(path) for name, path in kinds.items()}
 
 
-@pytest.fixture(scope="module")
-def video(tmp_path_factory):
-    import av
-
-    path = tmp_path_factory.mktemp("video") / "colours.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=4)
-        stream.width, stream.height = 112, 56
-        for i in range(16):
-            frame = av.VideoFrame.from_image(Image.new("RGB", (112, 56), (16 * i, 80, 250 - 10 * i)))
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
 @pytest.fixture(scope="module", params=TREES, ids=str)
 def seen(request, checkpoints, messages, video, tmp_path_factory):
     """What the adapter does in one VLMEvalKit, all asked in one process because importing it takes long."""
