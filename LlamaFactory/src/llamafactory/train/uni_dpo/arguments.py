@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_type_hints
 
+from ...extras import logging
 from ...extras.misc import is_env_enabled
 from ...hparams import parser
 from ...hparams.finetuning_args import FinetuningArguments
+from .engine.choice import ROUTES
 from .errors import UniDPOError, print_errors_plainly
 
 
@@ -16,6 +18,10 @@ PreferenceLoss = Literal[(*get_args(get_type_hints(FinetuningArguments)["pref_lo
 
 # Upstream always normalises these by length; it never does so for its other losses.
 LENGTH_NORMALISED_UPSTREAM = ("ipo", "orpo", "simpo")
+
+WITHOUT_OURS = "without `pref_loss: uni_dpo`, `dpo_average_log_prob` and `pref_forward`"
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -45,6 +51,16 @@ class UniDPOArguments:
     uni_dpo_log_pairs: bool = field(
         default=False,
         metadata={"help": "Write one row per pair and step to `uni_dpo_pairs.jsonl` in the output folder."},
+    )
+    pref_forward: Literal["auto", "shared_prefix", "response_only", "upstream"] | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "How log-probs of pairs are computed, with the same result: `shared_prefix` (image and prompt once a "
+                "pair, response log-probs only), `response_only`, `upstream` (LlamaFactory's own forward), or `auto`, "
+                "the first of these that the model allows. Unset: auto for uni_dpo, upstream for every other loss."
+            )
+        },
     )
     dpo_average_log_prob: bool | None = field(
         default=None,
@@ -90,7 +106,13 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
     @property
     def uses_our_trainer(self) -> bool:
         """Whether this run trains with our trainer: with our loss always, with others when asked."""
-        return self.stage == "dpo" and (self.pref_loss == "uni_dpo" or self.dpo_average_log_prob is not None)
+        asked = self.dpo_average_log_prob is not None or self.pref_forward is not None
+        return self.stage == "dpo" and (self.pref_loss == "uni_dpo" or asked)
+
+    @property
+    def forward_route(self) -> str:
+        """How this run computes log-probs: `pref_forward`, or its default for this loss."""
+        return self.pref_forward or ("auto" if self.uses_uni_dpo else "upstream")
 
     @property
     def averages_logps(self) -> bool:
@@ -99,15 +121,19 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
             return False
         return self.uses_uni_dpo if self.dpo_average_log_prob is None else self.dpo_average_log_prob
 
+    @property
+    def takes_means(self) -> bool:
+        """Whether log-probs are means over response tokens, by whoever takes them."""
+        return self.averages_logps or self.pref_loss in LENGTH_NORMALISED_UPSTREAM
+
     def to_dict(self) -> dict[str, Any]:
         """Report our options only where they mean something, so that other runs are reported as upstream does."""
         reported = super().to_dict()
         if self.uses_uni_dpo:
             return reported
         ours = {option.name for option in fields(UniDPOArguments)}
-        if self.dpo_average_log_prob is not None:
-            ours.discard("dpo_average_log_prob")
-        return {name: value for name, value in reported.items() if name not in ours}
+        asked = {name for name in ("dpo_average_log_prob", "pref_forward") if getattr(self, name) is not None}
+        return {name: value for name, value in reported.items() if name not in ours - asked}
 
 
 def register_arguments() -> None:
@@ -121,16 +147,24 @@ def register_arguments() -> None:
             classes[:] = [UniDPOFinetuningArguments if cls is FinetuningArguments else cls for cls in classes]
 
 
-def check_run(model_args: Any) -> None:
-    """Refuse what only the model options show.
+def check_run(model_args: Any, finetuning_args: UniDPOFinetuningArguments) -> None:
+    """Refuse what only the model options show, and leave the forward to upstream where they replace it.
 
     Raises:
         UniDPOError: the run would go around our trainer.
     """
     if getattr(model_args, "use_kt", False):
-        raise UniDPOError(
-            "`use_kt` brings a trainer of its own, without `pref_loss: uni_dpo` and `dpo_average_log_prob`; remove it."
-        )
+        raise UniDPOError(f"`use_kt` brings a trainer of its own, {WITHOUT_OURS}; remove it.")
+    for name in ("use_unsloth", "shift_attn", "mixture_of_depths"):
+        if not getattr(model_args, name, None) or finetuning_args.forward_route == "upstream":
+            continue
+        if finetuning_args.forward_route != "auto":
+            raise UniDPOError(
+                f"`{name}` changes the model's forward, so `pref_forward: {finetuning_args.pref_forward}` is not "
+                "possible; remove one of them."
+            )
+        finetuning_args.pref_forward = "upstream"
+        logger.info_rank0(f"pref_forward: upstream, as `{name}` changes the model's forward.")
 
 
 def _check_loss(args: UniDPOFinetuningArguments) -> None:
@@ -139,6 +173,8 @@ def _check_loss(args: UniDPOFinetuningArguments) -> None:
         raise UniDPOError(
             f"`pref_loss: {args.pref_loss}` is unknown; choose from {', '.join(get_args(PreferenceLoss))}."
         )
+    if args.pref_forward not in (None, "auto", *ROUTES):
+        raise UniDPOError(f"`pref_forward: {args.pref_forward}` is unknown; choose from auto, {', '.join(ROUTES)}.")
     if args.dpo_average_log_prob is False and args.pref_loss in LENGTH_NORMALISED_UPSTREAM:
         raise UniDPOError(
             f"`dpo_average_log_prob: false` is impossible with `pref_loss: {args.pref_loss}`: LlamaFactory always "
@@ -147,11 +183,10 @@ def _check_loss(args: UniDPOFinetuningArguments) -> None:
 
 
 def _check_trainer(args: UniDPOFinetuningArguments) -> None:
-    what = "without `pref_loss: uni_dpo` and `dpo_average_log_prob`"
     if getattr(args, "use_mca", False) or is_env_enabled("USE_MCA"):
-        raise UniDPOError(f"`use_mca` (USE_MCA=1) brings a trainer of its own, {what}; unset USE_MCA.")
+        raise UniDPOError(f"`use_mca` (USE_MCA=1) brings a trainer of its own, {WITHOUT_OURS}; unset USE_MCA.")
     if is_env_enabled("USE_V1"):
-        raise UniDPOError(f"USE_V1=1 asks for LlamaFactory v1, {what}; unset USE_V1.")
+        raise UniDPOError(f"USE_V1=1 asks for LlamaFactory v1, {WITHOUT_OURS}; unset USE_V1.")
 
 
 def _check_numbers(args: UniDPOFinetuningArguments) -> None:

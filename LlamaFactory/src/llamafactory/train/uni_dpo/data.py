@@ -1,8 +1,8 @@
 """Scores on their way from the data set to the batch.
 
 Small classes that take the place of upstream's for the time of a run (`workflow.py` puts them there): the description
-of a data set learns the score columns, its converter reads them, the processor keeps them beside the rows that
-upstream keeps, and the collator hands them over as float32 tensors.
+of a data set learns the score columns, its converter reads them, and the processor keeps them beside the rows that
+upstream keeps. The collator (`collate.py`) hands them over as float32 tensors.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from ...data.collator import PairwiseDataCollatorWithPadding
 from ...data.converter import AlpacaDatasetConverter, OpenAIDatasetConverter, SharegptDatasetConverter
 from ...data.parser import DatasetAttr
 from ...data.processor import PairwiseDatasetProcessor
@@ -18,7 +17,7 @@ from .scores import NO_ROW, ROW_COLUMN, SIDES, read_score
 
 
 # What the batch carries besides the model's inputs: the scores, and which pair of which data set each row is.
-CARRIED_DTYPES = {
+SCORED_DTYPES = {
     "pair_dataset": torch.long,
     "pair_row": torch.long,
     "score_chosen": torch.float32,
@@ -97,19 +96,7 @@ class ScoredPairwiseProcessor(PairwiseDatasetProcessor):
             encoded = super().preprocess_dataset({name: [column[i]] for name, column in examples.items()})
             if not encoded:
                 continue
-            encoded |= {name: [examples[f"_{name}"][i]] for name in CARRIED_DTYPES}
+            encoded |= {name: [examples[f"_{name}"][i]] for name in SCORED_DTYPES}
             for name, values in encoded.items():
                 batch.setdefault(name, []).extend(values)
-        return batch
-
-
-@dataclass
-class ScoredPairwiseCollator(PairwiseDataCollatorWithPadding):
-    """Upstream's batch of n chosen and n rejected rows, plus the carried columns as tensors of shape (n,)."""
-
-    def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Collate pairs; the model must not see the added keys, so the trainer takes them out again."""
-        batch = super().__call__(features)
-        for name, dtype in CARRIED_DTYPES.items():
-            batch[name] = torch.tensor([feature[name] for feature in features], dtype=dtype)
         return batch

@@ -1,7 +1,8 @@
 """One training step with Uni-DPO, built on LlamaFactory's DPO trainer.
 
-Upstream's forward, reference handling, metrics and logging stay. Ours are the scores, the loss, length normalisation,
-some more metrics, the optional pair log, a guard that stops a run before a ruined model is saved, and exact resuming.
+Upstream's losses, reference handling and logging stay. Ours are the scores, the loss, length normalisation, the route
+to log-probs (`forward.py`), metrics that do not stall the device, the optional pair log, a guard that stops a run
+before a ruined model is saved, and exact resuming.
 """
 
 import math
@@ -14,57 +15,105 @@ from transformers import PreTrainedModel
 
 from ...extras.constants import IGNORE_INDEX
 from ..dpo.trainer import CustomDPOTrainer
-from .data import CARRIED_DTYPES
+from . import metrics
+from .collate import CARRIED_DTYPES, upstream_rows
 from .errors import NonFiniteError
+from .forward import PairForward
 from .loss import uni_dpo_loss
 from .pair_log import PAIR_LOG, PairLog
 from .resume import EpochSampler, restore_weights
 
 
 class UniDPOTrainer(CustomDPOTrainer):
-    """LlamaFactory's DPO trainer with `pref_loss: uni_dpo`, and with length normalisation for its own losses."""
+    """LlamaFactory's DPO trainer with `pref_loss: uni_dpo`, and with our forward and options for its own losses."""
 
     def __init__(self, **kwargs: Any):
         """Take upstream's arguments; `finetuning_args` must be a `UniDPOFinetuningArguments`."""
+        route = kwargs["finetuning_args"].forward_route
+        self.pair_forward = PairForward(kwargs["model"], kwargs["ref_model"], route)
+        kwargs["data_collator"].serve(self.pair_forward.choice)
         super().__init__(**kwargs)
+        self.pair_forward.agree(self)
         # The filter would show a NaN loss as the average of the losses before it, also to our guard.
         self.args.logging_nan_inf_filter = False
-        # Of the batch in hand, each of shape (batch,): what came with it, the terms shown as metrics, and the outcome.
+        # Of the batch in hand, each of shape (batch,): what came with it, and the terms shown as metrics.
         self._carried: dict[str, torch.Tensor] = {}
         self._terms: dict[str, torch.Tensor] = {}
-        self._outcome: dict[str, torch.Tensor] = {}
         self.pair_log: PairLog | None = None
         if self.finetuning_args.uses_uni_dpo and self.finetuning_args.uni_dpo_log_pairs:
             self.pair_log = PairLog(os.path.join(self.args.output_dir, PAIR_LOG))
             self.add_callback(self.pair_log)
 
+    @property
+    def takes_means(self) -> bool:
+        """Whether log-probs are means over response tokens."""
+        return self.finetuning_args.takes_means
+
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Move a batch to the device; scores stay float32, which DeepSpeed would round to the model's precision."""
         carried = {name: inputs.pop(name).to(self.args.device) for name in CARRIED_DTYPES if name in inputs}
+        if "pair_layout" in inputs:
+            carried["pair_layout"] = inputs.pop("pair_layout").to(self.args.device)
         return super()._prepare_inputs(inputs) | carried
 
     def get_batch_loss_metrics(
-        self, model: torch.nn.Module, batch: dict[str, torch.Tensor], train_eval: Literal["train", "eval"] = "train"
-    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        self, model: torch.nn.Module, batch: dict[str, Any], train_eval: Literal["train", "eval"] = "train"
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Compute the mean loss of a batch and its metrics: upstream's, and our terms under `uni_dpo/`.
 
-        Scores leave the batch first, so that they never reach `model.forward`.
+        Scores leave the batch first, so that they never reach `model.forward`. Metrics stay on the device, as reading
+        each of them would stall it; `log` reads them together.
         """
+        if not self.pair_forward.checked:
+            self.pair_forward.check(self, model)
         self._carried = {name: batch.pop(name) for name in CARRIED_DTYPES if name in batch}
-        loss, metrics = super().get_batch_loss_metrics(model, batch, train_eval)
-        prefix = "eval_" if train_eval == "eval" else ""
-        metrics |= {f"{prefix}uni_dpo/{name}": values.mean() for name, values in self._terms.items()}
+        policy = self.concatenated_forward(model, batch)
+        reference = self.compute_reference_log_probs(model, batch)
+        losses, *rewards = self.compute_preference_loss(policy["chosen_logps"], policy["rejected_logps"], *reference)
+        sft_loss = -policy["chosen_logps_avg"]
+        if self.ftx_gamma > 1e-6:
+            losses = losses + self.ftx_gamma * sft_loss
+        values = metrics.of_batch(policy, rewards, self._terms)
+        if self.loss_type == "orpo":
+            values |= metrics.of_orpo(losses, sft_loss, self.beta)
         if self.pair_log is not None and train_eval == "train":
-            step = self.state.global_step + 1
-            self.pair_log.add(step, self._carried | self._terms | self._outcome)
-        return loss, metrics
+            outcome = {"reward_margin": rewards[0] - rewards[1], "loss": losses.detach()}
+            self.pair_log.add(self.state.global_step + 1, self._carried | self._terms | outcome)
+        prefix = "eval_" if train_eval == "eval" else ""
+        return losses.mean(), {f"{prefix}{name}": value for name, value in values.items()}
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log as upstream does, after one transfer of all metrics from the device."""
+        for stored in self._stored_metrics.values():
+            metrics.read(stored)
+        super().log(logs, *args, **kwargs)
 
     def concatenated_forward(
-        self, model: torch.nn.Module, batch: dict[str, torch.Tensor], is_ref_model: bool = False
+        self, model: torch.nn.Module, batch: dict[str, Any], is_ref_model: bool = False
     ) -> dict[str, torch.Tensor]:
-        """Run upstream's forward; divide its summed log-probs by response length where this run asks for means."""
+        """Compute log-probs, by the engine or by upstream's forward; as means where this run asks for them.
+
+        Of the engine's logits there are only means over scored positions, of shape (batch,).
+        """
+        if not self.pair_forward.serves(batch):
+            return self._upstream_forward(model, batch, is_ref_model)
+        output = self.pair_forward.run(model, batch, is_ref_model, None if is_ref_model else self.ld_alpha)
+        means = output["logps"] / output["lengths"]
+        chosen, rejected = (means if self.takes_means else output["logps"]).chunk(2)
+        chosen_logits, rejected_logits = output["logits"].chunk(2)
+        return {
+            "chosen_logps": chosen,
+            "rejected_logps": rejected,
+            "chosen_logits": chosen_logits,
+            "rejected_logits": rejected_logits,
+            "chosen_logps_avg": means.chunk(2)[0],
+        }
+
+    def _upstream_forward(
+        self, model: torch.nn.Module, batch: dict[str, Any], is_ref_model: bool
+    ) -> dict[str, torch.Tensor]:
         lengths = (batch["labels"][:, 1:] != IGNORE_INDEX).sum(-1)  # the first token is never predicted
-        output = super().concatenated_forward(model, batch, is_ref_model)
+        output = super().concatenated_forward(model, upstream_rows(batch), is_ref_model)
         if self.finetuning_args.averages_logps:
             chosen_lengths, rejected_lengths = lengths.chunk(2)
             output["chosen_logps"] = output["chosen_logps"] / chosen_lengths
@@ -95,8 +144,6 @@ class UniDPOTrainer(CustomDPOTrainer):
             nll_lambda=args.uni_dpo_nll_lambda,
             tau_good=args.uni_dpo_tau_good,
         )
-        reward_margin = terms.chosen_rewards - terms.rejected_rewards
-        self._outcome = {"reward_margin": reward_margin, "loss": terms.losses.detach()}
         self._terms = {
             "w_qual": terms.w_qual,
             "w_perf": terms.w_perf,

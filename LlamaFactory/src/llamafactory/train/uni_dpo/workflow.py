@@ -40,7 +40,7 @@ def run_dpo(
     upstream = _module("train.dpo.workflow")
     with ExitStack() as swaps:
         if finetuning_args.uses_our_trainer:
-            check_run(model_args)
+            check_run(model_args, finetuning_args)
             swaps.enter_context(our_trainer())
         if finetuning_args.uses_uni_dpo:
             swaps.enter_context(scored_data())
@@ -66,9 +66,12 @@ def _keep_stream_batches_apart(data_args: "DataArguments", training_args: "Seq2S
 @contextmanager
 def our_trainer() -> Iterator[None]:
     """Train with `UniDPOTrainer`; upstream imports its trainer late, so it finds ours."""
+    from .collate import PairCollator
     from .trainer import UniDPOTrainer
 
-    with _swapped("train.dpo.trainer", CustomDPOTrainer=UniDPOTrainer):
+    with ExitStack() as stack:
+        stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=UniDPOTrainer))
+        stack.enter_context(_swapped("train.dpo.workflow", PairwiseDataCollatorWithPadding=PairCollator))
         yield
 
 
@@ -90,7 +93,6 @@ def scored_data() -> Iterator[None]:
         ),
         _swapped(
             "train.dpo.workflow",
-            PairwiseDataCollatorWithPadding=data.ScoredPairwiseCollator,
             get_dataset=_refusing_unscored(_module("train.dpo.workflow").get_dataset),
         ),
     ]
@@ -146,12 +148,12 @@ def _with_checked_scores(align_dataset: Callable) -> Callable:
 
 def _refusing_unscored(get_dataset: Callable) -> Callable:
     """Refuse data tokenised for another loss, which `tokenized_path` would bring in around all other checks."""
-    from .data import CARRIED_DTYPES
+    from .data import SCORED_DTYPES
     from .scores import check_tokenized
 
     def with_scores(template: Any, model_args: Any, data_args: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         dataset_module = get_dataset(template, model_args, data_args, *args, **kwargs)
-        check_tokenized(dataset_module, data_args.tokenized_path, CARRIED_DTYPES)
+        check_tokenized(dataset_module, data_args.tokenized_path, SCORED_DTYPES)
         return dataset_module
 
     return with_scores

@@ -1,0 +1,120 @@
+"""Batches of pairs: upstream's, plus what a pair carries, each image processed once, and the engine's layout."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...data.collator import PairwiseDataCollatorWithPadding
+from .data import SCORED_DTYPES
+from .engine import Choice, lay_out
+
+
+# Columns of shape (n,) that travel beside the model's inputs, where a data set has them.
+CARRIED_DTYPES = SCORED_DTYPES
+
+# What upstream's plugins make of images and videos, one entry for each of them (or of their patches) in turn.
+MEDIA_KEYS = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw", "second_per_grid_ts")
+# Of these, what the positions of both rows of a pair are computed from.
+POSITION_KEYS = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
+
+
+@dataclass
+class PairCollator(PairwiseDataCollatorWithPadding):
+    """Upstream's batch of n chosen and n rejected rows and more, as far as it is asked for.
+
+    The model must not see the added keys, so the trainer takes them out again: the carried columns, and `pair_layout`.
+    """
+
+    def __post_init__(self):
+        """Start as upstream's; `serve` changes that."""
+        super().__post_init__()
+        self.choice: Choice | None = None
+
+    def serve(self, choice: Choice) -> None:
+        """Lay batches out for the engine from now on; workers that run already do not notice."""
+        if choice.layout is None:
+            return
+        self.choice = choice
+        self.template = copy.copy(self.template)
+        self.template.mm_plugin = MediaOnce(self.template.mm_plugin)
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        """Collate pairs."""
+        batch = super().__call__(features)
+        if self.choice is not None:
+            media_ids = tuple(getattr(self.model.config, f"{kind}_token_id", None) for kind in ("image", "video"))
+            layout = lay_out(batch, self.choice.layout, media_ids)
+            layout.media_once = self.template.mm_plugin.halved
+            if layout.media_once:
+                batch |= {name: _half(batch[name]) for name in POSITION_KEYS if batch.get(name) is not None}
+            batch["pair_layout"] = layout
+        for name, dtype in CARRIED_DTYPES.items():
+            if name in features[0]:
+                batch[name] = torch.tensor([feature[name] for feature in features], dtype=dtype)
+        return batch
+
+
+class MediaOnce:
+    """Upstream's media plugin, which is asked for the media of 2n rows and processes those of n pairs.
+
+    Attributes:
+        halved: whether the last batch was one whose two halves have the same media.
+    """
+
+    def __init__(self, plugin: Any):
+        """Stand in for `plugin`."""
+        self._plugin, self.halved = plugin, False
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the plugin in everything else."""
+        if name.startswith("__") or name == "_plugin":
+            raise AttributeError(name)
+        return getattr(self._plugin, name)
+
+    def get_mm_inputs(
+        self,
+        images: list,
+        videos: list,
+        audios: list,
+        image_counts: list[int],
+        video_counts: list[int],
+        audio_counts: list[int],
+        rows: list[list[int]],
+        processor: Any,
+    ) -> dict[str, Any]:
+        """Process the media of the first half of the rows; sizes, which positions depend on, come for both."""
+        media = [(images, image_counts), (videos, video_counts), (audios, audio_counts)]
+        self.halved = not audios and all(_same_halves(items) and _same_halves(counts) for items, counts in media)
+        if self.halved:
+            halves = [_half(items) for items, _ in media] + [_half(counts) for _, counts in media]
+            inputs = self._plugin.get_mm_inputs(*halves, _half(rows), processor)
+            if inputs.keys() <= set(MEDIA_KEYS):
+                return inputs | {name: doubled(inputs[name]) for name in POSITION_KEYS if inputs.get(name) is not None}
+        self.halved = False
+        counts = (image_counts, video_counts, audio_counts)
+        return self._plugin.get_mm_inputs(images, videos, audios, *counts, rows, processor)
+
+
+def upstream_rows(batch: dict[str, Any]) -> dict[str, Any]:
+    """Make what upstream's forward expects of a batch that was collated for the engine, or leave it as it is."""
+    layout = batch.get("pair_layout")
+    rows = {name: value for name, value in batch.items() if name != "pair_layout"}
+    if layout is not None and layout.media_once:
+        rows |= {name: doubled(rows[name]) for name in MEDIA_KEYS if rows.get(name) is not None}
+    return rows
+
+
+def doubled(values: torch.Tensor | list) -> torch.Tensor | list:
+    """Repeat what belongs to n chosen rows for the n rejected ones."""
+    return torch.cat([values, values]) if torch.is_tensor(values) else [*values, *values]
+
+
+def _half(values: torch.Tensor | list) -> torch.Tensor | list:
+    return values[: len(values) // 2]
+
+
+def _same_halves(items: list) -> bool:
+    half = len(items) // 2
+    return len(items) % 2 == 0 and all(a is b or a == b for a, b in zip(items[:half], items[half:], strict=True))

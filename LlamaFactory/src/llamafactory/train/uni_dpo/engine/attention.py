@@ -1,0 +1,123 @@
+"""Attention over `[shared | chosen | rejected]`: the rejected rest sees the shared part, not the chosen rest.
+
+No mask is needed. Shared part and chosen rest together are plain causal attention; the rejected rest attends to the
+shared part and, causally, to itself. The cost is linear in pairs, and every call is one that fast kernels know:
+`scaled_dot_product_attention`, or FlashAttention's variable-length kernel where the model uses FlashAttention-2.
+
+A model opts in by name: `uni_dpo_sdpa` behaves as `sdpa` does until a forward brings `pair_spans`.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention.bias import causal_lower_right
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+
+PREFIX = "uni_dpo_"
+
+# The placeholder that keeps transformers from making a mask: it hands a mask of four dimensions on as it is.
+NO_MASK_SHAPE = (1, 1, 1, 1)
+
+Spans = list[tuple[int, int, int]]
+
+
+def register(base: str) -> str:
+    """Make an attention implementation that extends `base` by `pair_spans` known to transformers.
+
+    Args:
+        base: `sdpa` or `flash_attention_2`.
+
+    Returns:
+        Its name.
+    """
+    attend = flash_attention if base == "flash_attention_2" else split_attention
+
+    def attention(module: torch.nn.Module, query, key, value, attention_mask, pair_spans=None, **kwargs: Any):
+        if pair_spans is None:
+            return ALL_ATTENTION_FUNCTIONS[base](module, query, key, value, attention_mask, **kwargs)
+        return attend(query, key, value, pair_spans, kwargs.get("scaling")), None
+
+    ALL_ATTENTION_FUNCTIONS.register(PREFIX + base, attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(PREFIX + base, ALL_MASK_ATTENTION_FUNCTIONS[base])
+    return PREFIX + base
+
+
+def split_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans, scale: float | None
+) -> torch.Tensor:
+    """Attend within each pair of one packed row.
+
+    Args:
+        query: shape (1, heads, length, size).
+        key: shape (1, key heads, length, size); the number of heads is a multiple of that of key heads.
+        value: the same.
+        spans: lengths of each pair's three parts, in order; they add up to `length`.
+        scale: factor on the scores; None means one over the root of `size`.
+
+    Returns:
+        Shape (1, length, heads, size).
+    """
+    groups = query.shape[1] // key.shape[1]
+    key, value = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (key, value))
+    parts, start = [], 0
+    for shared, chosen, rejected in spans:
+        middle, end = start + shared + chosen, start + shared + chosen + rejected
+        if middle > start:
+            first = (x[:, :, start:middle] for x in (query, key, value))
+            parts.append(F.scaled_dot_product_attention(*first, is_causal=True, scale=scale))
+        if rejected:
+            seen = (torch.cat([x[:, :, start : start + shared], x[:, :, middle:end]], dim=2) for x in (key, value))
+            bias = causal_lower_right(rejected, shared + rejected)
+            last = query[:, :, middle:end]
+            parts.append(F.scaled_dot_product_attention(last, *seen, attn_mask=bias, scale=scale))
+        start = end
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
+
+
+def flash_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans, scale: float | None
+) -> torch.Tensor:
+    """Do the same as `split_attention` in one call of FlashAttention, from 2.1 on, where causal means lower right."""
+    from flash_attn import flash_attn_varlen_func
+
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (length, heads, size)
+    pieces, queries, keys, start = [], [0], [0], 0
+    for shared, chosen, rejected in spans:
+        middle, end = start + shared + chosen, start + shared + chosen + rejected
+        # Slices and `cat`, as the backward of an index is not deterministic on a GPU.
+        for asking, seen in (
+            (middle - start, [(start, middle)]),
+            (rejected, [(start, start + shared), (middle, end)]),
+        ):
+            if asking:
+                pieces += seen
+                queries.append(queries[-1] + asking)
+                keys.append(keys[-1] + sum(last - first for first, last in seen))
+        start = end
+    key, value = (torch.cat([x[first:last] for first, last in pieces]) for x in (key, value))
+    longest = (max(b - a for a, b in zip(ends, ends[1:], strict=False)) for ends in (queries, keys))
+    ends = (torch.tensor(ends, dtype=torch.int32).to(query.device, non_blocking=True) for ends in (queries, keys))
+    return flash_attn_varlen_func(query, key, value, *ends, *longest, softmax_scale=scale, causal=True)[None]
+
+
+def branch_mask(branches: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Write the same rule as an additive mask, for attention that has nothing but masks.
+
+    Args:
+        branches: as in `PairLayout.branches`, shape (rows, length).
+        dtype: of the mask.
+
+    Returns:
+        Zero where a query may look and the lowest number elsewhere, shape (rows, 1, length, length). Padding looks
+        at itself, as a row without any allowed key would be NaN.
+    """
+    asked, seen = branches[:, :, None], branches[:, None, :]
+    shared = (seen % 3 == 0) & (seen // 3 == torch.div(asked, 3, rounding_mode="floor"))
+    order = torch.arange(branches.shape[1], device=branches.device)
+    allowed = ((asked == seen) | shared) & (seen >= 0) & (order[:, None] >= order[None, :])
+    allowed |= torch.eye(branches.shape[1], dtype=torch.bool, device=branches.device)
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=branches.device)
+    return mask.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
