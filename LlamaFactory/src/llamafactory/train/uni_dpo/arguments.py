@@ -19,6 +19,12 @@ PreferenceLoss = Literal[(*get_args(get_type_hints(FinetuningArguments)["pref_lo
 # Upstream always normalises these by length; it never does so for its other losses.
 LENGTH_NORMALISED_UPSTREAM = ("ipo", "orpo", "simpo")
 
+# Upstream has no use for a reference with these.
+WITHOUT_REFERENCE = ("orpo", "simpo")
+
+# Options of ours that mean something with every loss, where they are set.
+ANY_LOSS = ("dpo_average_log_prob", "pref_forward", "uni_dpo_reference_cache", "uni_dpo_image_cache")
+
 WITHOUT_OURS = "without `pref_loss: uni_dpo`, `dpo_average_log_prob` and `pref_forward`"
 
 logger = logging.get_logger(__name__)
@@ -58,9 +64,31 @@ class UniDPOArguments:
             "help": (
                 "How log-probs of pairs are computed, with the same result: `shared_prefix` (image and prompt once a "
                 "pair, response log-probs only), `response_only`, `upstream` (LlamaFactory's own forward), or `auto`, "
-                "the first of these that the model allows. Unset: auto for uni_dpo, upstream for every other loss."
+                "the first of these that the model allows. Unset: auto for uni_dpo, upstream for all else."
             )
         },
+    )
+    uni_dpo_reference_cache: str | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Folder for log-probs of the reference model. They are computed once, and later runs over the same "
+                "pairs, with any learning rate or option of the loss, need no reference model."
+            )
+        },
+    )
+    uni_dpo_image_cache: str | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Folder for image features of a frozen vision tower. They are computed once, and later epochs and "
+                "runs neither process nor encode these images."
+            )
+        },
+    )
+    uni_dpo_image_cache_gb: float = field(
+        default=50.0,
+        metadata={"help": "Stop, before anything is encoded, if the image cache would need more gigabytes than this."},
     )
     dpo_average_log_prob: bool | None = field(
         default=None,
@@ -106,13 +134,19 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
     @property
     def uses_our_trainer(self) -> bool:
         """Whether this run trains with our trainer: with our loss always, with others when asked."""
-        asked = self.dpo_average_log_prob is not None or self.pref_forward is not None
+        asked = self.dpo_average_log_prob is not None or self.pref_forward is not None or self.uses_caches
         return self.stage == "dpo" and (self.pref_loss == "uni_dpo" or asked)
+
+    @property
+    def uses_caches(self) -> bool:
+        """Whether this run keeps reference log-probs or image features."""
+        return bool(self.uni_dpo_reference_cache or self.uni_dpo_image_cache)
 
     @property
     def forward_route(self) -> str:
         """How this run computes log-probs: `pref_forward`, or its default for this loss."""
-        return self.pref_forward or ("auto" if self.uses_uni_dpo else "upstream")
+        ours = self.uses_uni_dpo or bool(self.uni_dpo_image_cache)
+        return self.pref_forward or ("auto" if ours else "upstream")
 
     @property
     def averages_logps(self) -> bool:
@@ -132,7 +166,7 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
         if self.uses_uni_dpo:
             return reported
         ours = {option.name for option in fields(UniDPOArguments)}
-        asked = {name for name in ("dpo_average_log_prob", "pref_forward") if getattr(self, name) is not None}
+        asked = {name for name in ANY_LOSS if getattr(self, name) is not None}
         return {name: value for name, value in reported.items() if name not in ours - asked}
 
 
@@ -183,6 +217,13 @@ def _check_loss(args: UniDPOFinetuningArguments) -> None:
 
 
 def _check_trainer(args: UniDPOFinetuningArguments) -> None:
+    if args.uni_dpo_reference_cache and args.pref_loss in WITHOUT_REFERENCE:
+        raise UniDPOError(
+            f"`uni_dpo_reference_cache` has no meaning with `pref_loss: {args.pref_loss}`, which has no reference; "
+            "remove it."
+        )
+    if args.uni_dpo_image_cache and args.pref_forward == "upstream":
+        raise UniDPOError("`uni_dpo_image_cache` is not possible with `pref_forward: upstream`; remove one of them.")
     if getattr(args, "use_mca", False) or is_env_enabled("USE_MCA"):
         raise UniDPOError(f"`use_mca` (USE_MCA=1) brings a trainer of its own, {WITHOUT_OURS}; unset USE_MCA.")
     if is_env_enabled("USE_V1"):
@@ -194,6 +235,7 @@ def _check_numbers(args: UniDPOFinetuningArguments) -> None:
         _require(args, name, lambda value: value >= 0, "a number, zero or more")
     for name in ("uni_dpo_tau_ref", "uni_dpo_tau_good"):
         _require(args, name, math.isfinite, "a finite number")
+    _require(args, "uni_dpo_image_cache_gb", lambda value: value > 0, "a number above zero")
     _require(args, "pref_beta", lambda value: value > 0, "a number above zero")
 
 

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 
 from ...data.collator import PairwiseDataCollatorWithPadding
+from .caches.images import ImageCache
+from .caches.reference import REFERENCE_COLUMNS
 from .data import SCORED_DTYPES
 from .engine import Choice, lay_out
 
 
 # Columns of shape (n,) that travel beside the model's inputs, where a data set has them.
-CARRIED_DTYPES = SCORED_DTYPES
+CARRIED_DTYPES = SCORED_DTYPES | dict.fromkeys(REFERENCE_COLUMNS, torch.float64)
 
 # What upstream's plugins make of images and videos, one entry for each of them (or of their patches) in turn.
 MEDIA_KEYS = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw", "second_per_grid_ts")
@@ -24,13 +26,19 @@ POSITION_KEYS = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
 class PairCollator(PairwiseDataCollatorWithPadding):
     """Upstream's batch of n chosen and n rejected rows and more, as far as it is asked for.
 
-    The model must not see the added keys, so the trainer takes them out again: the carried columns, and `pair_layout`.
+    The model must not see the added keys, so the trainer takes them out again: the carried columns, `pair_layout`, and
+    `media_features` where images are stored.
+
+    Attributes:
+        choice: what the engine wants; None if batches are for upstream's forward.
+        images: stored features, which are read instead of images.
     """
 
     def __post_init__(self):
         """Start as upstream's; `serve` changes that."""
         super().__post_init__()
         self.choice: Choice | None = None
+        self.images: ImageCache | None = None
 
     def serve(self, choice: Choice) -> None:
         """Lay batches out for the engine from now on; workers that run already do not notice."""
@@ -42,18 +50,29 @@ class PairCollator(PairwiseDataCollatorWithPadding):
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate pairs."""
-        batch = super().__call__(features)
-        if self.choice is not None:
-            media_ids = tuple(getattr(self.model.config, f"{kind}_token_id", None) for kind in ("image", "video"))
-            layout = lay_out(batch, self.choice.layout, media_ids)
-            layout.media_once = self.template.mm_plugin.halved
-            if layout.media_once:
-                batch |= {name: _half(batch[name]) for name in POSITION_KEYS if batch.get(name) is not None}
-            batch["pair_layout"] = layout
+        if self.choice is None:
+            batch = super().__call__(features)
+        else:
+            plugin = self.template.mm_plugin
+            keys = [key for feature in features for key in feature.get("image_keys", [])]
+            plugin.stored = None if self.images is None else [self.images.read(key) for key in keys]
+            batch = super().__call__(features)
+            self._lay_out(batch, plugin)
         for name, dtype in CARRIED_DTYPES.items():
             if name in features[0]:
                 batch[name] = torch.tensor([feature[name] for feature in features], dtype=dtype)
         return batch
+
+    def _lay_out(self, batch: dict[str, Any], plugin: "MediaOnce") -> None:
+        media_ids = tuple(getattr(self.model.config, f"{kind}_token_id", None) for kind in ("image", "video"))
+        layout = batch["pair_layout"] = lay_out(batch, self.choice.layout, media_ids)
+        layout.media_once = plugin.halved
+        if layout.media_once:
+            batch |= {name: _half(batch[name]) for name in POSITION_KEYS if batch.get(name) is not None}
+        if plugin.stored:
+            batch["media_features"] = {"image": torch.cat([features for features, _ in plugin.stored])}
+        elif plugin.stored is not None:  # of a text-only batch's stand-in picture: no rank runs the tower
+            batch.pop("pixel_values", None)
 
 
 class MediaOnce:
@@ -61,11 +80,13 @@ class MediaOnce:
 
     Attributes:
         halved: whether the last batch was one whose two halves have the same media.
+        stored: features and grid of each image of the next batch, if images are stored.
     """
 
     def __init__(self, plugin: Any):
         """Stand in for `plugin`."""
         self._plugin, self.halved = plugin, False
+        self.stored: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def __getattr__(self, name: str) -> Any:
         """Be the plugin in everything else."""
@@ -89,7 +110,11 @@ class MediaOnce:
         self.halved = not audios and all(_same_halves(items) and _same_halves(counts) for items, counts in media)
         if self.halved:
             halves = [_half(items) for items, _ in media] + [_half(counts) for _, counts in media]
+            if self.stored:
+                halves[0], halves[3] = [], [0] * len(halves[3])
             inputs = self._plugin.get_mm_inputs(*halves, _half(rows), processor)
+            if self.stored:
+                inputs["image_grid_thw"] = torch.stack([grid for _, grid in self.stored])
             if inputs.keys() <= set(MEDIA_KEYS):
                 return inputs | {name: doubled(inputs[name]) for name in POSITION_KEYS if inputs.get(name) is not None}
         self.halved = False

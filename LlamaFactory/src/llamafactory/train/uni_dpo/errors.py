@@ -11,6 +11,10 @@ class NonFiniteError(UniDPOError):
     """Training produced a NaN or an infinity and was stopped before anything of it was saved."""
 
 
+class CachesFilled(Exception):
+    """A run that was only to fill its caches has done so."""
+
+
 def print_errors_plainly() -> None:
     """Let the command line show a `UniDPOError` as its message alone, without a traceback.
 

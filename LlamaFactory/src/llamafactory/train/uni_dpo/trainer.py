@@ -12,23 +12,29 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import RandomSampler, Sampler
 from transformers import PreTrainedModel
+from transformers.trainer_utils import TrainOutput
 
 from ...extras.constants import IGNORE_INDEX
 from ..dpo.trainer import CustomDPOTrainer
 from . import metrics
+from .caches.plan import CachePlan
+from .caches.reference import REFERENCE_COLUMNS
 from .collate import CARRIED_DTYPES, upstream_rows
-from .errors import NonFiniteError
+from .data import SCORED_DTYPES
+from .errors import CachesFilled, NonFiniteError
 from .forward import PairForward
 from .loss import uni_dpo_loss
 from .pair_log import PAIR_LOG, PairLog
 from .resume import EpochSampler, restore_weights
+from .self_check import check_engine
 
 
 class UniDPOTrainer(CustomDPOTrainer):
     """LlamaFactory's DPO trainer with `pref_loss: uni_dpo`, and with our forward and options for its own losses."""
 
-    def __init__(self, **kwargs: Any):
-        """Take upstream's arguments; `finetuning_args` must be a `UniDPOFinetuningArguments`."""
+    def __init__(self, caches: CachePlan | None = None, **kwargs: Any):
+        """Take upstream's arguments, and caches to use; `finetuning_args` must be a `UniDPOFinetuningArguments`."""
+        self._caches, self.reference_is_stored = caches, False
         route = kwargs["finetuning_args"].forward_route
         self.pair_forward = PairForward(kwargs["model"], kwargs["ref_model"], route)
         kwargs["data_collator"].serve(self.pair_forward.choice)
@@ -49,6 +55,27 @@ class UniDPOTrainer(CustomDPOTrainer):
         """Whether log-probs are means over response tokens."""
         return self.finetuning_args.takes_means
 
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train as upstream does, after the caches have been filled.
+
+        Raises:
+            CachesFilled: the run was only to fill them.
+        """
+        self._prepare_caches()
+        return super().train(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate as upstream does, after the caches have been filled."""
+        self._prepare_caches()
+        return super().evaluate(*args, **kwargs)
+
+    def _prepare_caches(self) -> None:
+        caches, self._caches = self._caches, None
+        if caches is not None:
+            caches.prepare(self)
+            if caches.stops:
+                raise CachesFilled
+
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Move a batch to the device; scores stay float32, which DeepSpeed would round to the model's precision."""
         carried = {name: inputs.pop(name).to(self.args.device) for name in CARRIED_DTYPES if name in inputs}
@@ -64,8 +91,7 @@ class UniDPOTrainer(CustomDPOTrainer):
         Scores leave the batch first, so that they never reach `model.forward`. Metrics stay on the device, as reading
         each of them would stall it; `log` reads them together.
         """
-        if not self.pair_forward.checked:
-            self.pair_forward.check(self, model)
+        check_engine(self, model)
         self._carried = {name: batch.pop(name) for name in CARRIED_DTYPES if name in batch}
         policy = self.concatenated_forward(model, batch)
         reference = self.compute_reference_log_probs(model, batch)
@@ -78,7 +104,8 @@ class UniDPOTrainer(CustomDPOTrainer):
             values |= metrics.of_orpo(losses, sft_loss, self.beta)
         if self.pair_log is not None and train_eval == "train":
             outcome = {"reward_margin": rewards[0] - rewards[1], "loss": losses.detach()}
-            self.pair_log.add(self.state.global_step + 1, self._carried | self._terms | outcome)
+            carried = {name: self._carried[name] for name in SCORED_DTYPES}
+            self.pair_log.add(self.state.global_step + 1, carried | self._terms | outcome)
         prefix = "eval_" if train_eval == "eval" else ""
         return losses.mean(), {f"{prefix}{name}": value for name, value in values.items()}
 
@@ -108,6 +135,18 @@ class UniDPOTrainer(CustomDPOTrainer):
             "rejected_logits": rejected_logits,
             "chosen_logps_avg": means.chunk(2)[0],
         }
+
+    def compute_reference_log_probs(
+        self, model: torch.nn.Module, batch: dict[str, Any]
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Compute the reference's log-probs as upstream does, or take the stored ones, which come with the batch."""
+        if not self.reference_is_stored:
+            return super().compute_reference_log_probs(model, batch)
+        stored = [self._carried[name] for name in REFERENCE_COLUMNS]
+        if self.takes_means:
+            lengths = (batch["labels"][:, 1:] != IGNORE_INDEX).sum(-1).chunk(2)
+            stored = [sums / length for sums, length in zip(stored, lengths, strict=True)]
+        return stored[0].float(), stored[1].float()
 
     def _upstream_forward(
         self, model: torch.nn.Module, batch: dict[str, Any], is_ref_model: bool

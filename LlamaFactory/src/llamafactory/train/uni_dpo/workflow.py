@@ -5,6 +5,7 @@ in for upstream's while upstream's own `run_dpo` runs, and are taken out again a
 later run in the same process finds LlamaFactory as it was.
 """
 
+import functools
 import importlib
 import itertools
 from collections.abc import Callable, Iterator
@@ -45,6 +46,8 @@ def run_dpo(
         if finetuning_args.uses_uni_dpo:
             swaps.enter_context(scored_data())
             _keep_stream_batches_apart(data_args, training_args)
+        if finetuning_args.uses_caches:
+            swaps.enter_context(caches(model_args, data_args, training_args, finetuning_args))
         upstream.run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)
 
     if finetuning_args.uses_uni_dpo and training_args.do_train and training_args.should_save:
@@ -99,6 +102,32 @@ def scored_data() -> Iterator[None]:
     with ExitStack() as stack:
         for swap in swaps:
             stack.enter_context(swap)
+        yield
+
+
+@contextmanager
+def caches(*run: Any) -> Iterator[None]:
+    """Keep reference log-probs or image features in folders; `run` is the four groups of options of `run_dpo`.
+
+    Raises:
+        UniDPOError: a folder belongs to another run.
+    """
+    from .caches.plan import CachePlan
+
+    workflow, trainer = _module("train.dpo.workflow"), _module("train.dpo.trainer")
+    plan, get_dataset, create = CachePlan(*run), workflow.get_dataset, workflow.create_ref_model
+
+    def identified(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        return plan.identify(get_dataset(*args, **kwargs))
+
+    def reference_if_needed(*args: Any, **kwargs: Any) -> Any:
+        return create(*args, **kwargs) if plan.needs_reference_model else None
+
+    with ExitStack() as stack:
+        swaps = {"get_dataset": identified, "create_ref_model": reference_if_needed}
+        stack.enter_context(_swapped("train.dpo.workflow", **swaps))
+        with_plan = functools.partial(trainer.CustomDPOTrainer, caches=plan)
+        stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=with_plan))
         yield
 
 

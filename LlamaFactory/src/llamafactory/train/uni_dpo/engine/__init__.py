@@ -12,9 +12,9 @@ once, the prompt runs through the language model once, and the output layer is a
 It knows torch and transformers, and nothing of LlamaFactory.
 """
 
-from .choice import ROUTES, Choice, choose
+from .choice import ROUTES, Choice, choose, plain_model
 from .layout import PairLayout, lay_out
-from .model import PairLogps, attach, pair_logps, same_vision_tower
+from .model import PairLogps, attach, encode_images, pair_logps, same_vision_tower
 
 
 __all__ = [
@@ -24,7 +24,9 @@ __all__ = [
     "PairLogps",
     "attach",
     "choose",
+    "encode_images",
     "lay_out",
     "pair_logps",
+    "plain_model",
     "same_vision_tower",
 ]

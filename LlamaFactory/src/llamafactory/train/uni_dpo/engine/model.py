@@ -95,6 +95,20 @@ def pair_logps(
     return PairLogps(sums, lengths, means / lengths, wrapped["features"])
 
 
+def encode_images(model: nn.Module, pixels: torch.Tensor, grid: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Encode images one by one, as a model that is not wrapped does within its forward.
+
+    Args:
+        model: a transformers model.
+        pixels: patches of all images, shape (patches, values).
+        grid: their sizes in patches (frames, height, width), shape (images, 3).
+
+    Returns:
+        For each image its features, shape (placeholders, size).
+    """
+    return _features(model, MEDIA["image"][2], pixels, grid)
+
+
 def same_vision_tower(policy: nn.Module, reference: nn.Module | None) -> bool:
     """Tell whether policy and reference see every image alike, and always will, on this rank.
 
@@ -192,6 +206,9 @@ def _encode(model: nn.Module, method: str, pixels: torch.Tensor, grid: torch.Ten
     trains = torch.is_grad_enabled() and any(weight.requires_grad for weight in model.model.visual.parameters())
     # Without `no_grad` LoRA with checkpointing can go back through a tower in which nothing trains.
     with torch.set_grad_enabled(trains):
-        features = getattr(model.model, method)(pixels, grid)
-    features = getattr(features, "pooler_output", features)  # transformers 5 wraps them
-    return torch.cat(tuple(features)), trains
+        return torch.cat(_features(model, method, pixels, grid)), trains
+
+
+def _features(model: nn.Module, method: str, pixels: torch.Tensor, grid: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    features = getattr(model.model, method)(pixels, grid)
+    return tuple(getattr(features, "pooler_output", features))  # transformers 5 wraps them

@@ -1,0 +1,121 @@
+"""Which caches a run uses, and what of its data they lack."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ....extras import logging
+from ..errors import UniDPOError
+from .fingerprints import FileHashes, media_keys, pair_keys
+from .images import ImageCache
+from .keys import image_key, reference_key
+from .reference import REFERENCE_COLUMNS, ReferenceCache
+from .store import Store
+
+
+if TYPE_CHECKING:
+    from ..trainer import UniDPOTrainer
+
+logger = logging.get_logger(__name__)
+
+HASHES = "hashes.json"
+
+
+class CachePlan:
+    """The caches of one run.
+
+    Attributes:
+        reference: log-probs of the reference model; None if `uni_dpo_reference_cache` is not set.
+        images: features of images; None if `uni_dpo_image_cache` is not set.
+        image_limit: bytes that the images may take.
+        stops: whether the run ends when the caches are complete.
+    """
+
+    def __init__(self, model_args: Any, data_args: Any, training_args: Any, finetuning_args: Any):
+        """Open the folders, before anything slow happens.
+
+        Raises:
+            UniDPOError: a folder belongs to another model, template or setting, or the run cannot use a cache.
+        """
+        self.reference: ReferenceCache | None = None
+        self.images: ImageCache | None = None
+        self.image_limit = finetuning_args.uni_dpo_image_cache_gb * 1e9
+        self.stops = getattr(finetuning_args, "stops_after_caches", False)
+        self._first = training_args.main_process_first
+        self._pairs: dict[str, list[str]] = {}
+        folders = (finetuning_args.uni_dpo_reference_cache, finetuning_args.uni_dpo_image_cache)
+        if data_args.streaming:
+            raise UniDPOError("`uni_dpo_reference_cache` and `uni_dpo_image_cache` need `streaming: false`.")
+        self._memory = Path(next(folder for folder in folders if folder), HASHES)
+        with self._first(desc="opening caches"):
+            if folders[0]:
+                key = reference_key(model_args, data_args, training_args, finetuning_args)
+                self.reference = ReferenceCache(Store("uni_dpo_reference_cache", folders[0], key))
+            if folders[1]:
+                key = image_key(model_args, training_args, finetuning_args)
+                self.images = ImageCache(Store("uni_dpo_image_cache", folders[1], key))
+
+    def identify(self, dataset_module: dict[str, Any]) -> dict[str, Any]:
+        """Name all pairs and images, and read what is stored of them.
+
+        Args:
+            dataset_module: what upstream's `get_dataset` returns.
+
+        Returns:
+            The same, with a column `image_keys` if images are cached.
+        """
+        with self._first(desc="naming pairs"):
+            hashes = FileHashes(self._memory)
+            identified = map_splits(dataset_module, lambda name, split: self._identify(name, split, hashes))
+            hashes.save()
+        for cache in (self.reference, self.images):
+            if cache is not None:
+                cache.load()
+        return identified
+
+    def _identify(self, name: str, split: Any, hashes: FileHashes) -> Any:
+        images = media_keys(split, "images", hashes)
+        if self.reference is not None:
+            videos = media_keys(split, "videos", hashes)
+            media = (a + b for a, b in zip(images, videos, strict=True))
+            self._pairs[name] = pair_keys(split, media)
+        return split if self.images is None else split.add_column("image_keys", images)
+
+    @property
+    def needs_reference_model(self) -> bool:
+        """Whether some pair's reference log-probs still have to be computed."""
+        return self.reference is None or any(self.reference.missing(pairs) for pairs in self._pairs.values())
+
+    def pairs_of(self, name: str) -> list[str]:
+        """List the names of a split's pairs."""
+        return self._pairs[name]
+
+    def prepare(self, trainer: "UniDPOTrainer") -> None:
+        """Fill what is missing and hand the trainer what is stored."""
+        from .image_pass import fill_images
+        from .reference_pass import fill_reference
+
+        splits = {"train_dataset": trainer.train_dataset, "eval_dataset": trainer.eval_dataset}
+        splits = {name: split for name, split in splits.items() if split is not None}
+        if self.images is not None:
+            fill_images(trainer, splits, self.images, self.image_limit)
+            trainer.data_collator.images = self.images
+        if self.reference is not None:
+            fill_reference(trainer, splits, self)
+            for name, split in map_splits(splits, self._with_reference).items():
+                setattr(trainer, name, split)
+
+    def _with_reference(self, name: str, split: Any) -> Any:
+        for column, values in zip(REFERENCE_COLUMNS, self.reference.columns(self._pairs[name]), strict=True):
+            split = split.add_column(column, values)
+        return split
+
+
+def map_splits(splits: dict[str, Any], change: Callable[[str, Any], Any]) -> dict[str, Any]:
+    """Apply `change(name, split)` to every data set; evaluation may have several."""
+    return {
+        name: {part: change(f"{name}/{part}", data) for part, data in split.items()}
+        if isinstance(split, dict)
+        else change(name, split)
+        for name, split in splits.items()
+    }

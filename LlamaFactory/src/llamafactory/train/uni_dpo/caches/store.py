@@ -1,0 +1,72 @@
+"""A folder that is known by its key, refuses what does not fit, and never holds half a file."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import UniDPOError
+
+
+KEY_FILE = "key.json"
+
+
+class Store:
+    """A cache folder.
+
+    Attributes:
+        folder: where it is.
+    """
+
+    def __init__(self, option: str, folder: str, key: dict[str, Any]):
+        """Open a folder, or make it.
+
+        Args:
+            option: the option that named it, for messages.
+            folder: its path.
+            key: everything its content depends on, by readable names; JSON values.
+
+        Raises:
+            UniDPOError: the folder was made with another key, or is not a cache.
+        """
+        self.folder, path = Path(folder), Path(folder) / KEY_FILE
+        key = json.loads(json.dumps(key))
+        if path.is_file():
+            _compare(option, folder, json.loads(path.read_text()), key)
+            return
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            raise UniDPOError(f"`{option}: {folder}` is a folder with other things in it; name a new or an empty one.")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.writing(KEY_FILE) as temporary:
+            temporary.write_text(json.dumps(key, indent=2) + "\n")
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Give a path to write to, which becomes `name` when all is written."""
+        temporary = self.folder / f".{name}.{uuid.uuid4().hex}.tmp"
+        try:
+            yield temporary
+            os.replace(temporary, self.folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def new_part(self, ending: str) -> str:
+        """Invent a name for a part that no other process uses."""
+        return f"part-{uuid.uuid4().hex}.{ending}"
+
+    def parts(self, ending: str) -> list[Path]:
+        """List the parts that are complete."""
+        return sorted(self.folder.glob(f"part-*.{ending}"))
+
+
+def _compare(option: str, folder: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    different = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+    if different:
+        what = "; ".join(f"{name}: {found.get(name)!r} there, {wanted.get(name)!r} here" for name in different)
+        raise UniDPOError(
+            f"`{option}: {folder}` was made for another run and is not used ({what}). Name another folder, or delete "
+            "this one if nothing needs it any more."
+        )
