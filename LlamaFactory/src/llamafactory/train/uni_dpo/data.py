@@ -12,7 +12,7 @@ import torch
 
 from ...data.converter import AlpacaDatasetConverter, OpenAIDatasetConverter, SharegptDatasetConverter
 from ...data.parser import DatasetAttr
-from ...data.processor import PairwiseDatasetProcessor
+from .prompts import PromptOnceProcessor
 from .scores import NO_ROW, ROW_COLUMN, SIDES, read_score
 
 
@@ -83,7 +83,7 @@ SCORED_CONVERTERS = {
 }
 
 
-class ScoredPairwiseProcessor(PairwiseDatasetProcessor):
+class ScoredPairwiseProcessor(PromptOnceProcessor):
     """Upstream's tokenisation of pairs, plus the carried columns."""
 
     def preprocess_dataset(self, examples: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -93,6 +93,7 @@ class ScoredPairwiseProcessor(PairwiseDatasetProcessor):
         """
         batch: dict[str, list[Any]] = {}
         for i in range(len(examples["_prompt"])):
+            self.place = self._place(examples["_pair_dataset"][i], examples["_pair_row"][i])
             encoded = super().preprocess_dataset({name: [column[i]] for name, column in examples.items()})
             if not encoded:
                 continue
@@ -100,3 +101,9 @@ class ScoredPairwiseProcessor(PairwiseDatasetProcessor):
             for name, values in encoded.items():
                 batch.setdefault(name, []).extend(values)
         return batch
+
+    def _place(self, position: int, row: int) -> str:
+        # Whether this is training or evaluation data is not known here, and mostly there is only one.
+        lists = (self.data_args.dataset or [], self.data_args.eval_dataset or [])
+        names = dict.fromkeys(f'"{names[position]}"' for names in lists if position < len(names))
+        return f"Data set {' or '.join(names)}, " + ("a row" if row == NO_ROW else f"row {row} (the first is 0)")

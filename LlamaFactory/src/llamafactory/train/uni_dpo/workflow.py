@@ -68,13 +68,15 @@ def _keep_stream_batches_apart(data_args: "DataArguments", training_args: "Seq2S
 
 @contextmanager
 def our_trainer() -> Iterator[None]:
-    """Train with `UniDPOTrainer`; upstream imports its trainer late, so it finds ours."""
+    """Train with `UniDPOTrainer` and what it needs; upstream imports its trainer late, so it finds ours."""
     from .collate import PairCollator
+    from .prompts import PromptOnceProcessor
     from .trainer import UniDPOTrainer
 
     with ExitStack() as stack:
         stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=UniDPOTrainer))
         stack.enter_context(_swapped("train.dpo.workflow", PairwiseDataCollatorWithPadding=PairCollator))
+        stack.enter_context(_swapped("data.loader", PairwiseDatasetProcessor=PromptOnceProcessor))
         yield
 
 
