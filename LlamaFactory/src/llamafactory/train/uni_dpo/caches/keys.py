@@ -1,9 +1,12 @@
 """What the content of a cache depends on, in words that a refused user can act on."""
 
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoImageProcessor
 from transformers.utils import cached_file
 
 from ..errors import UniDPOError
@@ -91,8 +94,13 @@ def _adapters(adapters: list[str] | str | None, model_args: Any, option: str) ->
 
 
 def _image_processor(model_args: Any) -> str | None:
-    path = Path(_folder(model_args.model_name_or_path, "config.json", model_args), "preprocessor_config.json")
-    return FileHashes(Path(os.devnull)).of(path) if path.is_file() else None
+    """Hash what the image processor does, as its file also changes when it is only saved again."""
+    folder = _folder(model_args.model_name_or_path, "config.json", model_args)
+    if not Path(folder, "preprocessor_config.json").is_file():
+        return None
+    options = {"use_fast": model_args.use_fast_tokenizer, "trust_remote_code": model_args.trust_remote_code}
+    settings = AutoImageProcessor.from_pretrained(folder, **options).to_dict()
+    return hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
 def _folder(name: str, file: str, model_args: Any) -> str:
