@@ -46,10 +46,13 @@ def check_engine(trainer: "UniDPOTrainer", model: torch.nn.Module, policy: bool 
     if any_rank(trainer, _too_large_for_upstream(trainer, pair)):
         logger.info_rank0("No self-check of pref_forward: upstream's forward of one pair does not fit in memory.")
         return
+    training = model.training
+    model.eval()  # dropout, of which attention may have its own, would make any two forwards differ
     ours = _logps(trainer, model, pair, policy)
     chosen, forward.choice, trainer.data_collator.images = forward.choice, Choice("upstream"), None
     theirs = _logps(trainer, model, _one_pair(trainer), policy)
     trainer.data_collator.images = stored
+    model.train(training)
     half = trainer.args.bf16 or trainer.args.fp16 or trainer.model.dtype in (torch.bfloat16, torch.float16)
     absolute, relative = BOUND_IN_HALF if half else BOUND
     off = (ours - theirs).abs()
