@@ -6,7 +6,7 @@ Where to look:
 - `arguments.py`: the options, their help texts and their checks;
 - `scores.py`, `data.py`, `prompts.py`, `collate.py`: from the data set to the batch, with scores read and checked,
   prompts encoded once and images processed once a pair;
-- `engine/`: log-probs of pairs without computing anything twice; `forward.py`, `self_check.py`: the trainer's use of it;
+- `engine/`: log-probs of pairs without computing anything twice; `forward.py`, `self_check.py`: its use in training;
 - `caches/`: reference log-probs and image features kept for later runs;
 - `trainer.py`, `metrics.py`, `resume.py`: one training step, its guard against non-finite values, and exact resuming;
 - `pair_log.py`, `plots.py`: what a run leaves to look at;

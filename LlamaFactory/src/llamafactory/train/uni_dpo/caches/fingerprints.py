@@ -4,14 +4,16 @@ Hashes of files are remembered by path, size and time of change, so that only wh
 """
 
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from safetensors import safe_open
 from tqdm import tqdm
@@ -21,6 +23,7 @@ from ..errors import UniDPOError
 
 DIGEST_BYTES = 16
 READ_BYTES = 2**22
+ROWS_AT_ONCE = 1000
 PAIR_COLUMNS = ("chosen_input_ids", "chosen_labels", "rejected_input_ids", "rejected_labels")
 
 
@@ -123,15 +126,27 @@ def pair_keys(dataset: Any, media: Iterable[list[str]]) -> list[str]:
         media: names of the media of each row.
     """
     keys, media = [], iter(media)
-    columns = dataset.select_columns(list(PAIR_COLUMNS)).with_format("numpy")
-    for row in tqdm(columns, "Naming pairs", len(dataset), leave=False):
-        digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    progress = tqdm(total=len(dataset), desc="Naming pairs", leave=False)
+    for batch in dataset.select_columns(list(PAIR_COLUMNS)).with_format("arrow").iter(ROWS_AT_ONCE):
+        digests = [hashlib.blake2b(digest_size=DIGEST_BYTES) for _ in range(len(batch))]
         for column in PAIR_COLUMNS:
-            digest.update(np.ascontiguousarray(row[column], dtype=np.int64))
-            digest.update(b"|")
-        digest.update(" ".join(next(media)).encode())
-        keys.append(digest.hexdigest())
+            for digest, tokens in zip(digests, _lists(batch[column]), strict=True):
+                digest.update(tokens)
+                digest.update(b"|")
+        for digest in digests:
+            digest.update(" ".join(next(media)).encode())
+            keys.append(digest.hexdigest())
+        progress.update(len(batch))
+    progress.close()
     return keys
+
+
+def _lists(column: pa.ChunkedArray) -> Iterator[np.ndarray]:
+    """Take the rows out of a column of lists without making Python objects of every token."""
+    for chunk in column.chunks:
+        values = chunk.values.to_numpy().astype(np.int64, copy=False)
+        for start, end in itertools.pairwise(chunk.offsets.to_numpy()):
+            yield values[start:end]
 
 
 def _hash_media(item: Any) -> str:

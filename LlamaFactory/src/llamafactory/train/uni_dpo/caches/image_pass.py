@@ -70,15 +70,19 @@ def _require_fixed_tower(trainer: "UniDPOTrainer") -> None:
 
 def _find_missing(trainer: "UniDPOTrainer", split: Any, cache: ImageCache, images: dict[str, Any]) -> int:
     """Add a data set's unknown images to `images`, and estimate their tokens."""
-    token, tokens = trainer.model.config.image_token_id, 0
-    rows = split.select_columns(["images", "image_keys", "chosen_input_ids"])
-    for row in rows:
+    shares = {}  # by row, which part of its images is new
+    for place, row in enumerate(split.select_columns(["images", "image_keys"])):
         named = zip(row["image_keys"], row["images"] or [], strict=True)
         new = {key: image for key, image in named if key not in cache and key not in images}
         if new:
-            tokens += row["chosen_input_ids"].count(token) * len(new) // len(row["image_keys"])
+            shares[place] = len(new) / len(row["image_keys"])
             images |= new
-    return tokens
+    token = trainer.model.config.image_token_id
+    prompts = split.select_columns(["chosen_input_ids"]).select(list(shares))
+    counted = (
+        row["chosen_input_ids"].count(token) * share for row, share in zip(prompts, shares.values(), strict=True)
+    )
+    return round(sum(counted))
 
 
 def _require_space(trainer: "UniDPOTrainer", cache: ImageCache, count: int, tokens: int, limit: float) -> None:
