@@ -1,7 +1,7 @@
 """Tiny random models, and batches of pairs as LlamaFactory collates them, for the tests of the engine.
 
-Nothing is read from files: models come from configs in memory, tokens from a seeded generator. Weights are large enough
-that every token matters to those after it, so that a wrong mask or position shows in the first digits.
+Nothing is read from files: models come from configs in memory, tokens from a seeded generator. Weights are large
+enough that every token matters to those after it, so that a wrong mask or position shows in the first digits.
 """
 
 import inspect
