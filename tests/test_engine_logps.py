@@ -16,7 +16,7 @@ from llamafactory.train.uni_dpo.engine.logps import attach_head, chunk_size, lin
 SIZE, VOCABULARY, TOKENS = 12, 50, 17
 QWEN = 151_936
 
-# Bytes of logits, and into how many chunks 17 tokens go with it: all at once, two of 9 and 8, six, one token at a time.
+# Bytes of logits, and how many chunks they make of 17 tokens: all at once, 9 and 8, six of 3 or 2, one by one.
 BUDGETS = {TOKENS * VOCABULARY * 4: 1, 10 * VOCABULARY * 4: 2, 3 * VOCABULARY * 4: 6, 1: TOKENS}
 
 
@@ -147,10 +147,12 @@ class LargestTensor(TorchDispatchMode):
     """Records the size in bytes of the largest tensor that any operation makes, in forward and backward."""
 
     def __init__(self):
+        """Start at nothing."""
         super().__init__()
         self.bytes = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Run an operation and look at what it returns."""
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, (tuple, list)) else [result]:
             if torch.is_tensor(tensor):
@@ -175,7 +177,7 @@ def test_no_tensor_is_larger_than_the_budget(dress, monkeypatch):
 
 
 def test_no_tensor_of_a_whole_step_is_larger_than_the_budget(monkeypatch):
-    """A model with Qwen2's vocabulary, policy forward and backward; LlamaFactory's logits are 30 times that."""
+    """A model with Qwen2's vocabulary, policy forward and backward; LlamaFactory's logits are more than ten times that."""
     budget = 20 * 2**20
     monkeypatch.setattr(logps, "LOGITS_BUDGET", budget)
     model = build("qwen2", attention="eager", vocab_size=QWEN)
