@@ -177,7 +177,7 @@ def test_no_tensor_is_larger_than_the_budget(dress, monkeypatch):
 
 
 def test_no_tensor_of_a_whole_step_is_larger_than_the_budget(monkeypatch):
-    """A model with Qwen2's vocabulary, policy forward and backward; LlamaFactory's logits are more than ten times that."""
+    """A model with Qwen2's vocabulary, forward and backward; LlamaFactory's logits are more than ten times that."""
     budget = 20 * 2**20
     monkeypatch.setattr(logps, "LOGITS_BUDGET", budget)
     model = build("qwen2", attention="eager", vocab_size=QWEN)

@@ -57,10 +57,12 @@ def test_checkpointing(layout, enable, reentrant, frozen):
     assert outcome.distance(by_upstream(*stock, batch)) < EXACT
 
 
-def with_adapter(kind, layout, targets, **others):
-    model = build(kind, **options(layout, **others))
+def with_adapter(kind, layout, targets, copies=None):
+    model = build(kind, **options(layout))
     torch.manual_seed(0)
-    config = LoraConfig(r=2, target_modules=targets, init_lora_weights=False, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=2, target_modules=targets, modules_to_save=copies, init_lora_weights=False, task_type="CAUSAL_LM"
+    )
     return get_peft_model(model, config).train()
 
 
@@ -79,6 +81,20 @@ def test_lora(kind, layout, head):
     theirs = by_upstream(stock, None, batch)
     assert (theirs.logps - theirs.reference).abs().min() > 1e-3  # the adapter does something
     assert by_engine(ours, None, batch, layout).distance(theirs) < EXACT
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_trained_copies_beside_lora(layout):
+    """LlamaFactory's `additional_target`: PEFT keeps a copy of the embedding and of `lm_head`, and trains that."""
+    outcomes = []
+    for engine in (False, True):
+        model = with_adapter("qwen2_vl", layout, ["q_proj"], copies=["embed_tokens", "lm_head"])
+        with torch.no_grad():
+            model.get_base_model().lm_head.modules_to_save["default"].weight.mul_(1.1)
+        batch = collate(model.get_base_model(), CASES["batch"])
+        outcomes.append(by_engine(model, None, batch, layout) if engine else by_upstream(model, None, batch))
+    assert sum("modules_to_save" in name for name in outcomes[0].gradients) == 2
+    assert outcomes[1].distance(outcomes[0]) < EXACT
 
 
 @pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "not reentrant"])
