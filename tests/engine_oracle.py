@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from engine_cases import IMAGE, VIDEO, media_of
 from torch import nn
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
-from transformers.models.mistral.modeling_mistral import MistralRMSNorm
-from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+from transformers.models.llama import modeling_llama
+from transformers.models.mistral import modeling_mistral
+from transformers.models.qwen2 import modeling_qwen2
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
 from transformers.models.qwen2_vl import modeling_qwen2_vl
-from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
+from transformers.models.qwen3 import modeling_qwen3
 
 from llamafactory.train.trainer_utils import get_batch_logps
 from llamafactory.train.uni_dpo.engine import Choice, PairLayout, attach, lay_out, pair_logps
@@ -145,9 +145,12 @@ def exact_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     def softmax_in_float64(scores: torch.Tensor, dim: int = -1, dtype: torch.dtype | None = None) -> torch.Tensor:
         return softmax(scores, dim=dim, dtype=dtype and torch.promote_types(dtype, scores.dtype))
 
-    for norms in (LlamaRMSNorm, MistralRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm):
-        monkeypatch.setattr(norms, "forward", norm)
-    for module in (modeling_qwen2_vl, modeling_qwen2_5_vl):
+    vision = (modeling_qwen2_vl, modeling_qwen2_5_vl)
+    for module in (*vision, modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3):
+        for name, part in vars(module).items():
+            if name.endswith("RMSNorm"):
+                monkeypatch.setattr(part, "forward", norm)
+    for module in vision:
         monkeypatch.setattr(module, "apply_rotary_pos_emb_vision", rotate)
     monkeypatch.setattr(F, "softmax", softmax_in_float64)
 
