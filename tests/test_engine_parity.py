@@ -5,17 +5,20 @@ A failure means that training with the engine is not the training that was asked
 
 import pytest
 import torch
-from engine_cases import CASES, KINDS, VISION_KINDS, build, build_two, cases_of, collate
+from engine_cases import CASES, KINDS, VISION_KINDS, build, build_two, cases_of, collate, media_of
 from engine_oracle import (
     MEDIA_IDS,
+    ROUTES,
     by_engine,
     by_upstream,
     exact_float64,  # noqa: F401
     loss_of_means,
     loss_of_sums,
+    relative,
+    upstream_logps,
 )
 
-from llamafactory.train.uni_dpo.engine import lay_out
+from llamafactory.train.uni_dpo.engine import Choice, attach, lay_out, pair_logps
 from llamafactory.train.uni_dpo.engine import layout as layout_module
 
 
@@ -69,6 +72,21 @@ def test_tied_embeddings(layout):
 def test_losses_of_sums_and_of_means(loss, layout):
     """Losses like SimPO's divide by lengths, which therefore have to be LlamaFactory's."""
     assert distance("qwen2_vl", CASES["batch"], layout, loss=loss) < EXACT
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_ld_alpha_and_mean_logits(layout):
+    """LD-DPO's smaller weight beyond the shorter answer's length, lengths, and what metrics show of the logits."""
+    model = build("qwen2_vl", torch.float64, "eager" if layout == "masked" else "sdpa").requires_grad_(False)
+    batch = collate(model, CASES["batch"])
+    theirs, lengths = upstream_logps(model, batch, ld_alpha=0.3)
+    logits = model(**batch | {name: torch.cat([value] * 2) for name, value in media_of(batch).items()}).logits
+    scored = batch["labels"][:, 1:] != -100
+    means = torch.stack([row[where].mean() for row, where in zip(logits[:, :-1], scored, strict=True)])
+    attach(model, Choice(ROUTES[layout], layout))
+    ours = pair_logps(model, lay_out(batch, layout, MEDIA_IDS), media_of(batch), ld_alpha=0.3)
+    assert relative(ours.logps, theirs) < EXACT and relative(ours.logits, means) < EXACT
+    assert torch.equal(ours.lengths, lengths)
 
 
 @pytest.mark.parametrize("frozen", [True, False])

@@ -33,10 +33,10 @@ def truth(stock, batch, monkeypatch, request):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_float32(kind, layout):
-    """Of log-probs and gradients, relative to the largest of each; measured: 3e-6."""
+    """Of log-probs and gradients, relative to the largest of each; measured: 2e-6."""
     stock, ours = (models(kind, layout, torch.float32, frozen_tower=False) for _ in range(2))
     batch = collate(stock[0], cases_of(kind)["batch"])
-    assert by_engine(*ours, batch, layout).distance(by_upstream(*stock, batch)) < 3e-5
+    assert by_engine(*ours, batch, layout).distance(by_upstream(*stock, batch)) < 2e-5
 
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["bfloat16 weights", "autocast"])
