@@ -35,7 +35,8 @@ def attach_head(head: nn.Module) -> None:
 
 def is_plain(head: nn.Module) -> bool:
     """Tell whether a layer's output is its input times its weight and nothing else."""
-    return type(head) is nn.Linear and head.bias is None and not hasattr(head, "_hf_hook")
+    hooked = hasattr(head, "_hf_hook") or head._forward_hooks or head._forward_pre_hooks
+    return type(head) is nn.Linear and head.bias is None and not hooked
 
 
 def token_logps(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

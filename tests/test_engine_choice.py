@@ -1,0 +1,121 @@
+"""Which route a model gets: the best that is exact for it, and a reason where that is not the best of all."""
+
+import copy
+
+import pytest
+import torch
+from engine_cases import CASES, KINDS, TEXT_CASES, build, collate
+from engine_oracle import MEDIA_IDS, relative, upstream_logps
+from peft import LoraConfig, get_peft_model
+
+from llamafactory.train.uni_dpo.engine import attach, choose, lay_out, pair_logps
+from llamafactory.train.uni_dpo.engine.choice import decoder_of
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_best_route(kind):
+    choice = choose(build(kind))
+    assert (choice.route, choice.layout, choice.obstacle) == ("shared_prefix", "packed", "")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_with_nothing_but_masks(kind):
+    choice = choose(build(kind, attention="eager"))
+    assert (choice.route, choice.layout, choice.obstacle) == ("shared_prefix", "masked", "")
+
+
+def changed(**config):
+    model = build("qwen2")
+    for name, value in config.items():
+        setattr(model.config, name, value)
+    return model
+
+
+LESS = {
+    "a sliding window": (lambda: build("mistral", sliding_window=16), "response_only", "sliding-window"),
+    "a layer with one": (
+        lambda: changed(layer_types=["full_attention", "sliding_attention"]),
+        "response_only",
+        "sliding-window",
+    ),
+    "dropout": (lambda: build("qwen2_vl", attention_dropout=0.1), "response_only", "dropout in attention"),
+    "other attention": (lambda: changed(_attn_implementation="flex_attention"), "response_only", "`flex_attention`"),
+    "other kind of model": (lambda: changed(model_type="gemma3"), "upstream", "'gemma3'"),
+}
+
+
+@pytest.mark.parametrize("case", LESS)
+def test_less_where_more_would_not_be_exact(case):
+    """A model's own forward would take a window or drop something that our attention does not know of."""
+    make, route, reason = LESS[case]
+    choice = choose(make())
+    assert choice.route == route and reason in choice.obstacle
+    assert choice.layout == {"response_only": "rows", "upstream": None}[route]
+
+
+@pytest.mark.parametrize("case", LESS)
+def test_policy_and_reference_take_the_weaker_route(case):
+    """Rounding differs between routes: with two of them margins would not start at zero."""
+    make, route, reason = LESS[case]
+    for models in ((make(), build("qwen2")), (build("qwen2"), make())):
+        choice = choose(*models)
+        assert choice.route == route and reason in choice.obstacle
+
+
+def test_eager_beside_sdpa_takes_masks():
+    models = [build("qwen2"), build("qwen2", attention="eager")]
+    assert choose(*models).layout == choose(*models[::-1]).layout == "masked"
+
+
+@pytest.mark.parametrize("use", [False, True])
+@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen2_5_vl", "qwen2"])
+def test_a_window_that_a_published_config_names_and_does_not_use(kind, use):
+    """Those of Qwen2-VL have `sliding_window: 32768` beside `use_sliding_window: false`."""
+    window = {"sliding_window": 32768, "use_sliding_window": use, "max_window_layers": 1}
+    assert choose(build(kind, **window)).route == ("response_only" if use else "shared_prefix")
+
+
+def test_a_head_of_another_name():
+    """The engine scores by `lm_head`; a model whose logits come from elsewhere is left alone."""
+    model = build("qwen2")
+    model.get_output_embeddings = lambda: torch.nn.Linear(2, 2)
+    assert choose(model).route == "upstream"
+
+
+def test_inside_peft():
+    config = LoraConfig(r=2, target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM")
+    assert choose(get_peft_model(build("qwen2_vl"), config)).layout == "packed"
+
+
+@pytest.mark.parametrize("case", ["a sliding window", "other attention"])
+def test_the_weaker_route_is_exact_too(case):
+    """With a window shorter than the sequences, say."""
+    model = LESS["a sliding window"][0]() if case == "a sliding window" else build("qwen2")
+    stock, choice = copy.deepcopy(model), choose(LESS[case][0]())
+    batch = collate(model, TEXT_CASES["batch"])
+    attach(model, choice)
+    with torch.no_grad():
+        ours = pair_logps(model, lay_out(batch, choice.layout, MEDIA_IDS)).logps
+        assert relative(ours, upstream_logps(stock, batch)[0]) < 1e-5
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_call_without_a_layout_is_the_models_own(attention):
+    """Evaluation, generation and whatever else knows nothing of pairs, bit for bit."""
+    model = build("qwen2_vl", attention=attention).eval()
+    stock, choice = copy.deepcopy(model), choose(model)
+    attach(model, choice)
+    attach(model, choice)  # a second time changes nothing
+    batch = collate(model, CASES["batch"])
+    with torch.no_grad():
+        assert torch.equal(upstream_logps(model, batch)[0], upstream_logps(stock, batch)[0])
+        prompt = {"input_ids": batch["input_ids"][:1, :8], "attention_mask": batch["attention_mask"][:1, :8]}
+        options = {"max_new_tokens": 4, "do_sample": False}
+        assert torch.equal(model.generate(**prompt, **options), stock.generate(**prompt, **options))
+
+
+def test_upstream_leaves_a_model_as_it_is():
+    model = LESS["other kind of model"][0]()
+    forward, attention = model.forward, decoder_of(model).config._attn_implementation
+    attach(model, choose(model))
+    assert model.forward == forward and decoder_of(model).config._attn_implementation == attention
