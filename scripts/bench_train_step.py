@@ -2,6 +2,7 @@
 """A preference step by LlamaFactory's forward and by the engine of this overlay: time, memory, and why."""
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -59,9 +60,15 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure peak memory too")
     model = it.add_mutually_exclusive_group()
     model.add_argument("--size", choices=("small", "2b", "7b"), help="model (default: 2b on a GPU, small on a CPU)")
-    model.add_argument("--vocabulary", type=positive, metavar="N", help="instead, a tiny model with so many tokens")
+    model.add_argument("--vocabulary", type=vocabulary, metavar="N", help="instead, a tiny model with so many tokens")
     it.add_argument("--threads", type=positive, default=1, metavar="N", help="of torch on the CPU (default: 1)")
-    it.add_argument("--output", type=Path, default=ROOT / "outputs" / "bench_train_step", metavar="FOLDER")
+    it.add_argument(
+        "--output",
+        type=folder,
+        default=ROOT / "outputs" / "bench_train_step",
+        metavar="FOLDER",
+        help="where results.json and ratios.png go (default: outputs/bench_train_step)",
+    )
     return it
 
 
@@ -70,6 +77,20 @@ def positive(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return int(text)
+
+
+def vocabulary(text: str) -> int:
+    """Read a number of tokens; the tokenizer's special ones are among the first thousand."""
+    if int(text) < 2000:
+        raise argparse.ArgumentTypeError("must be at least 2000")
+    return int(text)
+
+
+def folder(text: str) -> Path:
+    """Read a folder, which need not exist."""
+    if Path(text).exists() and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file; name a folder")
+    return Path(text)
 
 
 def shape(text: str) -> str:
@@ -84,6 +105,7 @@ def shape(text: str) -> str:
 def main() -> int:
     """Measure, show and write; returns the exit code."""
     options = parser().parse_args()
+    os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "WARNING")  # of every process that measures memory, too
     from bench_train.measure import Disagreement
     from bench_train.report import write
 
@@ -149,6 +171,7 @@ def measure_shape(built: Any, name: str, names: list[str], repeats: int, memory:
             bar.update()
     result = {"shape": name, "about": describe(pairs), "pairs": [vars(pair) for pair in pairs], "variants": found}
     bar.write("\n" + report.table(result))
+    sys.stdout.flush()  # also where it goes to a file
     return result
 
 

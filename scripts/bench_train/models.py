@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLConfig
+from transformers.utils import logging
 
 from demo_world.config import Preset, model_config
 from llamafactory.hparams import ModelArguments
@@ -38,8 +39,9 @@ class Sizes:
 
 
 SIZES = {
-    # Text : output layer : vision tower as in Qwen2-VL-2B: 8.0M : 1.43M : 4.8M there, 1.31B : 0.233B : 0.665B here.
-    "small": Sizes(320, 5, 5, 1, 1408, 4480, 256, 4, 4),
+    # Qwen2-VL-2B's text model, output layer and vision tower have 1.31, 0.233 and 0.665 billion weights; these have
+    # 8.0, 1.43 and 4.8 million, and of a step with 256 image tokens each has the same share of operations.
+    "small": Sizes(320, 5, 5, 1, 1408, 4480, 320, 2, 4),
     # For memory: nearly all of it is the output layer, of any vocabulary.
     "wide": Sizes(256, 4, 4, 2, 1024, 151936, 128, 4, 4, checkpointing=False),
     "2b": Sizes(1536, 28, 12, 2, 8960, 151936, 1280, 32, 16),
@@ -69,6 +71,7 @@ def build(sizes: Sizes, device: str, seed: int = 0) -> Models:
     and autocast over everything. On a CPU all is float32. The vision tower is frozen, LlamaFactory's default.
     """
     torch.manual_seed(seed)
+    logging.set_verbosity_error()  # hints about loading real checkpoints
     model = AutoModelForImageTextToText.from_config(_config(sizes), attn_implementation="sdpa").to(device)
     _randomise(model)
     if device == "cuda":
