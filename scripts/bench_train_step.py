@@ -55,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument(
         "--shapes", nargs="+", type=shape, default=DEFAULT_SHAPES, metavar="SHAPE", help=f"{shapes} (default: all)"
     )
-    it.add_argument("--variants", nargs="+", choices=VARIANTS, metavar="NAME", help="only these (default: all)")
+    others = [name for name in VARIANTS if name != UPSTREAM]
+    it.add_argument("--variants", nargs="+", choices=others, metavar="NAME", help="besides upstream (default: all)")
     it.add_argument("--repeats", type=positive, default=5, metavar="N", help="turns that count (default: 5)")
     it.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure peak memory too")
     model = it.add_mutually_exclusive_group()
@@ -104,14 +105,21 @@ def shape(text: str) -> str:
 
 def main() -> int:
     """Measure, show and write; returns the exit code."""
-    options = parser().parse_args()
+    it = parser()
+    options = it.parse_args()
+    for name in set(options.variants or ()) & obstacles().keys():
+        it.error(f"--variants {name}: {obstacles()[name]}")
     os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "WARNING")  # of every process that measures memory, too
-    from bench_train.measure import Disagreement
-    from bench_train.report import write
-
+    try:
+        import torch
+        from bench_train.measure import Disagreement
+        from bench_train.report import write
+    except ModuleNotFoundError as error:
+        print(f"bench_train_step: {error}. Run `bash scripts/setup.sh`, then use .venv/bin/python.", file=sys.stderr)
+        return 1
     try:
         result = measure(options)
-    except (Disagreement, MemoryError) as error:
+    except (Disagreement, MemoryError, torch.OutOfMemoryError) as error:
         print(f"bench_train_step: {error}", file=sys.stderr)
         return 1
     print("all times: {}\npicture: {}".format(*write(result, options.output)))
@@ -134,8 +142,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         print(f"not compared: {name}: {why}")
     if options.memory and not can_measure_memory():
         print("no memory measured: this system does not let a process reset its peak")
-    names = [name for name in VARIANTS if name not in missing and name in (options.variants or VARIANTS)]
-    names = [UPSTREAM, *(name for name in names if name != UPSTREAM)]
+    chosen = options.variants or VARIANTS.keys() - missing.keys()
+    names = [name for name in VARIANTS if name == UPSTREAM or name in chosen]
     built = models.build(sizes, device)
     memory = options.memory and can_measure_memory()
     with tqdm(total=len(options.shapes) * len(names) * (options.repeats + memory), unit="step") as bar:

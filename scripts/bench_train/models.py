@@ -72,10 +72,12 @@ def build(sizes: Sizes, device: str, seed: int = 0) -> Models:
     """
     torch.manual_seed(seed)
     logging.set_verbosity_error()  # hints about loading real checkpoints
-    model = AutoModelForImageTextToText.from_config(_config(sizes), attn_implementation="sdpa").to(device)
+    with torch.device(device):
+        model = AutoModelForImageTextToText.from_config(_config(sizes), attn_implementation="sdpa")
     _randomise(model)
     if device == "cuda":
-        model = model.to(torch.bfloat16)
+        for weight in model.parameters():  # buffers, as the frequencies of positions, stay float32
+            weight.data = weight.data.to(torch.bfloat16)
     reference = copy.deepcopy(model).requires_grad_(False).eval()
     model.model.visual.requires_grad_(False)
     for name, weight in model.named_parameters():
