@@ -122,7 +122,8 @@ class _ChunkedLogps(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 grad_hidden.append(slope @ weight)
             if ctx.needs_input_grad[1]:
-                part = (slope.t() @ h).to(grad.dtype)  # added up in float32: bfloat16 would lose small parts
-                grad_weight = part if grad_weight is None else grad_weight.add_(part)
+                part = slope.t() @ h
+                # Added up in float32, as bfloat16 would lose small parts; without a float32 copy of each part.
+                grad_weight = part.to(grad.dtype) if grad_weight is None else grad_weight.add_(part)
         grad_hidden = torch.cat(grad_hidden) if grad_hidden else None
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None

@@ -1,0 +1,175 @@
+"""The benchmark of a preference step: its counts of operations, and a small run of all it does. No test times."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from bench_train import measure, models, report, steps
+from bench_train.flops import encoding, operations
+from bench_train.shapes import DEFAULT_SHAPES, pairs_of
+from bench_train.variants import UPSTREAM, VARIANTS, obstacles
+from pairs import ROOT
+
+
+# Operations of Qwen2-VL, worked out independently of this code: upstream's forward in 1e12, and how many times less
+# each part takes. Rows without padding, and an output layer in chunks wherever all parts are together.
+COUNTED = {
+    "300/30": (15.9, {"response_only": 1.08, "image_per_pair": 1.35, "image_once": 1.54, "shared_prefix": 2.03}),
+    "300/100": (18.0, {"response_only": 1.07, "image_per_pair": 1.29, "image_once": 1.45, "shared_prefix": 1.81}),
+    "300/250": (22.6, {"response_only": 1.05, "image_per_pair": 1.22, "image_once": 1.33, "shared_prefix": 1.55}),
+    "1100/30": (65.9, {"response_only": 1.07, "image_per_pair": 1.42, "image_once": 1.71, "shared_prefix": 2.10}),
+    "1100/100": (68.1, {"response_only": 1.06, "image_per_pair": 1.40, "image_once": 1.67, "shared_prefix": 2.03}),
+    "1100/250": (72.9, {"response_only": 1.06, "image_per_pair": 1.37, "image_once": 1.60, "shared_prefix": 1.90}),
+}
+TOGETHER = {
+    "300/30": (2.49, 4.05, 2.05),
+    "300/100": (2.10, 3.17, 1.75),
+    "300/250": (1.70, 2.39, 1.46),
+    "1100/30": (2.78, 5.17, 2.24),
+    "1100/100": (2.62, 4.67, 2.11),
+    "1100/250": (2.36, 3.93, 1.90),
+}
+TINY = replace(models.SIZES["small"], hidden=64, layers=2, heads=2, mlp=96, vision_hidden=32, vision_layers=2)
+
+
+def count(shape: str, name: str, size: str = "2b", chunked: bool = False) -> float:
+    return operations(models.SIZES[size], pairs_of(shape), VARIANTS[name], chunked, padded_to=1)
+
+
+@pytest.mark.parametrize("shape", COUNTED)
+def test_ceilings_of_the_parts(shape):
+    """A wrong ceiling would let a slow engine look as good as can be, or a good one look slow."""
+    base, parts = COUNTED[shape]
+    assert count(shape, UPSTREAM) / 1e12 == pytest.approx(base, abs=0.05)
+    for name, ratio in parts.items():
+        assert count(shape, UPSTREAM) / count(shape, name) == pytest.approx(ratio, abs=0.0051), name
+
+
+@pytest.mark.parametrize("shape", TOGETHER)
+def test_ceilings_of_everything(shape):
+    """The same for all parts together, with caches, and for the 7B's sizes."""
+    everything, cached, larger = TOGETHER[shape]
+    base = count(shape, UPSTREAM)
+    assert base / count(shape, "everything", chunked=True) == pytest.approx(everything, abs=0.0051)
+    assert base / count(shape, "both_cached", chunked=True) == pytest.approx(cached, abs=0.0051)
+    ratio = count(shape, UPSTREAM, "7b") / count(shape, "everything", "7b", chunked=True)
+    assert ratio == pytest.approx(larger, abs=0.0051)
+
+
+def test_by_hand():
+    """One layer of width 1 and one pair, counted on paper.
+
+    Two rows of 3 + 2 tokens, padded to 8: 16 tokens and 2 * 8 * 9 / 2 = 72 pairs of query and key. A token costs
+    2 * (2 + 2 + 3) = 14 in the layer, and a pair of query and key 4: 16 * 14 + 72 * 4 = 512, five times with
+    checkpointing. The output layer of 10 words costs 20 at each of 16 positions, four times: 1280. Together 3840.
+
+    Shared: 3 + 2 + 2 = 7 tokens; 15 pairs of query and key for prompt and chosen, 3 for rejected among themselves, 6
+    from rejected to the prompt: 7 * 14 + 24 * 4 = 194, five times 970. The output layer scores 4 tokens: 320.
+    """
+    sizes = models.Sizes(1, 1, 1, 1, 1, 10, 1, 0, 1)
+    pairs = (replace(pairs_of("40/2")[0], prompt=3, image=(0, 0)),)
+    assert operations(sizes, pairs, VARIANTS[UPSTREAM]) == 3840
+    assert operations(sizes, pairs, VARIANTS["everything"]) == 1290
+    assert operations(sizes, pairs, VARIANTS["reference_cached"]) == 4 * 194 + 240
+    plain = replace(sizes, checkpointing=False)
+    assert operations(plain, pairs, VARIANTS["everything"], chunked=True) == 4 * 194 + 5 * 80
+
+
+@pytest.mark.parametrize("shape", ["", "300", "300/x", "20/5", "300/1", "mixed/3"])
+def test_bad_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match="is no shape|is too small"):
+        pairs_of(shape)
+
+
+def test_default_shapes():
+    """The pairs are as long as their names say, and fit their images."""
+    for shape in DEFAULT_SHAPES:
+        for pair in pairs_of(shape):
+            assert pair.image_tokens + 2 < pair.prompt
+            assert shape in ("mixed", f"{pair.prompt}/{pair.chosen}")
+
+
+@pytest.fixture(scope="module")
+def built():
+    return models.build(TINY, "cpu")
+
+
+def test_models_are_what_they_stand_for(built):
+    """The CPU's model spends its operations as Qwen2-VL-2B does, and of both trains what LlamaFactory trains."""
+    (pair,) = pairs_of("300/30")
+    shares = []
+    for size in ("small", "2b"):
+        sizes, whole = models.SIZES[size], count("300/30", UPSTREAM, size)
+        image, head = 4 * encoding(sizes, pair.image_tokens), 4 * 2 * 660 * sizes.hidden * sizes.vocabulary
+        shares.append((image / whole, head / whole))
+    assert shares[0] == pytest.approx(shares[1], abs=0.01)
+    assert models.parameters(built)["head"] == TINY.hidden * TINY.vocabulary
+    assert built.policy.is_gradient_checkpointing
+    assert not any(weight.requires_grad for weight in built.policy.model.visual.parameters())
+    assert not any(weight.requires_grad for weight in built.reference.parameters())
+    trained = [weight.requires_grad for weight in built.policy.model.language_model.parameters()]
+    assert all(trained)
+
+
+def test_all_variants_agree_and_a_wrong_one_is_seen(built):
+    """The check before timing passes pairs of unequal lengths, and sees a position that is off by one."""
+    first, second = pairs_of("40/3")[0], pairs_of("60/5")[0]
+    step = steps.Steps(built, (replace(first, rejected=7), second))
+    names = [name for name in VARIANTS if name not in obstacles()]
+    assert set(measure.check(step, names)) == set(names)
+    step.batches["packed"]["pair_layout"].position_ids[0, :, -1] += 1
+    with pytest.raises(measure.Disagreement, match="shared_prefix differs from upstream's forward by up to"):
+        measure.check(step, names)
+
+
+def test_a_step_depends_on_reference_and_media(built):
+    """Policy and reference differ, and so do images; else the check would see neither mixed up nor missing ones."""
+    step = steps.Steps(built, pairs_of("40/3"))
+    policy, reference = step.run("both_cached").chunk(2)
+    assert (policy - reference).abs().min() > 0.01
+    step.cached_features["image"] = step.cached_features["image"].flip(0)
+    flipped, _ = step.run("both_cached").chunk(2)
+    assert (policy - flipped).abs().min() > 0.01
+
+
+def test_ratios_are_taken_turn_by_turn():
+    """Two turns, the second on a machine half as fast: the ratio is 2 in both, and 30 tokens take 1.5 s."""
+    seconds = {UPSTREAM: [(2.0, 2.5), (4.0, 4.5)], "everything": [(1.0, 1.0), (2.0, 2.0)]}
+    pairs = (replace(pairs_of("40/3")[0], prompt=12),)
+    found = report.summary(seconds, pairs, {UPSTREAM: 30.0, "everything": 10.0})["everything"]
+    assert found["ratio"] == {"median": 2.0, "least": 2.0, "most": 2.0}
+    assert found["ceiling"] == 3.0
+    assert found["tokens_per_second"] == 20.0
+    assert found["wall_seconds"] == [1.0, 2.0]
+
+
+def test_run(tmp_path):
+    """The command as a user gives it: every variant agrees, is timed and weighed, and everything is written."""
+    command = [sys.executable, str(ROOT / "scripts" / "bench_train_step.py"), "--output", str(tmp_path)]
+    command += ["--shapes", "40/3", "--repeats", "1", "--vocabulary", "2000"]
+    command += ["--variants", "everything"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ratios.png", "results.json"]
+    result = json.loads((tmp_path / "results.json").read_text())
+    assert result["versions"]["torch"] and result["threads"] == 1 and "--vocabulary 2000" in result["command"]
+    assert result["model"]["sizes"]["vocabulary"] == 2000
+    (shape,) = result["shapes"]
+    assert shape["pairs"] == [{"prompt": 40, "image": [4, 4], "chosen": 3, "rejected": 3}]
+    assert list(shape["variants"]) == [UPSTREAM, "everything"]
+    for name, found in shape["variants"].items():
+        assert len(found["seconds"]) == len(found["wall_seconds"]) == 1 and found["seconds"][0] > 0
+        assert found["ceiling"] >= 1 and found["off_by"] < 2e-3
+        assert found["peak_bytes"] > 0 or not measure.can_measure_memory()
+        assert name in done.stdout
+
+
+def test_output_that_is_a_file_is_refused_before_measuring(tmp_path):
+    """Half an hour of measuring must not end in an error about the folder it should go to."""
+    (tmp_path / "file").write_text("")
+    command = [sys.executable, str(ROOT / "scripts" / "bench_train_step.py"), "--output", str(tmp_path / "file")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ)
+    assert done.returncode == 2 and "--output" in done.stderr and not done.stdout
