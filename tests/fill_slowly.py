@@ -1,8 +1,10 @@
 """Fill caches as the command does, but write after every batch and take a while over it, so that one can interrupt.
 
-`python fill_slowly.py SECONDS CONFIG.yaml [OPTION=VALUE ...]`: SECONDS to wait after each part.
+`python fill_slowly.py SECONDS CONFIG.yaml [OPTION=VALUE ...]`: SECONDS to wait before each part is written. Under
+`torchrun` with DS_ACCELERATOR set, ranks are DeepSpeed's.
 """
 
+import os
 import sys
 import time
 
@@ -11,6 +13,11 @@ from llamafactory.train.uni_dpo.caches.__main__ import main
 
 
 if __name__ == "__main__":
+    if "DS_ACCELERATOR" in os.environ:
+        import deepspeed
+
+        # With `use_cpu`, accelerate starts torch's processes but not DeepSpeed's view of them: it would see one alone.
+        deepspeed.init_distributed("gloo")
     pause = float(sys.argv.pop(1))
     work.FLUSH_SECONDS, images.PART_BYTES = 0.0, 1
     name_part = store.Store.new_part

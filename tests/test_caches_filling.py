@@ -17,6 +17,7 @@ from test_parallel import AUTO, ZERO3
 
 COMMAND = [sys.executable, "-m", "llamafactory.train.uni_dpo.caches"]
 RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+SLOWLY = ROOT / "tests" / "fill_slowly.py"
 COMPARED = ("loss", "rewards/margins", "uni_dpo/reference_margin")
 
 
@@ -31,15 +32,21 @@ def run(tiny_model, tmp_path):
     return run | {"uni_dpo_reference_cache": str(tmp_path / "ref"), "uni_dpo_image_cache": str(tmp_path / "img")}
 
 
-def fill(run, config, command=COMMAND, check=True):
+def fill(run, config, command=COMMAND, check=True, **environment):
     config.write_text(json.dumps(run))
-    done = subprocess.run([*command, str(config)], capture_output=True, text=True, timeout=300)
+    environment = os.environ | environment
+    done = subprocess.run([*command, str(config)], capture_output=True, text=True, timeout=300, env=environment)
     assert not check or done.returncode == 0, done.stderr[-3000:]
     return done
 
 
 def pairs_in(folder):
     return [name for part in Path(folder).glob("*.parquet") for name in pq.read_table(part)["pair"].to_pylist()]
+
+
+def log_probs(folder):
+    tables = (pq.read_table(part).to_pylist() for part in Path(folder).glob("*.parquet"))
+    return {row["pair"]: [row["chosen_logps"], row["rejected_logps"]] for rows in tables for row in rows}
 
 
 def images_in(folder):
@@ -78,7 +85,7 @@ def test_the_command_explains_itself(run, tmp_path):
 def test_killed_and_resumed(run, tmp_path, parts):
     """Killed in the images (2, 5) or in the log-probs (14): what is there is whole and is not computed again."""
     (tmp_path / "run.yaml").write_text(json.dumps(run))
-    slow = [sys.executable, ROOT / "tests" / "fill_slowly.py", "0.3", tmp_path / "run.yaml"]
+    slow = [sys.executable, SLOWLY, "0.3", tmp_path / "run.yaml"]
     filling = subprocess.Popen(slow, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("*/part-*"))) < parts and filling.poll() is None:
@@ -111,12 +118,11 @@ def test_two_ranks_share_the_work(run, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("*/part-*")) == kept
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_sharded_models_fill_too(run, tmp_path, method):
-    """Under ZeRO-3 no rank has a whole weight: the pass gathers them, or goes through upstream's sharded reference."""
+def test_sharded_models_train_with_caches(run, tmp_path):
+    """Under ZeRO-3 no rank has a whole weight: log-probs come from upstream's sharded reference, before it goes."""
     config = tmp_path / "zero3.json"
     config.write_text(json.dumps({"zero_optimization": ZERO3, **AUTO}))
-    run |= {"deepspeed": str(config), "use_cpu": True, "finetuning_type": method}
+    run |= {"deepspeed": str(config), "use_cpu": True}
     plain = {name: value for name, value in run.items() if not name.endswith("_cache")}
     ranks = [*RANKS, str(ROOT / "tests" / "train_deepspeed.py")]
     for name, options_of in (("plain", plain), ("cold", run), ("warm", run)):
@@ -124,3 +130,16 @@ def test_sharded_models_fill_too(run, tmp_path, method):
     assert_same_course(tmp_path / "plain", tmp_path / "cold")
     assert_same_course(tmp_path / "cold", tmp_path / "warm")
     assert len(set(pairs_in(tmp_path / "ref"))) == 12
+
+
+def test_sharded_lora_fills(run, tmp_path):
+    """Under ZeRO-3 the policy is its own reference before it is wrapped: the pass gathers its weights."""
+    config = tmp_path / "zero3.json"
+    config.write_text(json.dumps({"zero_optimization": ZERO3, **AUTO}))
+    run |= {"finetuning_type": "lora", "use_cpu": True}
+    fill(run | {"deepspeed": str(config)}, tmp_path / "run.yaml", [*RANKS, str(SLOWLY), "0"], DS_ACCELERATOR="cpu")
+    alone = {name: f"{value}-alone" for name, value in run.items() if name.endswith("_cache")}
+    fill(run | alone, tmp_path / "alone.yaml")
+    sharded, whole = (log_probs(tmp_path / name) for name in ("ref", "ref-alone"))
+    assert sharded.keys() == whole.keys() and len(whole) == 12
+    assert all(sharded[pair] == pytest.approx(whole[pair], rel=1e-5) for pair in whole)
