@@ -38,6 +38,8 @@ def register(base: str) -> str:
     def attention(module: torch.nn.Module, query, key, value, attention_mask, pair_spans=None, **kwargs: Any):
         if pair_spans is None:
             return ALL_ATTENTION_FUNCTIONS[base](module, query, key, value, attention_mask, **kwargs)
+        # Under autocast a rotary embedding leaves float32, and neither a bias nor FlashAttention takes two dtypes.
+        query, key = query.to(value.dtype), key.to(value.dtype)
         return attend(query, key, value, pair_spans, kwargs.get("scaling")), None
 
     ALL_ATTENTION_FUNCTIONS.register(PREFIX + base, attention)
