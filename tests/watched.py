@@ -22,20 +22,20 @@ class Outcome:
     Attributes:
         log: what the trainer logged, step by step, without timings.
         losses: the loss of every micro-batch, which the log rounds to four digits.
-        batches: of every micro-batch, the shapes of its tensors by name.
-        said: what our forward and the rest of LlamaFactory logged at level INFO or above.
+        batches: the tensors of every micro-batch, by name.
+        said: messages of LlamaFactory, ours among them.
         weights: the trained tensors by name.
     """
 
     log: list[dict[str, Any]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
-    batches: list[dict[str, torch.Size]] = field(default_factory=list)
+    batches: list[dict[str, torch.Tensor]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def about(self, words: str) -> list[str]:
-        """Find the messages with these words."""
-        return [message for message in self.said if words in message]
+        """Find the messages that start with these words."""
+        return [message for message in self.said if message.startswith(words)]
 
     def curve(self, name: str) -> list[float]:
         """Find all logged values of one metric."""
@@ -47,7 +47,7 @@ def watched_run(run: dict[str, Any]) -> Outcome:
     outcome, compute = Outcome(), UniDPOTrainer.get_batch_loss_metrics
 
     def watch(self, model, batch, *args, **kwargs):
-        outcome.batches.append({name: value.shape for name, value in batch.items() if torch.is_tensor(value)})
+        outcome.batches.append({name: value for name, value in batch.items() if torch.is_tensor(value)})
         loss, metrics = compute(self, model, batch, *args, **kwargs)
         outcome.losses.append(loss.item())
         return loss, metrics
