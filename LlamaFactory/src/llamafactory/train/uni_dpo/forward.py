@@ -77,10 +77,12 @@ class PairForward:
         if _any_rank(trainer, _too_large_for_upstream(pair, trainer)):
             logger.info_rank0("No self-check of pref_forward: upstream's forward of one pair does not fit in memory.")
             return
-        chosen, upstream = self.choice, Choice("upstream")
+        chosen, upstream, training = self.choice, Choice("upstream"), model.training
+        model.eval()  # dropout, of which attention may have its own, would make any two forwards differ
         ours = _logps_of(trainer, model, pair)
         self.choice = upstream
         theirs = _logps_of(trainer, model, pair)
+        model.train(training)
         half = trainer.args.bf16 or trainer.args.fp16 or trainer.model.dtype in (torch.bfloat16, torch.float16)
         # Sums over an answer: in half precision every route, upstream's too, is some hundredths off the truth.
         bound = (0.5 if half else 0.01) + (0.01 if half else 1e-4) * theirs.abs()
