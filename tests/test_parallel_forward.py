@@ -52,6 +52,8 @@ def data(rows, pair_data) -> Path:
 
 def settings(model: Path, data: Path, output: Path, changes: dict) -> dict:
     fixed = {"dataset": "uneven", "disable_shuffling": True, "max_steps": STEPS, "uni_dpo_log_pairs": True}
+    # Biases of keys have no gradient but rounding errors, by which Adam would go full steps without an epsilon.
+    fixed |= {"adam_epsilon": 1e-5}
     return options(model, data, output, **{"learning_rate": 1e-4, "pref_beta": 0.5} | fixed | changes)
 
 
@@ -67,8 +69,8 @@ def alone(tiny_model, data, tmp_path_factory):
 def start(model: Path, data: Path, folder: Path, changes: dict) -> Path:
     """Write the options of a run on two ranks."""
     run = settings(model, data, folder / "out", changes | {"gradient_accumulation_steps": 1})
-    (folder / "run.json").write_text(json.dumps(run))
-    return folder / "run.json"
+    (folder / "run.yaml").write_text(json.dumps(run))  # JSON is YAML
+    return folder / "run.yaml"
 
 
 def launched(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -91,7 +93,7 @@ def assert_equal(done: subprocess.CompletedProcess, alone: Path, output: Path, b
     )
     assert len(theirs) == 4 * STEPS and ours == pytest.approx(theirs, rel=bound)
     wanted, found = (load_file(next(folder.glob("*.safetensors"))) for folder in (alone, output))
-    assert wanted.keys() == found.keys()
+    assert found.keys() - wanted.keys() <= {"lm_head.weight"}  # DeepSpeed also saves the tied one
     # Rates of 1e-4 and 1e-3 over four steps: an averaging gone wrong moves weights by as much.
     assert max((wanted[name] - found[name].float()).abs().max() for name in wanted) < 2e-5
 
@@ -116,7 +118,7 @@ def test_deepspeed(tiny_model, data, alone, tmp_path, zero):
 def test_fsdp2(tiny_model, data, alone, tmp_path):
     """By `accelerate launch`, as LlamaFactory starts FSDP."""
     config = start(tiny_model, data, tmp_path, FULL)
-    (tmp_path / "fsdp.yaml").write_text(json.dumps(FSDP2))  # JSON is YAML
+    (tmp_path / "fsdp.yaml").write_text(json.dumps(FSDP2))
     launch = ["accelerate.commands.launch", "--config_file", tmp_path / "fsdp.yaml"]
     done = launched(*launch, "-m", "llamafactory.launcher", config)
     assert_equal(done, alone / "full", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Train under DeepSpeed on the CPU: `torchrun ... train_deepspeed.py RUN.json`, with LlamaFactory's options."""
+"""Train under DeepSpeed on the CPU: `torchrun ... train_deepspeed.py RUN.yaml`, where RUN.yaml is JSON too."""
 
 import json
 import sys
