@@ -102,7 +102,7 @@ def test_everything_else_of_a_batch_is_upstreams(runs, name):
 
 
 # A GPU has to be waited for in these operations, as the host must know a number or a shape.
-STALLS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "repeat_interleave", "tolist")
+STALLS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "tolist")
 TOWER = "vision tower"
 
 
