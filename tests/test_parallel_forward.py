@@ -44,7 +44,7 @@ FSDP2 = {
 
 @pytest.fixture(scope="module")
 def data(rows, pair_data) -> Path:
-    """In turn two pairs without a picture, two with one, two without, two with two."""
+    """In turn two pairs without a picture, and two with one or two."""
     none, one, two = (mixed(rows)[kind::3] for kind in range(3))
     order = [row for i in range(0, 8, 2) for row in (*none[i : i + 2], *(one if i % 4 else two)[i : i + 2])]
     return write_dataset(pair_data, order, name="uneven")
