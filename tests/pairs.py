@@ -45,6 +45,22 @@ def make_rows(folder: Path, count: int = 24, seed: int = 0) -> list[dict[str, An
     return rows
 
 
+def mixed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rewrite alpaca rows so that every third has no picture, and every third two; some answers start alike."""
+    changed = []
+    for i, row in enumerate(rows):
+        question = row["instruction"].removeprefix("<image>")
+        if i % 3 == 0:
+            row = row | {"instruction": question, "images": []}
+        elif i % 3 == 1:
+            row = row | {"rejected": row["chosen"].replace("It is", "It is not")}
+        else:
+            both = [row["images"][0], rows[i - 1]["images"][0]]
+            row = row | {"instruction": f"<image>One,<image>two. {question}", "images": both}
+        changed.append(row)
+    return changed
+
+
 def as_sharegpt(row: dict[str, Any]) -> dict[str, Any]:
     """Rewrite an alpaca row in the sharegpt shape."""
     return row | {

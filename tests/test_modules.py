@@ -10,7 +10,9 @@ from pairs import ROOT
 
 
 PACKAGE = ROOT / "LlamaFactory" / "src" / "llamafactory" / "train" / "uni_dpo"
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+MODULES = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in FILES]
+ENGINE = sorted(path.stem for path in PACKAGE.glob("engine/*.py"))
 
 
 def test_every_module_can_be_imported_first():
@@ -33,6 +35,28 @@ def test_knows_only_torch(module):
 @pytest.mark.parametrize("module", ["scores", "pair_log", "resume"])
 def test_knows_nothing_of_llamafactory(module):
     assert not [name for name in imports(PACKAGE / f"{module}.py") if "llamafactory" in name or name.startswith("..")]
+
+
+@pytest.mark.parametrize("module", ENGINE)
+def test_engine_knows_torch_and_transformers_only(module):
+    """Nothing of LlamaFactory, and nothing outside its own folder: `..` would lead there."""
+    known = {"collections", "dataclasses", "flash_attn", "functools", "torch", "transformers", "types", "typing"}
+    assert imports(PACKAGE / "engine" / f"{module}.py") <= known
+
+
+def test_engine_runs_without_llamafactory():
+    """The folder alone, under another name, in a process in which LlamaFactory cannot be imported."""
+    script = (
+        "import importlib.util, sys\n"
+        "sys.modules['llamafactory'] = None\n"
+        f"path = {str(PACKAGE / 'engine' / '__init__.py')!r}\n"
+        "spec = importlib.util.spec_from_file_location('apart', path, submodule_search_locations=[path[:-12]])\n"
+        "sys.modules['apart'] = apart = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(apart)\n"
+        "assert callable(apart.pair_logps) and 'flash_attn' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def imports(path: Path) -> set[str]:

@@ -153,7 +153,7 @@ def test_batch_carries_float32_and_the_model_never_sees_it(tiny_model, pair_data
     prepare_inputs = UniDPOTrainer._prepare_inputs
 
     def watch_forward(self, *args, **kwargs):
-        assert not [name for name in kwargs if "score" in name or "pair" in name]
+        assert not [name for name in kwargs if "score" in name or name == "pair_row"]
         return forward(self, *args, **kwargs)
 
     def watch_inputs(self, inputs):
@@ -164,6 +164,8 @@ def test_batch_carries_float32_and_the_model_never_sees_it(tiny_model, pair_data
     monkeypatch.setattr(Qwen2VLForConditionalGeneration, "forward", watch_forward)
     monkeypatch.setattr(UniDPOTrainer, "_prepare_inputs", watch_inputs)
     train(options(tiny_model, pair_data, tmp_path / "out", max_steps=2))
+    checked, seen = seen[1], [seen[0], *seen[2:]]
+    assert len(checked[0]) == 1  # the self-check, in the first step, looks at one pair
     assert len(seen) == 4
     for pair_rows, chosen, rejected in seen:
         assert chosen.dtype == rejected.dtype == torch.float32 and chosen.shape == (2,)

@@ -123,18 +123,20 @@ def test_resume_of_lora(tiny_model, pair_data, tmp_path):
 def test_undisturbed_order_is_upstreams(tiny_model, pair_data, tmp_path, monkeypatch):
     """Over three epochs, so that runs with other losses see the same batches."""
     from llamafactory.train.dpo.trainer import CustomDPOTrainer
+    from llamafactory.train.uni_dpo.trainer import UniDPOTrainer
 
-    seen, forward = [], CustomDPOTrainer.concatenated_forward
+    seen = {}
+    for loss, trainer in (("sigmoid", CustomDPOTrainer), ("uni_dpo", UniDPOTrainer)):
+        batches, compute = seen.setdefault(loss, []), trainer.get_batch_loss_metrics
 
-    def watch(self, model, batch, is_ref_model=False):
-        seen[-1].append(batch["input_ids"].tolist())
-        return forward(self, model, batch, is_ref_model)
+        def watch(self, model, batch, *args, batches=batches, compute=compute, **kwargs):
+            batches.append(batch["input_ids"].tolist())
+            return compute(self, model, batch, *args, **kwargs)
 
-    monkeypatch.setattr(CustomDPOTrainer, "concatenated_forward", watch)
-    for loss in ("sigmoid", "uni_dpo"):
-        seen.append([])
-        train(options(tiny_model, pair_data, tmp_path / loss, pref_loss=loss, max_steps=15))
-    assert len(seen[0]) == 2 * 2 * 15 and seen[0] == seen[1]
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer, "get_batch_loss_metrics", watch)
+            train(options(tiny_model, pair_data, tmp_path / loss, pref_loss=loss, max_steps=15))
+    assert len(seen["sigmoid"]) == 2 * 15 and seen["sigmoid"] == seen["uni_dpo"]
 
 
 def test_best_model_at_end_is_really_loaded(tiny_model, pair_data, tmp_path):
@@ -218,15 +220,19 @@ def test_pictures_show_every_evaluation_set(tiny_model, pair_data, rows, tmp_pat
 
 
 def test_length_normalised_dpo_sees_the_log_probs_that_ipo_sees(tiny_model, pair_data, tmp_path):
-    """Upstream's ipo takes means over response tokens; its sigmoid loss takes sums unless ours is asked for means."""
+    """Upstream's ipo takes means over response tokens; its sigmoid loss takes sums unless ours is asked for means.
+
+    All of them by upstream's forward, so that the numbers are the same to the last bit.
+    """
+    uni = {"pref_forward": "upstream"}
     logged = {
         name: train(options(tiny_model, pair_data, tmp_path / name, max_steps=1, pref_loss=loss, **changes))[0]
         for name, loss, changes in (
             ("ipo", "ipo", {}),
             ("mean", "sigmoid", {"dpo_average_log_prob": True}),
             ("sum", "sigmoid", {}),
-            ("uni", "uni_dpo", {}),
-            ("uni_sum", "uni_dpo", {"dpo_average_log_prob": False}),
+            ("uni", "uni_dpo", uni),
+            ("uni_sum", "uni_dpo", uni | {"dpo_average_log_prob": False}),
         )
     }
     for key in ("logps/chosen", "logps/rejected"):

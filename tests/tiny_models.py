@@ -1,8 +1,9 @@
-"""Variants of a tiny Qwen2-VL for the tests of evaluation: a Qwen2.5-VL, and a LoRA adapter."""
+"""Variants of a tiny Qwen2-VL: a Qwen2.5-VL, a model of text alone, and a LoRA adapter."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 
 def qwen2_5(model: Path, folder: Path) -> Path:
@@ -27,6 +28,21 @@ def qwen2_5(model: Path, folder: Path) -> Path:
             torch.nn.init.normal_(weights, std=weights[0].numel() ** -0.5)
     model.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def text_model(model: Path, folder: Path, kind: str = "qwen2", **changes: Any) -> Path:
+    """Make a random text model of type `kind` with a Qwen2-VL's tokenizer; `changes` go into its config."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors", "*preprocessor*", "config.json"))
+    known = json.loads((model / "config.json").read_text())
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    names += ("num_key_value_heads", "bos_token_id", "eos_token_id", "pad_token_id")
+    sizes = {name: known.get(name) for name in names} | {"head_dim": 16, "max_position_embeddings": 4096}
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes | changes)).save_pretrained(folder)
     return folder
 
 

@@ -38,19 +38,13 @@ def register(base: str) -> str:
     def attention(module: torch.nn.Module, query, key, value, attention_mask, pair_spans=None, **kwargs: Any):
         if pair_spans is None:
             return ALL_ATTENTION_FUNCTIONS[base](module, query, key, value, attention_mask, **kwargs)
-        parts = _one_dtype(query, key, value)
-        return attend(*parts, pair_spans, kwargs.get("scaling")), None
+        # Under autocast a rotary embedding leaves float32, and neither a bias nor FlashAttention takes two dtypes.
+        query, key = query.to(value.dtype), key.to(value.dtype)
+        return attend(query, key, value, pair_spans, kwargs.get("scaling")), None
 
     ALL_ATTENTION_FUNCTIONS.register(PREFIX + base, attention)
     ALL_MASK_ATTENTION_FUNCTIONS.register(PREFIX + base, ALL_MASK_ATTENTION_FUNCTIONS[base])
     return PREFIX + base
-
-
-def _one_dtype(*parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    # Under autocast the rotary embedding makes queries and keys float32 again, and not values.
-    device = parts[0].device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    return tuple(part if dtype is None else part.to(dtype) for part in parts)
 
 
 def split_attention(

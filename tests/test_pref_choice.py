@@ -1,0 +1,152 @@
+"""Which route `pref_forward` takes, what it says about it, and what happens when the engine is wrong."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pairs import ALPACA, mixed, options, train, write_dataset
+from tiny_models import text_model
+from watched import messages, watched_run
+
+from llamafactory.train.uni_dpo.engine import attention
+from llamafactory.train.uni_dpo.errors import UniDPOError
+
+
+SLOW = {"learning_rate": 1e-4, "gradient_accumulation_steps": 1, "pref_beta": 0.5}
+SLIDING = {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 0}
+
+
+@pytest.fixture(scope="module")
+def data(rows, pair_data) -> Path:
+    """Pairs with none, one and two pictures (`mixed`), and pairs of text alone (`texts`)."""
+    texts = [row | {"instruction": row["instruction"].removeprefix("<image>")} for row in rows]
+    columns = {name: column for name, column in ALPACA.items() if name != "images"}
+    write_dataset(pair_data, texts, name="texts", columns=columns)
+    return write_dataset(pair_data, mixed(rows), name="mixed")
+
+
+def text_run(model: Path, data: Path, output: Path, **changes) -> dict:
+    fixed = {"dataset": "texts", "template": "qwen", "max_steps": 1}
+    return options(model, data, output, **SLOW | fixed | changes)
+
+
+# ---- the choice ----
+
+
+def test_auto_says_once_what_it_takes(tiny_model, data, tmp_path):
+    """The default of uni_dpo is `auto`, and the best route needs no reason."""
+    outcome = watched_run(options(tiny_model, data, tmp_path, dataset="mixed", max_steps=2, **SLOW))
+    assert outcome.about("pref_forward") == ["pref_forward: shared_prefix."]
+    (said,) = outcome.about("Self-check of pref_forward: within")
+    assert said.endswith("nats of upstream's forward.")
+
+
+@pytest.mark.parametrize(
+    "kind, config, line",
+    [
+        ("qwen2", SLIDING, "pref_forward: response_only (no shared prompt with sliding-window attention)."),
+        (
+            "qwen3",
+            {"attention_dropout": 0.1},
+            "pref_forward: response_only (no shared prompt with dropout in attention).",
+        ),
+        (
+            "gemma",
+            {},
+            "pref_forward: upstream (the engine knows models of type qwen2_vl, qwen2_5_vl, llama, mistral, qwen2, "
+            "qwen3, and this one is 'gemma').",
+        ),
+    ],
+    ids=["sliding window", "dropout", "unknown model"],
+)
+def test_auto_says_why_it_takes_less_and_more_is_refused(tiny_model, data, tmp_path, kind, config, line):
+    model = text_model(tiny_model, tmp_path / "model", kind, **config)
+    outcome = watched_run(text_run(model, data, tmp_path / "auto"))
+    assert outcome.about("pref_forward") == [line]
+    assert len(outcome.about("Self-check of pref_forward: within")) == ("upstream" not in line)
+    assert not outcome.about("pref_forward: response_only differs")
+    reason = line[line.index("(") + 1 : line.rindex(")")]
+    with pytest.raises(UniDPOError) as refused:
+        train(text_run(model, data, tmp_path / "refused", pref_forward="shared_prefix"))
+    route = line.split()[1]
+    assert str(refused.value) == (f"`pref_forward: shared_prefix` is not possible: {reason}. Use `auto` or `{route}`.")
+    assert not (tmp_path / "refused" / "model.safetensors").exists()
+
+
+def test_an_unknown_route_is_refused(tiny_model, data, tmp_path):
+    run = options(tiny_model, data, tmp_path, pref_forward="fast")
+    with pytest.raises(UniDPOError, match="`pref_forward: fast` is unknown; choose from auto, shared_prefix"):
+        train(run)
+
+
+@pytest.mark.parametrize("changes", [{"dpo_average_log_prob": True}, {"pref_forward": "upstream"}])
+def test_other_losses_keep_upstreams_forward_unless_asked(tiny_model, data, tmp_path, monkeypatch, changes):
+    """Our trainer alone brings no engine: neither a message nor a batch laid out for it."""
+    monkeypatch.setattr("llamafactory.train.uni_dpo.forward.choose", None)
+    outcome = watched_run(
+        options(tiny_model, data, tmp_path, dataset="mixed", pref_loss="sigmoid", max_steps=1, **SLOW | changes)
+    )
+    assert not outcome.about("pref_forward") and not outcome.about("Self-check")
+    assert outcome.losses
+
+
+def test_upstreams_forward_in_our_trainer_logs_what_upstream_logs(tiny_model, data, tmp_path):
+    """Metrics that stay on the device until they are logged are the same numbers, to the last bit."""
+    run = options(tiny_model, data, tmp_path, dataset="mixed", pref_loss="orpo", max_steps=3, pref_ftx=0.2, val_size=4)
+    run |= {"learning_rate": 1e-4, "pref_beta": 0.5, "eval_strategy": "steps", "eval_steps": 2}
+    logs = [
+        train(run | changes | {"output_dir": str(tmp_path / name)})
+        for name, changes in (("stock", {}), ("ours", {"pref_forward": "upstream"}))
+    ]
+    stock, ours = (
+        [{n: v for n, v in e.items() if not n.endswith(("runtime", "per_second"))} for e in log] for log in logs
+    )
+    assert stock == ours and {"odds_ratio_loss", "rewards/margins", "logits/chosen"} <= stock[0].keys()
+
+
+# ---- the self-check ----
+
+
+def blind_to_branches(query, key, value, spans, scale):
+    """Attention as if the rejected answer followed the chosen one: what the spans are there to prevent."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale).transpose(1, 2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_wrong_engine_is_noticed_and_left(tiny_model, data, tmp_path, monkeypatch, workers):
+    """Workers have laid out batches for the engine by then; upstream's forward must get its own out of them."""
+    changes = {"dataset": "mixed", "max_steps": 4, "dataloader_num_workers": workers} | SLOW
+    changes |= {"val_size": 4, "eval_strategy": "steps", "eval_steps": 2}
+    theirs = watched_run(options(tiny_model, data, tmp_path / "upstream", pref_forward="upstream", **changes))
+    monkeypatch.setattr(attention, "split_attention", blind_to_branches)
+    outcome = watched_run(options(tiny_model, data, tmp_path / "auto", **changes))
+    (warning,) = outcome.about("pref_forward: shared_prefix differs from upstream's forward by up to")
+    assert "goes on with upstream's forward" in warning and not outcome.about("Self-check")
+    assert outcome.losses == theirs.losses
+    assert outcome.log == theirs.log
+    assert all(torch.equal(outcome.weights[name], theirs.weights[name]) for name in theirs.weights)
+
+
+def test_a_forward_that_gives_nan_is_noticed(tiny_model, data, tmp_path, monkeypatch):
+    def broken(query, *others):
+        return torch.full_like(query.transpose(1, 2), torch.nan)
+
+    monkeypatch.setattr(attention, "split_attention", broken)
+    with messages() as said:
+        train(text_run(text_model(tiny_model, tmp_path / "model"), data, tmp_path / "out"))
+    assert any("differs from upstream's forward by up to nan" in message for message in said)
+
+
+def test_workers_change_nothing(tiny_model, data, tmp_path):
+    outcomes = [
+        watched_run(
+            options(
+                tiny_model, data, tmp_path / str(n), dataset="mixed", max_steps=4, dataloader_num_workers=n, **SLOW
+            )
+        )
+        for n in (0, 2)
+    ]
+    assert outcomes[0].losses == outcomes[1].losses and outcomes[1].about("Self-check of pref_forward: within")
