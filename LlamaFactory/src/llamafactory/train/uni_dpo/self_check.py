@@ -65,7 +65,7 @@ def check_engine(trainer: "UniDPOTrainer", model: torch.nn.Module, policy: bool 
     what = f"pref_forward: {chosen.route} differs from upstream's forward by up to {worst:.3g} nats on the first pair"
     if stored is not None:
         raise UniDPOError(f"{what}. Remove `uni_dpo_image_cache`, or delete its folder if its images have changed.")
-    logger.warning_rank0(f"{what}, so this run goes on with upstream's. Please report the model and this message.")
+    logger.warning_rank0(f"{what}, so this run goes on with upstream's forward. Please report the model and this.")
 
 
 def _one_pair(trainer: "UniDPOTrainer") -> dict[str, Any]:
