@@ -10,7 +10,7 @@ from pairs import log_history, make_rows, options, train, write_dataset
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from llamafactory.train.uni_dpo.caches.fingerprints import weights_fingerprint
+from llamafactory.train.uni_dpo.caches.fingerprints import FileHashes, weights_fingerprint
 from llamafactory.train.uni_dpo.errors import UniDPOError
 
 
@@ -215,10 +215,18 @@ def test_weights_are_known_by_their_tensors(tiny_model, tmp_path):
     names = sorted(weights)
     for number, part in enumerate((names[::2], names[1::2])):
         save_file({name: weights[name] for name in part}, tmp_path / f"model-{number}.safetensors")
-    assert weights_fingerprint(tmp_path) == weights_fingerprint(tiny_model)
-    assert weights_fingerprint(tmp_path, "visual.") == weights_fingerprint(tiny_model, "visual.")
+    assert weights_fingerprint(tmp_path, FileHashes(tmp_path / "h")) == weights_fingerprint(
+        tiny_model, FileHashes(tmp_path / "h")
+    )
+    assert weights_fingerprint(tmp_path, FileHashes(tmp_path / "h"), "visual.") == weights_fingerprint(
+        tiny_model, FileHashes(tmp_path / "h"), "visual."
+    )
     text = next(name for name in part if "visual" not in name)
     weights[text].view(-1)[0] += 1
     save_file({name: weights[name] for name in part}, tmp_path / "model-1.safetensors")
-    assert weights_fingerprint(tmp_path) != weights_fingerprint(tiny_model)
-    assert weights_fingerprint(tmp_path, "visual.") == weights_fingerprint(tiny_model, "visual.")
+    assert weights_fingerprint(tmp_path, FileHashes(tmp_path / "h")) != weights_fingerprint(
+        tiny_model, FileHashes(tmp_path / "h")
+    )
+    assert weights_fingerprint(tmp_path, FileHashes(tmp_path / "h"), "visual.") == weights_fingerprint(
+        tiny_model, FileHashes(tmp_path / "h"), "visual."
+    )

@@ -105,14 +105,15 @@ def test_padding_looks_at_itself():
 
 
 def test_without_spans_it_is_the_original():
-    """Generation and evaluation, say, which know nothing of pairs."""
+    """Generation and evaluation, say, which know nothing of pairs; it finds its own name in the config meanwhile."""
     name = attention.register("sdpa")
     query, key, value = inputs()
-    module = types.SimpleNamespace(num_key_value_groups=2, is_causal=True)
+    config = types.SimpleNamespace(_attn_implementation=name)
+    module = types.SimpleNamespace(num_key_value_groups=2, is_causal=True, config=config)
     ours, theirs = (
         ALL_ATTENTION_FUNCTIONS[n](module, query, key, value, None, scaling=0.3)[0] for n in (name, "sdpa")
     )
-    assert torch.equal(ours, theirs)
+    assert torch.equal(ours, theirs) and config._attn_implementation == name
 
 
 @pytest.mark.parametrize("autocast", [False, True])

@@ -140,7 +140,7 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
     @property
     def uses_caches(self) -> bool:
         """Whether this run keeps reference log-probs or image features."""
-        return bool(self.uni_dpo_reference_cache or self.uni_dpo_image_cache)
+        return self.stage == "dpo" and bool(self.uni_dpo_reference_cache or self.uni_dpo_image_cache)
 
     @property
     def forward_route(self) -> str:
@@ -222,6 +222,7 @@ def _check_trainer(args: UniDPOFinetuningArguments) -> None:
             f"`uni_dpo_reference_cache` has no meaning with `pref_loss: {args.pref_loss}`, which has no reference; "
             "remove it."
         )
+    _require(args, "uni_dpo_image_cache_gb", lambda value: value > 0, "a number above zero")
     if args.uni_dpo_image_cache and args.pref_forward == "upstream":
         raise UniDPOError("`uni_dpo_image_cache` is not possible with `pref_forward: upstream`; remove one of them.")
     if getattr(args, "use_mca", False) or is_env_enabled("USE_MCA"):
@@ -235,7 +236,6 @@ def _check_numbers(args: UniDPOFinetuningArguments) -> None:
         _require(args, name, lambda value: value >= 0, "a number, zero or more")
     for name in ("uni_dpo_tau_ref", "uni_dpo_tau_good"):
         _require(args, name, math.isfinite, "a finite number")
-    _require(args, "uni_dpo_image_cache_gb", lambda value: value > 0, "a number above zero")
     _require(args, "pref_beta", lambda value: value > 0, "a number above zero")
 
 
@@ -243,7 +243,7 @@ def _require(args: UniDPOFinetuningArguments, name: str, holds: Callable[[float]
     value = getattr(args, name)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not (is_number and holds(value)):
-        raise UniDPOError(f"`{name}` is {value!r}, but has to be {what} (`pref_loss: uni_dpo`).")
+        raise UniDPOError(f"`{name}` is {value!r}, but has to be {what}.")
 
 
 def _check_clashes(args: UniDPOFinetuningArguments) -> None:

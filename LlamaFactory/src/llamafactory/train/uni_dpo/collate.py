@@ -11,6 +11,7 @@ from .caches.images import ImageCache
 from .caches.reference import REFERENCE_COLUMNS
 from .data import SCORED_DTYPES
 from .engine import Choice, lay_out
+from .stand_in import StandIn
 
 
 # Columns of shape (n,) that travel beside the model's inputs, where a data set has them.
@@ -27,7 +28,7 @@ class PairCollator(PairwiseDataCollatorWithPadding):
     """Upstream's batch of n chosen and n rejected rows and more, as far as it is asked for.
 
     The model must not see the added keys, so the trainer takes them out again: the carried columns, `pair_layout`, and
-    `media_features` where images are stored.
+    `image_features` where images are stored.
 
     Attributes:
         choice: what the engine wants; None if batches are for upstream's forward.
@@ -70,12 +71,12 @@ class PairCollator(PairwiseDataCollatorWithPadding):
         if layout.media_once:
             batch |= {name: _half(batch[name]) for name in POSITION_KEYS if batch.get(name) is not None}
         if plugin.stored:
-            batch["media_features"] = {"image": torch.cat([features for features, _ in plugin.stored])}
+            batch["image_features"] = torch.cat([features for features, _ in plugin.stored])
         elif plugin.stored is not None:  # of a text-only batch's stand-in picture: no rank runs the tower
             batch.pop("pixel_values", None)
 
 
-class MediaOnce:
+class MediaOnce(StandIn):
     """Upstream's media plugin, which is asked for the media of 2n rows and processes those of n pairs.
 
     Attributes:
@@ -85,14 +86,9 @@ class MediaOnce:
 
     def __init__(self, plugin: Any):
         """Stand in for `plugin`."""
-        self._plugin, self.halved = plugin, False
+        super().__init__(plugin)
+        self.halved = False
         self.stored: list[tuple[torch.Tensor, torch.Tensor]] | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        """Be the plugin in everything else."""
-        if name.startswith("__") or name == "_plugin":
-            raise AttributeError(name)
-        return getattr(self._plugin, name)
 
     def get_mm_inputs(
         self,
@@ -112,14 +108,14 @@ class MediaOnce:
             halves = [_half(items) for items, _ in media] + [_half(counts) for _, counts in media]
             if self.stored:
                 halves[0], halves[3] = [], [0] * len(halves[3])
-            inputs = self._plugin.get_mm_inputs(*halves, _half(rows), processor)
+            inputs = self._original.get_mm_inputs(*halves, _half(rows), processor)
             if self.stored:
                 inputs["image_grid_thw"] = torch.stack([grid for _, grid in self.stored])
             if inputs.keys() <= set(MEDIA_KEYS):
                 return inputs | {name: doubled(inputs[name]) for name in POSITION_KEYS if inputs.get(name) is not None}
         self.halved = False
         counts = (image_counts, video_counts, audio_counts)
-        return self._plugin.get_mm_inputs(images, videos, audios, *counts, rows, processor)
+        return self._original.get_mm_inputs(images, videos, audios, *counts, rows, processor)
 
 
 def upstream_rows(batch: dict[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,9 @@ class PairForward:
 
     def agree(self, trainer: "UniDPOTrainer") -> None:
         """Share image features between policy and reference only if every rank can: all must do the same work."""
-        self.shares_features = not any_rank(trainer, not self.shares_features)
+        # Under FSDP only the main process need have loaded weights yet; the others' may be whatever memory held.
+        knows = trainer.accelerator.is_main_process or not trainer.is_fsdp_enabled
+        self.shares_features = not any_rank(trainer, knows and not self.shares_features)
 
     def serves(self, batch: dict[str, Any]) -> bool:
         """Tell whether the engine computes this batch."""
@@ -61,8 +63,10 @@ class PairForward:
         """
         layout, media = batch["pair_layout"], {name: batch.get(name) for name in MEDIA_KEYS}
         given = self._features if is_ref_model and self.shares_features else {}
+        if "image_features" in batch:
+            given = given | {"image": batch["image_features"]}
         self._features = {}
-        output = pair_logps(model, layout, media, batch.get("media_features", given), ld_alpha)
+        output = pair_logps(model, layout, media, given, ld_alpha)
         if not is_ref_model and self.shares_features:
             self._features = output.features
         return {"logps": output.logps, "lengths": output.lengths, "logits": output.logits}

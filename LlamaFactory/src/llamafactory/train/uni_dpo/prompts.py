@@ -11,6 +11,7 @@ from ...data.processor import PairwiseDatasetProcessor
 from ...data.template import Template
 from ...extras.constants import AUDIO_PLACEHOLDER, IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER
 from .errors import UniDPOError
+from .stand_in import StandIn
 
 
 PLACEHOLDERS = (IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER, AUDIO_PLACEHOLDER)
@@ -23,21 +24,23 @@ class PromptOnceProcessor(PairwiseDatasetProcessor):
     """Upstream's tokenisation of pairs, token for token the same.
 
     Attributes:
-        place: where the row in hand is, for messages.
+        place: where the row in hand is, for messages; if it is not known, they quote its prompt.
     """
 
-    place: str = "A pair"
+    place: str = ""
 
     def __post_init__(self):
         """Let the template remember prompts."""
         self.template = RememberingTemplate(self.template)
 
-    def _encode_data_example(self, *args: Any, **kwargs: Any) -> tuple[list[int], list[int], list[int], list[int]]:
-        encoded = super()._encode_data_example(*args, **kwargs)
-        self._require_whole_media(encoded[0])
+    def _encode_data_example(
+        self, prompt: Messages, *args: Any, **kwargs: Any
+    ) -> tuple[list[int], list[int], list[int], list[int]]:
+        encoded = super()._encode_data_example(prompt, *args, **kwargs)
+        self._require_whole_media(encoded[0], self.place or f"The pair that asks {prompt[-1]['content'][-80:]!r}")
         return encoded
 
-    def _require_whole_media(self, kept: list[int]) -> None:
+    def _require_whole_media(self, kept: list[int], place: str) -> None:
         """Refuse a prompt that lost image tokens: the model would find more features than places for them.
 
         Raises:
@@ -51,25 +54,13 @@ class PromptOnceProcessor(PairwiseDatasetProcessor):
             needed = self.template.prompt_ids.count(token_id)
             if needed > kept.count(token_id):
                 raise UniDPOError(
-                    f"{self.place}: `cutoff_len: {self.data_args.cutoff_len}` cuts the prompt within an image or a "
+                    f"{place}: `cutoff_len: {self.data_args.cutoff_len}` cuts the prompt within an image or a "
                     f"video; {kept.count(token_id)} of {needed} of its tokens are left. Raise `cutoff_len`, lower "
                     "`image_max_pixels`, or remove the row."
                 )
 
 
-class _StandsIn:
-    """What something else is, unless said otherwise."""
-
-    def __init__(self, original: Any):
-        self._original = original
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_original":  # asked while this is being copied or pickled
-            raise AttributeError(name)
-        return getattr(self._original, name)
-
-
-class RememberingTemplate(_StandsIn):
+class RememberingTemplate(StandIn):
     """A template that encodes a prompt once, if the next answer belongs to the same one.
 
     Attributes:
@@ -99,7 +90,7 @@ class RememberingTemplate(_StandsIn):
         return prompt_ids, answer_ids
 
 
-class RememberingPlugin(_StandsIn):
+class RememberingPlugin(StandIn):
     """A media plugin that prepares a prompt's messages once, if the next answer belongs to the same one."""
 
     def __init__(self, plugin: Any):

@@ -1,4 +1,4 @@
-"""One pair through the engine and through upstream's forward, before a run relies on the engine."""
+"""Two pairs through the engine and through upstream's forward, before a run relies on the engine."""
 
 import itertools
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-# A pair with an image is looked for among the first rows of the data set.
+# Short pairs with images are looked for among the first rows of the data set.
 LOOKED_AT = 32
 
 # Sums of log-probs may differ by this many nats and this part of them. In half precision every route, upstream's too,
@@ -35,23 +35,25 @@ def check_engine(trainer: "UniDPOTrainer", model: torch.nn.Module, policy: bool 
         policy: false if only the reference can be called yet; the policy is then checked later.
 
     Raises:
-        UniDPOError: they differ, and upstream's forward has no use for the stored image features of this run.
+        UniDPOError: they differ, and this run has stored features that upstream's forward has no use for, or is about
+            to store log-probs.
     """
     forward = trainer.pair_forward
-    if forward.checked:
+    if forward.checked or forward.choice.layout is None:
         return
     forward.checked = policy
-    stored = trainer.data_collator.images
-    pair = _one_pair(trainer)
-    if any_rank(trainer, _too_large_for_upstream(trainer, pair)):
-        logger.info_rank0("No self-check of pref_forward: upstream's forward of one pair does not fit in memory.")
+    collator, rows = trainer.data_collator, _some_rows(trainer)
+    pairs = _collated(trainer, rows)
+    if any_rank(trainer, _too_large_for_upstream(trainer, pairs)):
+        logger.info_rank0("No self-check of pref_forward: upstream's forward of two pairs does not fit in memory.")
         return
     training = model.training
     model.eval()  # dropout, of which attention may have its own, would make any two forwards differ
-    ours = _logps(trainer, model, pair, policy)
-    chosen, forward.choice, trainer.data_collator.images = forward.choice, Choice("upstream"), None
-    theirs = _logps(trainer, model, _one_pair(trainer), policy)
-    trainer.data_collator.images = stored
+    ours = _logps(trainer, model, pairs, policy)
+    chosen, forward.choice = forward.choice, Choice("upstream")
+    stored, collator.images = collator.images, None
+    theirs = _logps(trainer, model, _collated(trainer, rows), policy)
+    collator.images = stored
     model.train(training)
     half = trainer.args.bf16 or trainer.args.fp16 or trainer.model.dtype in (torch.bfloat16, torch.float16)
     absolute, relative = BOUND_IN_HALF if half else BOUND
@@ -62,38 +64,43 @@ def check_engine(trainer: "UniDPOTrainer", model: torch.nn.Module, policy: bool 
         forward.choice = chosen
         logger.info_rank0(f"Self-check of pref_forward: within {worst:.1e} nats of upstream's forward.")
         return
-    what = f"pref_forward: {chosen.route} differs from upstream's forward by up to {worst:.3g} nats on the first pair"
+    what = f"pref_forward: {chosen.route} differs from upstream's forward by up to {worst:.3g} nats on the first pairs"
     if stored is not None:
         raise UniDPOError(f"{what}. Remove `uni_dpo_image_cache`, or delete its folder if its images have changed.")
+    if not policy:
+        raise UniDPOError(f"{what}, so the reference's log-probs are not stored. Set `pref_forward: upstream`.")
     logger.warning_rank0(f"{what}, so this run goes on with upstream's forward. Please report the model and this.")
 
 
-def _one_pair(trainer: "UniDPOTrainer") -> dict[str, Any]:
-    """Collate the shortest pair with an image among the first rows."""
+def _some_rows(trainer: "UniDPOTrainer") -> list[dict[str, Any]]:
+    """Take the two shortest pairs among the first rows of the data, those with an image before those without."""
     dataset = trainer.train_dataset if trainer.train_dataset is not None else trainer.eval_dataset
     if isinstance(dataset, dict):
         dataset = next(iter(dataset.values()))
-    rows = itertools.islice(iter(dataset), LOOKED_AT)
-    pair = min(rows, key=lambda row: (not row.get("images"), len(row["chosen_input_ids"])))
-    batch = trainer._prepare_inputs(trainer.data_collator([pair]))
+    rows = list(itertools.islice(iter(dataset), LOOKED_AT))
+    return sorted(rows, key=lambda row: (not row.get("images"), len(row["chosen_input_ids"])))[:2]
+
+
+def _collated(trainer: "UniDPOTrainer", rows: list[dict[str, Any]]) -> dict[str, Any]:
+    batch = trainer._prepare_inputs(trainer.data_collator(rows))
     return {name: value for name, value in batch.items() if name not in CARRIED_DTYPES}
 
 
-def _too_large_for_upstream(trainer: "UniDPOTrainer", pair: dict[str, Any]) -> bool:
+def _too_large_for_upstream(trainer: "UniDPOTrainer", pairs: dict[str, Any]) -> bool:
     if trainer.args.device.type != "cuda":
         return False
-    logits = pair["input_ids"].numel() * trainer.model.config.get_text_config().vocab_size
+    logits = pairs["input_ids"].numel() * trainer.model.config.get_text_config().vocab_size
     return 3 * 4 * logits > torch.cuda.mem_get_info(trainer.args.device)[0]  # three copies in float32
 
 
 @torch.no_grad()
-def _logps(trainer: "UniDPOTrainer", model: torch.nn.Module, pair: dict[str, Any], policy: bool) -> torch.Tensor:
-    """Sum up log-probs of one pair under policy and reference, two for each that can be called."""
+def _logps(trainer: "UniDPOTrainer", model: torch.nn.Module, pairs: dict[str, Any], policy: bool) -> torch.Tensor:
+    """Sum up log-probs of all sequences under the policy and the reference, as far as they can be called."""
     sides = []
     if policy:
-        output = trainer.concatenated_forward(model, dict(pair))
+        output = trainer.concatenated_forward(model, dict(pairs))
         sides += [output["chosen_logps"], output["rejected_logps"]]
     if not trainer.reference_is_stored:
-        sides += [side for side in trainer.compute_reference_log_probs(model, dict(pair)) if side is not None]
-    lengths = (pair["labels"][:, 1:] != IGNORE_INDEX).sum(-1).repeat(len(sides) // 2)
+        sides += [side for side in trainer.compute_reference_log_probs(model, dict(pairs)) if side is not None]
+    lengths = (pairs["labels"][:, 1:] != IGNORE_INDEX).sum(-1).repeat(len(sides) // 2)
     return torch.cat(sides) * (lengths if trainer.takes_means else 1) if sides else torch.zeros(0)

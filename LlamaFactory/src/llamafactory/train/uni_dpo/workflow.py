@@ -43,9 +43,9 @@ def run_dpo(
         if finetuning_args.uses_our_trainer:
             check_run(model_args, finetuning_args)
             swaps.enter_context(our_trainer())
+            _keep_stream_batches_apart(data_args, training_args)
         if finetuning_args.uses_uni_dpo:
             swaps.enter_context(scored_data())
-            _keep_stream_batches_apart(data_args, training_args)
         if finetuning_args.uses_caches:
             swaps.enter_context(caches(model_args, data_args, training_args, finetuning_args))
         upstream.run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)

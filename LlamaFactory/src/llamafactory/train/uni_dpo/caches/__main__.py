@@ -21,7 +21,7 @@ def main() -> None:
     from ..errors import CachesFilled, UniDPOError
 
     *run, finetuning_args, _ = get_train_args(read_args())
-    if not finetuning_args.uses_caches:
+    if not finetuning_args.uses_caches:  # so also in another stage
         raise UniDPOError("Nothing to fill: set `uni_dpo_reference_cache`, `uni_dpo_image_cache`, or both.")
     finetuning_args.stops_after_caches = True
     try:

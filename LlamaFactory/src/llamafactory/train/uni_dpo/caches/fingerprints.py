@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from datasets import Image
+from huggingface_hub.constants import HF_HOME
 from safetensors import safe_open
 from tqdm import tqdm
 
@@ -30,8 +32,8 @@ PAIR_COLUMNS = ("chosen_input_ids", "chosen_labels", "rejected_input_ids", "reje
 class FileHashes:
     """Content hashes of files, remembered in a JSON file between runs."""
 
-    def __init__(self, memory: Path):
-        """Remember in `memory`, which may not exist yet."""
+    def __init__(self, memory: Path = Path(HF_HOME, "uni_dpo_hashes.json")):
+        """Remember in `memory`, which may not exist yet; by default beside the hub's downloads."""
         self._memory = memory
         try:
             self._known: dict[str, list] = json.loads(memory.read_text())
@@ -44,78 +46,130 @@ class FileHashes:
         Raises:
             UniDPOError: there is no such file.
         """
-        path = os.path.abspath(path)
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            raise UniDPOError(
-                f"{path} cannot be read: {error.strerror}. Correct `media_dir` or the data set."
-            ) from error
-        stamp = [status.st_size, status.st_mtime_ns]
-        if self._known.get(path, [None])[:-1] != stamp:
-            digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-            with open(path, "rb") as file:
-                while block := file.read(READ_BYTES):
-                    digest.update(block)
-            self._known[path] = [*stamp, digest.hexdigest()]
-        return self._known[path][-1]
+        return self.remembered(str(path), [path], lambda: _hash_file(path))
+
+    def remembered(self, name: str, files: Iterable[str | os.PathLike], compute: Callable[[], str]) -> str:
+        """Recall what was computed from files, or compute it if one of them has changed since.
+
+        Raises:
+            UniDPOError: a file is missing.
+        """
+        stamp = []
+        for file in files:
+            try:
+                status = os.stat(file)
+            except OSError as error:
+                raise UniDPOError(
+                    f"{file} cannot be read: {error.strerror}. Correct the path, or `media_dir`."
+                ) from error
+            stamp.append([os.path.abspath(file), status.st_size, status.st_mtime_ns])
+        known = self._known.get(name)
+        if known is None or known[0] != stamp:
+            known = self._known[name] = [stamp, compute()]
+        return known[1]
 
     def save(self) -> None:
-        """Write the memory, whole or not at all."""
+        """Write the memory, whole or not at all; where one may not write, nothing is remembered."""
         temporary = self._memory.with_name(f"{self._memory.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(self._known))
-        os.replace(temporary, self._memory)
+        try:
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(self._known))
+            os.replace(temporary, self._memory)
+        except OSError:
+            temporary.unlink(missing_ok=True)
 
 
-def weights_fingerprint(folder: str | os.PathLike, part: str = "") -> str:
+def hash_text(values: Any) -> str:
+    """Hash what JSON can say of `values`, in whatever order."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def weights_fingerprint(folder: str | os.PathLike, hashes: FileHashes, part: str = "") -> str:
     """Hash a checkpoint's tensors by name, however they are spread over files.
 
     Args:
         folder: a checkpoint in the format of transformers or PEFT.
+        hashes: what is known of files.
         part: only tensors with this in their names count; a pickled checkpoint counts as a whole.
 
     Raises:
-        FileNotFoundError: there are no weights.
+        FileNotFoundError: there are no weights, or not all that its index lists.
     """
-    folder, digest = Path(folder), hashlib.blake2b(digest_size=DIGEST_BYTES)
-    files = sorted(folder.glob("*.safetensors"))
-    if files:
-        names = {}
-        for file in files:
-            with safe_open(file, "pt") as tensors:
-                names |= {name: file for name in tensors.keys() if part in name}  # noqa: SIM118 (it is no mapping)
-        for name in tqdm(sorted(names), desc=f"Reading the weights of {folder.name}", leave=False):
-            with safe_open(names[name], "pt") as tensors:
-                tensor = tensors.get_tensor(name)
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.flatten().contiguous().view(torch.uint8).numpy())
-        return digest.hexdigest()
-    files = sorted(folder.glob("*.bin"))
+    folder = Path(folder)
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     if not files:
         raise FileNotFoundError(f"{folder} has neither .safetensors nor .bin files.")
+    for index in folder.glob(f"*{files[0].suffix}.index.json"):
+        absent = set(json.loads(index.read_text())["weight_map"].values()) - {file.name for file in files}
+        if absent:
+            raise FileNotFoundError(f"{folder} lacks {', '.join(sorted(absent))}.")
+    compute = _hash_tensors if files[0].suffix == ".safetensors" else _hash_pickles
+    return hashes.remembered(f"{folder.resolve()} {part}", files, lambda: compute(files, part))
+
+
+def _hash_tensors(files: list[Path], part: str) -> str:
+    digest, names = hashlib.blake2b(digest_size=DIGEST_BYTES), {}
     for file in files:
-        with open(file, "rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        with safe_open(file, "pt") as tensors:
+            names |= {name: file for name in tensors.keys() if part in name}  # noqa: SIM118 (it is no mapping)
+    for name in tqdm(sorted(names), desc=f"Reading the weights in {files[0].parent.name}", leave=False):
+        with safe_open(names[name], "pt") as tensors:
+            tensor = tensors.get_tensor(name)
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _hash_pickles(files: list[Path], part: str) -> str:
+    return hash_text([_hash_file(file) for file in files])
+
+
+def _hash_file(path: str | os.PathLike) -> str:
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    with open(path, "rb") as file:
+        while block := file.read(READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def undecoded(dataset: Any, column: str) -> Any:
+    """Let a data set that holds its images itself hand them over as the bytes that they are stored in."""
+    feature = dataset.features.get(column)
+    inner = getattr(feature, "feature", None) or (feature[0] if isinstance(feature, list) else None)
+    return dataset.cast_column(column, [Image(decode=False)]) if isinstance(inner, Image) else dataset
 
 
 def media_keys(dataset: Any, column: str, hashes: FileHashes) -> list[list[str]]:
     """Name the images or videos of every row.
 
     Args:
-        dataset: a `datasets.Dataset` with lists of paths, of bytes as `datasets` keeps them, or of PIL images.
+        dataset: a `datasets.Dataset` with lists of paths, or of images or bytes as `datasets` keeps them.
         column: `images` or `videos`.
         hashes: what is known of files.
 
     Returns:
         One list a row; the same content has the same name wherever it is.
     """
-    rows = [items or [] for items in dataset[column]] if column in dataset.column_names else [[]] * len(dataset)
-    paths = sorted({item for items in rows for item in items if isinstance(item, str)})
+    if column not in dataset.column_names:
+        return [[]] * len(dataset)
+    rows, keys = undecoded(dataset, column).select_columns([column]), []
+    progress = tqdm(total=len(dataset), desc=f"Reading {column}", leave=False)
     with ThreadPoolExecutor() as pool:  # hashing releases the interpreter
-        found = tqdm(pool.map(hashes.of, paths), f"Reading {column}", len(paths), leave=False, disable=not paths)
-        by_path = dict(zip(paths, found, strict=True))
-    return [[by_path[item] if isinstance(item, str) else _hash_media(item) for item in items] for items in rows]
+        for batch in rows.iter(ROWS_AT_ONCE):
+            keys += pool.map(lambda items: [_media_key(item, hashes) for item in items or []], batch[column])
+            progress.update(len(batch[column]))
+    progress.close()
+    return keys
+
+
+def _media_key(item: Any, hashes: FileHashes) -> str:
+    if isinstance(item, str):
+        return hashes.of(item)
+    if isinstance(item, Mapping):
+        content = item.get("bytes")
+        return hashes.of(item["path"]) if content is None else hashlib.blake2b(content, digest_size=16).hexdigest()
+    return hash_text([_media_key(frame, hashes) for frame in item])  # a video given as its frames
 
 
 def pair_keys(dataset: Any, media: Iterable[list[str]]) -> list[str]:
@@ -147,18 +201,3 @@ def _lists(column: pa.ChunkedArray) -> Iterator[np.ndarray]:
         values = chunk.values.to_numpy().astype(np.int64, copy=False)
         for start, end in itertools.pairwise(chunk.offsets.to_numpy()):
             yield values[start:end]
-
-
-def _hash_media(item: Any) -> str:
-    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    if isinstance(item, Mapping) and item.get("bytes"):
-        digest.update(item["bytes"])
-    elif isinstance(item, Mapping) and item.get("path"):
-        digest.update(Path(item["path"]).read_bytes())
-    elif isinstance(item, (list, tuple)):  # a video given as its frames
-        digest.update(" ".join(_hash_media(frame) for frame in item).encode())
-    elif isinstance(item, str):
-        digest.update(Path(item).read_bytes())
-    else:
-        digest.update(f"{item.mode} {item.size}".encode() + item.tobytes())
-    return digest.hexdigest()

@@ -1,16 +1,19 @@
 """The pass that encodes images with a frozen vision tower, going on from where an earlier one was interrupted."""
 
+import functools
 import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.data import Dataset
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ....extras import logging
 from ..engine import encode_images, plain_model
 from ..errors import UniDPOError
 from .images import ImageCache
-from .work import flushing, loader, progress, share, whole
+from .work import flushing, from_main_process, loader, progress, refuse_under_fsdp, share, whole
 
 
 if TYPE_CHECKING:
@@ -34,17 +37,19 @@ def fill_images(trainer: "UniDPOTrainer", splits: dict[str, Any], cache: ImageCa
         UniDPOError: the vision tower is not one that sees an image alike throughout the run, or images need too much
             space.
     """
-    _require_fixed_tower(trainer)
-    images, tokens = {}, 0
-    for split in splits.values():
-        parts = split.values() if isinstance(split, dict) else [split]
-        tokens += sum(_find_missing(trainer, part, cache, images) for part in parts)
-    if not images:
+    parts = [part for split in splits.values() for part in (split.values() if isinstance(split, dict) else [split])]
+    _require_fixed_tower(trainer, parts)
+    images, tokens = {}, 0.0
+    for part in parts:
+        tokens += _find_missing(trainer.model.config.image_token_id, part, cache, images)
+    named = from_main_process(list(images))
+    if not named:
         logger.info_rank0("Image features: all stored already.")
         return
-    _require_space(trainer, cache, len(images), tokens, limit)
-    mine = share(trainer, list(images.items()), by_one=trainer.is_fsdp_enabled)
-    batches = loader(trainer, mine, IMAGES_AT_ONCE, _processing(trainer))
+    refuse_under_fsdp(trainer, "uni_dpo_image_cache")
+    _require_space(trainer, cache, len(named), tokens, limit)
+    mine = share(trainer, [(name, *images[name]) for name in named])
+    batches = loader(trainer, _Images(mine), IMAGES_AT_ONCE, _processing(trainer))
     model = plain_model(trainer.model)
     with whole(trainer, model.model.visual), flushing(cache), torch.no_grad(), trainer.accelerator.autocast():
         for names, inputs in progress(trainer, batches, "Image features"):
@@ -54,38 +59,54 @@ def fill_images(trainer: "UniDPOTrainer", splits: dict[str, Any], cache: ImageCa
                 cache.add(*row)
     trainer.accelerator.wait_for_everyone()
     cache.load()
-    if any(image not in cache for image in images):
+    if any(name not in cache for name in named):
         raise UniDPOError("`uni_dpo_image_cache` has to be a folder that all ranks of all nodes share.")
 
 
-def _require_fixed_tower(trainer: "UniDPOTrainer") -> None:
+class _Images(Dataset):
+    """Images by name, read from their rows only when their turn comes."""
+
+    def __init__(self, places: list[tuple[str, Any, int, int]]):
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> tuple[str, Any]:
+        name, split, row, number = self._places[index]
+        return name, split[row]["images"][number]
+
+
+def _require_fixed_tower(trainer: "UniDPOTrainer", parts: list[Any]) -> None:
     forward, reason = trainer.pair_forward, ""
     if forward.choice.layout is None:
         reason = f"with `pref_forward: upstream` ({forward.choice.obstacle or 'as chosen'})"
     elif not forward.shares_features:
         reason = "unless nothing in the vision tower trains and the reference has the same one"
+    elif (is_deepspeed_zero3_enabled() or trainer.is_fsdp_enabled) and any(map(_has_videos, parts)):
+        reason = "with videos under ZeRO-3 or FSDP, where all ranks have to run the tower alike"
     if reason:
         raise UniDPOError(f"`uni_dpo_image_cache` is not possible {reason}; remove the option.")
 
 
-def _find_missing(trainer: "UniDPOTrainer", split: Any, cache: ImageCache, images: dict[str, Any]) -> int:
-    """Add a data set's unknown images to `images`, and estimate their tokens."""
+def _has_videos(part: Any) -> bool:
+    return "videos" in part.column_names and any(row["videos"] for row in part.select_columns(["videos"]))
+
+
+def _find_missing(token: int, part: Any, cache: ImageCache, images: dict[str, tuple[Any, int, int]]) -> float:
+    """Add to `images` where a data set has unknown ones, and estimate their placeholder tokens."""
     shares = {}  # by row, which part of its images is new
-    for place, row in enumerate(split.select_columns(["images", "image_keys"])):
-        named = zip(row["image_keys"], row["images"] or [], strict=True)
-        new = {key: image for key, image in named if key not in cache and key not in images}
+    for row, names in enumerate(part["image_keys"]):
+        new = {name: (part, row, i) for i, name in enumerate(names) if name not in cache and name not in images}
         if new:
-            shares[place] = len(new) / len(row["image_keys"])
+            shares[row] = len(new) / len(names)
             images |= new
-    token = trainer.model.config.image_token_id
-    prompts = split.select_columns(["chosen_input_ids"]).select(list(shares))
-    counted = (
-        row["chosen_input_ids"].count(token) * share for row, share in zip(prompts, shares.values(), strict=True)
-    )
-    return round(sum(counted))
+    prompts = part.select_columns(["chosen_input_ids"]).select(list(shares))
+    ids = (row["chosen_input_ids"] for row in prompts)
+    return sum(tokens.count(token) * share for tokens, share in zip(ids, shares.values(), strict=True))
 
 
-def _require_space(trainer: "UniDPOTrainer", cache: ImageCache, count: int, tokens: int, limit: float) -> None:
+def _require_space(trainer: "UniDPOTrainer", cache: ImageCache, count: int, tokens: float, limit: float) -> None:
     half = trainer.args.bf16 or trainer.args.fp16 or trainer.model.dtype.itemsize == 2
     needed = tokens * trainer.model.get_input_embeddings().embedding_dim * (2 if half else 4)
     size, free = cache.stored_bytes() + needed, shutil.disk_usage(cache.folder).free
@@ -101,17 +122,16 @@ def _require_space(trainer: "UniDPOTrainer", cache: ImageCache, count: int, toke
     if needed > free:
         raise UniDPOError(
             f"`uni_dpo_image_cache` needs another {needed / 1e9:.3g} GB in {cache.folder}, and there are "
-            f"{free / 1e9:.3g} GB free."
+            f"{free / 1e9:.3g} GB free. Name a folder on a larger disk, or lower `image_max_pixels`."
         )
 
 
 def _processing(trainer: "UniDPOTrainer") -> Callable[[list[tuple[str, Any]]], tuple[list[str], dict[str, Any]]]:
-    """Make a collator that processes images as upstream's does."""
-    plugin, processor = trainer.data_collator.template.mm_plugin, trainer.data_collator.processor
+    """Make a collator that processes images as upstream's does, and that workers of any kind can be given."""
+    collator = trainer.data_collator
+    return functools.partial(_process, plugin=collator.template.mm_plugin, processor=collator.processor)
 
-    def process(named: list[tuple[str, Any]]) -> tuple[list[str], dict[str, Any]]:
-        names, images = zip(*named, strict=True)
-        count = len(images)
-        return list(names), plugin.get_mm_inputs(list(images), [], [], [count], [0], [0], [[]], processor)
 
-    return process
+def _process(named: list[tuple[str, Any]], plugin: Any, processor: Any) -> tuple[list[str], dict[str, Any]]:
+    names, images = zip(*named, strict=True)
+    return list(names), plugin.get_mm_inputs(list(images), [], [], [len(images)], [0], [0], [[]], processor)

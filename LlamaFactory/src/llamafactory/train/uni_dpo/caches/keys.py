@@ -1,16 +1,16 @@
 """What the content of a cache depends on, in words that a refused user can act on."""
 
-import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoImageProcessor
-from transformers.utils import cached_file
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig, AutoImageProcessor
+from transformers.integrations import is_deepspeed_zero3_enabled
 
+from ....extras.misc import use_modelscope, use_openmind
 from ..errors import UniDPOError
-from .fingerprints import FileHashes, weights_fingerprint
+from .fingerprints import FileHashes, hash_text, weights_fingerprint
 
 
 # A new number makes every older cache stale: raise it when log-probs or features come out differently than before.
@@ -21,47 +21,113 @@ VIDEO_OPTIONS = ("video_max_pixels", "video_min_pixels", "video_fps", "video_max
 MODEL_OPTIONS = ("rope_scaling", "flash_attn", "upcast_layernorm", "enable_liger_kernel")
 QUANTIZATION_OPTIONS = ("quantization_method", "quantization_type", "double_quantization")
 
+# What a config says of its own file and not of the model.
+ABOUT_THE_FILE = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache")
 
-def reference_key(model_args: Any, data_args: Any, training_args: Any, finetuning_args: Any) -> dict[str, Any]:
+
+def reference_key(
+    model_args: Any, data_args: Any, training_args: Any, finetuning_args: Any, hashes: FileHashes
+) -> dict[str, Any]:
     """Describe what reference log-probs depend on besides the pairs themselves.
 
     Raises:
         UniDPOError: the reference is not defined by files.
     """
+    model = _Model(model_args, "uni_dpo_reference_cache", hashes, finetuning_args.ref_model)
     given = finetuning_args.ref_model
     adapters = finetuning_args.ref_model_adapters if given else model_args.adapter_name_or_path
     bits = finetuning_args.ref_model_quantization_bit if given else model_args.quantization_bit
     return {
         "version": VERSION,
-        "reference model": _weights(given or model_args.model_name_or_path, model_args, "uni_dpo_reference_cache"),
-        "adapters": _adapters(adapters, model_args, "uni_dpo_reference_cache"),
-        # With adapters in training the last of those given may be left out of the reference.
-        "adapters in training": finetuning_args.finetuning_type == "lora" and bool(adapters),
+        "reference model": model.weights(),
+        "its config": model.config(),
+        "adapters": model.adapters(adapters, None if given else training_args, finetuning_args),
         "template": data_args.template,
         "precision": _precision(model_args, training_args, finetuning_args),
-        "pref_forward": finetuning_args.forward_route,
+        # `auto` is the best route that the model allows, and so is `shared_prefix` where it is possible.
+        "pref_forward": finetuning_args.forward_route.replace("shared_prefix", "auto"),
         "quantization": {"bits": bits, **_options(model_args, QUANTIZATION_OPTIONS)} if bits else None,
         **_options(model_args, MODEL_OPTIONS + PIXEL_OPTIONS + VIDEO_OPTIONS),
-        "image processor": _image_processor(model_args),
+        "image processor": model.image_processor(),
     }
 
 
-def image_key(model_args: Any, training_args: Any, finetuning_args: Any) -> dict[str, Any]:
+def image_key(model_args: Any, training_args: Any, finetuning_args: Any, hashes: FileHashes) -> dict[str, Any]:
     """Describe what image features depend on besides the images themselves.
 
     Raises:
         UniDPOError: the vision tower is not defined by files.
     """
-    option = "uni_dpo_image_cache"
+    model = _Model(model_args, "uni_dpo_image_cache", hashes)
     return {
         "version": VERSION,
-        "vision tower": _weights(model_args.model_name_or_path, model_args, option, part="visual."),
-        "adapters": _adapters(model_args.adapter_name_or_path, model_args, option),
+        "vision tower": model.weights(part="visual."),
+        "its config": model.config(part="vision_config"),
+        "adapters": model.adapters(model_args.adapter_name_or_path, training_args, finetuning_args),
         "precision": _precision(model_args, training_args, finetuning_args),
         "quantization": _options(model_args, ("quantization_bit", *QUANTIZATION_OPTIONS)),
         **_options(model_args, ("flash_attn", "enable_liger_kernel", *PIXEL_OPTIONS)),
-        "image processor": _image_processor(model_args),
+        "image processor": model.image_processor(),
     }
+
+
+class _Model:
+    """A checkpoint in a folder, or on the hub."""
+
+    def __init__(self, model_args: Any, option: str, hashes: FileHashes, name: str | None = None):
+        for unstable in ("train_from_scratch", "resize_vocab"):
+            if getattr(model_args, unstable, False):
+                raise UniDPOError(f"`{option}` cannot be used with `{unstable}`, which starts from random weights.")
+        self._args, self._option, self._hashes = model_args, option, hashes
+        self._path = self._folder(name or model_args.model_name_or_path)
+
+    def weights(self, part: str = "") -> str:
+        return self._fingerprint(self._path, part)
+
+    def config(self, part: str = "") -> str:
+        values = AutoConfig.from_pretrained(self._path, trust_remote_code=self._args.trust_remote_code).to_dict()
+        values = values.get(part, {}) if part else values
+        return hash_text({name: value for name, value in values.items() if name not in ABOUT_THE_FILE})
+
+    def adapters(self, names: list[str] | str | None, training_args: Any, finetuning_args: Any) -> dict[str, Any]:
+        """Describe adapters, and what decides which of them LlamaFactory merges into the weights."""
+        names = names.split(",") if isinstance(names, str) else names or []
+        if not names:
+            return {}
+        folders = [Path(self._folder(name.strip())) for name in names]
+        merging = {"new": finetuning_args.create_new_adapter, "zero3": bool(is_deepspeed_zero3_enabled())}
+        if training_args is not None:
+            merging |= {"trains": training_args.do_train, "method": finetuning_args.finetuning_type}
+        settings = [self._hashes.of(folder / "adapter_config.json") for folder in folders]
+        return {"weights": [self._fingerprint(folder, "") for folder in folders], "settings": settings, **merging}
+
+    def image_processor(self) -> str | None:
+        """Hash what the image processor does, as its file also changes when it is only saved again."""
+        if not Path(self._path, "preprocessor_config.json").is_file():
+            return None
+        options = {"use_fast": self._args.use_fast_tokenizer, "trust_remote_code": self._args.trust_remote_code}
+        return hash_text(AutoImageProcessor.from_pretrained(self._path, **options).to_dict())
+
+    def _fingerprint(self, folder: str | Path, part: str) -> str:
+        try:
+            return weights_fingerprint(folder, self._hashes, part)
+        except FileNotFoundError as error:
+            raise UniDPOError(f"`{self._option}`: {error} Name a folder with the whole checkpoint.") from error
+
+    def _folder(self, name: str) -> str:
+        if os.path.isdir(name):
+            return name
+        if use_modelscope() or use_openmind():
+            raise UniDPOError(f"`{self._option}` needs the folder of {name}: download it and name the folder instead.")
+        where = {"revision": self._args.model_revision, "cache_dir": self._args.cache_dir}
+        wanted = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.model", "*.jinja"]
+        try:
+            return snapshot_download(name, token=self._args.hf_hub_token, allow_patterns=wanted, **where)
+        except (OSError, ValueError) as error:
+            raise UniDPOError(
+                f"`{self._option}`: {name} is neither a folder nor a checkpoint that the hub gives ({error}). "
+                "Download it and name its folder."
+            ) from error
 
 
 def _options(args: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -74,41 +140,3 @@ def _precision(model_args: Any, training_args: Any, finetuning_args: Any) -> str
     pure = ", pure" if finetuning_args.pure_bf16 else ""
     weights = "as stored" if model_args.compute_dtype is None else str(model_args.compute_dtype).removeprefix("torch.")
     return f"weights {weights}, mixed {mixed}{pure}, {engine}"
-
-
-def _weights(name: str, model_args: Any, option: str, part: str = "") -> str:
-    for unstable in ("train_from_scratch", "resize_vocab"):
-        if getattr(model_args, unstable, False):
-            raise UniDPOError(f"`{option}` cannot be used with `{unstable}`, which starts from random weights.")
-    try:
-        return weights_fingerprint(_folder(name, "config.json", model_args), part)
-    except FileNotFoundError as error:
-        raise UniDPOError(f"`{option}`: the weights of {name} cannot be identified. {error}") from error
-
-
-def _adapters(adapters: list[str] | str | None, model_args: Any, option: str) -> list[str]:
-    names = adapters.split(",") if isinstance(adapters, str) else adapters or []
-    folders = [_folder(name.strip(), "adapter_config.json", model_args) for name in names]
-    configs = FileHashes(Path(os.devnull))
-    return [weights_fingerprint(folder) + configs.of(Path(folder, "adapter_config.json")) for folder in folders]
-
-
-def _image_processor(model_args: Any) -> str | None:
-    """Hash what the image processor does, as its file also changes when it is only saved again."""
-    folder = _folder(model_args.model_name_or_path, "config.json", model_args)
-    if not Path(folder, "preprocessor_config.json").is_file():
-        return None
-    options = {"use_fast": model_args.use_fast_tokenizer, "trust_remote_code": model_args.trust_remote_code}
-    settings = AutoImageProcessor.from_pretrained(folder, **options).to_dict()
-    return hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
-
-
-def _folder(name: str, file: str, model_args: Any) -> str:
-    if os.path.isdir(name):
-        return name
-    where = {
-        "cache_dir": model_args.cache_dir,
-        "revision": model_args.model_revision,
-        "token": model_args.hf_hub_token,
-    }
-    return os.path.dirname(cached_file(name, file, **where))

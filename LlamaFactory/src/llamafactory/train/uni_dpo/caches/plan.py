@@ -1,24 +1,22 @@
 """Which caches a run uses, and what of its data they lack."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ....extras import logging
 from ..errors import UniDPOError
-from .fingerprints import FileHashes, media_keys, pair_keys
+from .fingerprints import FileHashes, media_keys, pair_keys, undecoded
 from .images import ImageCache
 from .keys import image_key, reference_key
 from .reference import REFERENCE_COLUMNS, ReferenceCache
 from .store import Store
+from .work import from_main_process
 
 
 if TYPE_CHECKING:
     from ..trainer import UniDPOTrainer
 
 logger = logging.get_logger(__name__)
-
-HASHES = "hashes.json"
 
 
 class CachePlan:
@@ -29,6 +27,7 @@ class CachePlan:
         images: features of images; None if `uni_dpo_image_cache` is not set.
         image_limit: bytes that the images may take.
         stops: whether the run ends when the caches are complete.
+        needs_reference_model: whether some pair's reference log-probs still have to be computed; all ranks agree.
     """
 
     def __init__(self, model_args: Any, data_args: Any, training_args: Any, finetuning_args: Any):
@@ -39,21 +38,25 @@ class CachePlan:
         """
         self.reference: ReferenceCache | None = None
         self.images: ImageCache | None = None
+        self.needs_reference_model = True
         self.image_limit = finetuning_args.uni_dpo_image_cache_gb * 1e9
         self.stops = getattr(finetuning_args, "stops_after_caches", False)
         self._first = training_args.main_process_first
         self._pairs: dict[str, list[str]] = {}
-        folders = (finetuning_args.uni_dpo_reference_cache, finetuning_args.uni_dpo_image_cache)
         if data_args.streaming:
-            raise UniDPOError("`uni_dpo_reference_cache` and `uni_dpo_image_cache` need `streaming: false`.")
-        self._memory = Path(next(folder for folder in folders if folder), HASHES)
+            raise UniDPOError("Caches need `streaming: false`: remove it, or `uni_dpo_reference_cache` and the like.")
         with self._first(desc="opening caches"):
-            if folders[0]:
-                key = reference_key(model_args, data_args, training_args, finetuning_args)
-                self.reference = ReferenceCache(Store("uni_dpo_reference_cache", folders[0], key))
-            if folders[1]:
-                key = image_key(model_args, training_args, finetuning_args)
-                self.images = ImageCache(Store("uni_dpo_image_cache", folders[1], key))
+            self._open((model_args, data_args, training_args, finetuning_args))
+
+    def _open(self, run: tuple[Any, Any, Any, Any]) -> None:
+        hashes, finetuning_args = FileHashes(), run[-1]
+        if folder := finetuning_args.uni_dpo_reference_cache:
+            store = Store("uni_dpo_reference_cache", folder, reference_key(*run, hashes))
+            self.reference = ReferenceCache(store)
+        if folder := finetuning_args.uni_dpo_image_cache:
+            store = Store("uni_dpo_image_cache", folder, image_key(run[0], *run[2:], hashes))
+            self.images = ImageCache(store)
+        hashes.save()
 
     def identify(self, dataset_module: dict[str, Any]) -> dict[str, Any]:
         """Name all pairs and images, and read what is stored of them.
@@ -65,12 +68,14 @@ class CachePlan:
             The same, with a column `image_keys` if images are cached.
         """
         with self._first(desc="naming pairs"):
-            hashes = FileHashes(self._memory)
+            hashes = FileHashes()
             identified = map_splits(dataset_module, lambda name, split: self._identify(name, split, hashes))
             hashes.save()
         for cache in (self.reference, self.images):
             if cache is not None:
                 cache.load()
+        if self.reference is not None:
+            self.needs_reference_model = from_main_process(self._lacks_log_probs())
         return identified
 
     def _identify(self, name: str, split: Any, hashes: FileHashes) -> Any:
@@ -79,12 +84,13 @@ class CachePlan:
             videos = media_keys(split, "videos", hashes)
             media = (a + b for a, b in zip(images, videos, strict=True))
             self._pairs[name] = pair_keys(split, media)
-        return split if self.images is None else split.add_column("image_keys", images)
+        if self.images is None:
+            return split
+        # A data set that holds its images would decode every one of them with its row.
+        return undecoded(split, "images").add_column("image_keys", images)
 
-    @property
-    def needs_reference_model(self) -> bool:
-        """Whether some pair's reference log-probs still have to be computed."""
-        return self.reference is None or any(self.reference.missing(pairs) for pairs in self._pairs.values())
+    def _lacks_log_probs(self) -> bool:
+        return any(self.reference.missing(pairs) for pairs in self._pairs.values())
 
     def pairs_of(self, name: str) -> list[str]:
         """List the names of a split's pairs."""
@@ -106,6 +112,8 @@ class CachePlan:
                 setattr(trainer, name, split)
 
     def _with_reference(self, name: str, split: Any) -> Any:
+        if self.reference.missing(self._pairs[name]):
+            raise UniDPOError("`uni_dpo_reference_cache` has to be a folder that all ranks of all nodes share.")
         for column, values in zip(REFERENCE_COLUMNS, self.reference.columns(self._pairs[name]), strict=True):
             split = split.add_column(column, values)
         return split

@@ -11,11 +11,10 @@ from torch.utils.data import Subset
 
 from ....extras import logging
 from ....extras.constants import IGNORE_INDEX
-from ..errors import UniDPOError
+from ..collate import CARRIED_DTYPES
 from ..self_check import check_engine
 from .plan import CachePlan, map_splits
-from .reference import ReferenceCache
-from .work import flushing, loader, progress, share, whole
+from .work import flushing, from_main_process, loader, progress, refuse_under_fsdp, share, whole
 
 
 if TYPE_CHECKING:
@@ -33,23 +32,19 @@ def fill_reference(trainer: "UniDPOTrainer", splits: dict[str, Any], plan: Cache
         plan: with the names of their pairs.
 
     Raises:
-        UniDPOError: the ranks do not share the folder.
+        UniDPOError: the engine is wrong about the reference, or the pass is not possible under FSDP.
     """
-    cache = plan.reference
     if plan.needs_reference_model:
         with _reference_model(trainer) as model:
             check_engine(trainer, model, policy=False)
-            map_splits(splits, lambda name, split: _fill_split(trainer, model, split, plan.pairs_of(name), cache))
-    if plan.needs_reference_model:
-        raise UniDPOError("`uni_dpo_reference_cache` has to be a folder that all ranks of all nodes share.")
+            map_splits(splits, lambda name, split: _fill_split(trainer, model, split, plan.pairs_of(name), plan))
     _drop_reference_model(trainer)
     trainer.reference_is_stored = True
 
 
-def _fill_split(
-    trainer: "UniDPOTrainer", model: nn.Module, split: Any, pairs: list[str], cache: ReferenceCache
-) -> None:
-    missing = list(cache.missing(pairs).items())
+def _fill_split(trainer: "UniDPOTrainer", model: nn.Module, split: Any, pairs: list[str], plan: CachePlan) -> None:
+    cache = plan.reference
+    missing = from_main_process(list(cache.missing(pairs).items()))
     logger.info_rank0(f"Reference log-probs: {len(missing):,} of {len(pairs):,} pairs to compute.")
     mine = share(trainer, missing)
     size = trainer.args.per_device_eval_batch_size
@@ -58,6 +53,7 @@ def _fill_split(
     with flushing(cache) as flush:
         for batch, named in zip(progress(trainer, batches, "Reference log-probs"), names, strict=True):
             batch = trainer._prepare_inputs(batch)
+            batch = {name: value for name, value in batch.items() if name not in CARRIED_DTYPES}
             for row in _score(trainer, model, batch, [name for name, _ in named]):
                 cache.add(row)
             flush()
@@ -80,14 +76,17 @@ def _reference_model(trainer: "UniDPOTrainer") -> Iterator[nn.Module]:
     if trainer.ref_model is not None:
         yield trainer.ref_model
         return
+    refuse_under_fsdp(trainer, "uni_dpo_reference_cache")
     with whole(trainer, trainer.model), trainer.accelerator.autocast():  # as the wrapper in training does
         yield trainer.model
 
 
 def _drop_reference_model(trainer: "UniDPOTrainer") -> None:
     reference, trainer.ref_model = trainer.ref_model, None
-    if reference is None or reference is trainer.model:
-        return
+    if reference is None or trainer.accelerator.unwrap_model(reference) is trainer.accelerator.unwrap_model(
+        trainer.model
+    ):
+        return  # evaluation alone compares a model with itself
     models = trainer.accelerator._models  # keeps what it has prepared
     models[:] = [model for model in models if model is not reference]
     if hasattr(reference, "destroy"):  # DeepSpeed's hooks keep it too

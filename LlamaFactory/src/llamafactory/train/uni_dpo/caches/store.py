@@ -34,11 +34,12 @@ class Store:
         """
         self.folder, path = Path(folder), Path(folder) / KEY_FILE
         key = json.loads(json.dumps(key))
+        others = self.folder.is_dir() and any(file.suffix != ".tmp" for file in self.folder.iterdir())
+        if not path.is_file() and others:  # asked in this order, as another run may be making the folder
+            raise UniDPOError(f"`{option}: {folder}` is a folder with other things in it; name a new or an empty one.")
         if path.is_file():
             _compare(option, folder, json.loads(path.read_text()), key)
             return
-        if self.folder.is_dir() and any(self.folder.iterdir()):
-            raise UniDPOError(f"`{option}: {folder}` is a folder with other things in it; name a new or an empty one.")
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.writing(KEY_FILE) as temporary:
             temporary.write_text(json.dumps(key, indent=2) + "\n")

@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers.integrations import is_deepspeed_zero3_enabled
+
+from ..errors import UniDPOError
 
 
 if TYPE_CHECKING:
@@ -18,11 +21,27 @@ if TYPE_CHECKING:
 FLUSH_SECONDS = 30.0
 
 
-def share(trainer: "UniDPOTrainer", work: list, by_one: bool = False) -> list:
+def from_main_process(value: Any) -> Any:
+    """Take the main process's word, where ranks have looked at a folder at different moments and must go on alike."""
+    return broadcast_object_list([value])[0]
+
+
+def refuse_under_fsdp(trainer: "UniDPOTrainer", option: str) -> None:
+    """Refuse a pass through a model that is not wrapped yet.
+
+    Raises:
+        UniDPOError: under FSDP, where only the main process need have loaded its weights.
+    """
+    if trainer.is_fsdp_enabled:
+        raise UniDPOError(
+            f"`{option}` cannot be filled under FSDP. Fill it before, without FSDP: "
+            "`python -m llamafactory.train.uni_dpo.caches CONFIG.yaml`; then this run uses it."
+        )
+
+
+def share(trainer: "UniDPOTrainer", work: list) -> list:
     """Deal work to this rank: as much as to any other, as sharded models need all ranks at every call."""
     rank, ranks = trainer.accelerator.process_index, trainer.accelerator.num_processes
-    if by_one:
-        return work if rank == 0 else []
     most = -(-len(work) // ranks)
     return [work[(place * ranks + rank) % len(work)] for place in range(most)] if work else []
 

@@ -7,6 +7,10 @@ shared part and, causally, to itself. The cost is linear in pairs, and every cal
 A model opts in by name: `uni_dpo_sdpa` behaves as `sdpa` does until a forward brings `pair_spans`.
 """
 
+import functools
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -37,7 +41,8 @@ def register(base: str) -> str:
 
     def attention(module: torch.nn.Module, query, key, value, attention_mask, pair_spans=None, **kwargs: Any):
         if pair_spans is None:
-            return ALL_ATTENTION_FUNCTIONS[base](module, query, key, value, attention_mask, **kwargs)
+            with _named(module.config, base):
+                return ALL_ATTENTION_FUNCTIONS[base](module, query, key, value, attention_mask, **kwargs)
         # Under autocast a rotary embedding leaves float32, and neither a bias nor FlashAttention takes two dtypes.
         query, key = query.to(value.dtype), key.to(value.dtype)
         return attend(query, key, value, pair_spans, kwargs.get("scaling")), None
@@ -45,6 +50,16 @@ def register(base: str) -> str:
     ALL_ATTENTION_FUNCTIONS.register(PREFIX + base, attention)
     ALL_MASK_ATTENTION_FUNCTIONS.register(PREFIX + base, ALL_MASK_ATTENTION_FUNCTIONS[base])
     return PREFIX + base
+
+
+@contextmanager
+def _named(config: Any, name: str) -> Iterator[None]:
+    """Let transformers' own function find its own name, from which it loads its kernel."""
+    ours, config._attn_implementation = config._attn_implementation, name
+    try:
+        yield
+    finally:
+        config._attn_implementation = ours
 
 
 def split_attention(
@@ -85,24 +100,29 @@ def flash_attention(
     """Do the same as `split_attention` in one call of FlashAttention, from 2.1 on, where causal means lower right."""
     from flash_attn import flash_attn_varlen_func
 
+    pieces, ends, longest = _sequences(tuple(spans), query.device)
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (length, heads, size)
+    # Slices and `cat`, as the backward of an index is not deterministic on a GPU.
+    key, value = (torch.cat([x[first:last] for first, last in pieces]) for x in (key, value))
+    return flash_attn_varlen_func(query, key, value, *ends, *longest, softmax_scale=scale, causal=True)[None]
+
+
+@functools.lru_cache(maxsize=4)  # every layer of a forward asks for the same
+def _sequences(spans: tuple[tuple[int, int, int], ...], device: torch.device) -> tuple[list, list, list]:
+    """Find slices of keys, and cumulative and longest lengths of queries and of keys."""
     pieces, queries, keys, start = [], [0], [0], 0
     for shared, chosen, rejected in spans:
         middle, end = start + shared + chosen, start + shared + chosen + rejected
-        # Slices and `cat`, as the backward of an index is not deterministic on a GPU.
-        for asking, seen in (
-            (middle - start, [(start, middle)]),
-            (rejected, [(start, start + shared), (middle, end)]),
-        ):
+        first, last = [(start, middle)], [(start, start + shared), (middle, end)]
+        for asking, seen in ((middle - start, first), (rejected, last)):
             if asking:
                 pieces += seen
                 queries.append(queries[-1] + asking)
-                keys.append(keys[-1] + sum(last - first for first, last in seen))
+                keys.append(keys[-1] + sum(after - before for before, after in seen))
         start = end
-    key, value = (torch.cat([x[first:last] for first, last in pieces]) for x in (key, value))
-    longest = (max(b - a for a, b in zip(ends, ends[1:], strict=False)) for ends in (queries, keys))
-    ends = (torch.tensor(ends, dtype=torch.int32).to(query.device, non_blocking=True) for ends in (queries, keys))
-    return flash_attn_varlen_func(query, key, value, *ends, *longest, softmax_scale=scale, causal=True)[None]
+    longest = [max(after - before for before, after in itertools.pairwise(ends)) for ends in (queries, keys)]
+    ends = [torch.tensor(ends, dtype=torch.int32).to(device, non_blocking=True) for ends in (queries, keys)]
+    return pieces, ends, longest
 
 
 def branch_mask(branches: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -10,7 +10,7 @@ from the end of the shared part, and the last token of a sequence need not be co
 the padded rows, in all three components of a multimodal rotary embedding: both rests go on where the shared part ends.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -19,7 +19,8 @@ import torch
 
 IGNORED = -100
 
-# With an explicit mask, whose size is quadratic, pairs fill rows of about this many tokens; without one, one row.
+# With an explicit mask, whose size is quadratic in the row, pairs fill rows of about this many tokens. Without one the
+# cost of a pair does not depend on its row, so that all of a batch go into one.
 MASKED_ROW_TOKENS = 4096
 
 
@@ -57,13 +58,15 @@ class PairLayout:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PairLayout":
         """Copy the tensors to a device."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if torch.is_tensor(getattr(self, f.name))}
-        return replace(self, **{name: t.to(device, non_blocking=non_blocking) for name, t in tensors.items()})
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "PairLayout":
         """Copy the tensors to page-locked memory, which a data loader asks for."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if torch.is_tensor(getattr(self, f.name))}
-        return replace(self, **{name: t.pin_memory() for name, t in tensors.items()})
+        return self._with_tensors(torch.Tensor.pin_memory)
+
+    def _with_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "PairLayout":
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(value) for name, value in values.items() if torch.is_tensor(value)})
 
 
 def lay_out(batch: Mapping[str, Any], kind: str, media_ids: tuple[int | None, int | None]) -> PairLayout:

@@ -57,9 +57,9 @@ def token_logps(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor) ->
     def score(part: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return _score(head(part), wanted)
 
-    sharded = any(hasattr(weight, "ds_id") for weight in head.parameters())
+    sharded = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
     vocabulary = getattr(head, "out_features", None)
-    # A sharded layer is gathered at every call, and all ranks must call it equally often.
+    # A layer that may be sharded is gathered at every call, and all ranks must call it equally often.
     size = len(targets) if sharded or vocabulary is None else chunk_size(len(targets), vocabulary)
     if size >= len(targets):
         return score(hidden, targets)

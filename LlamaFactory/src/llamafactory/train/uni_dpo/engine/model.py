@@ -58,7 +58,7 @@ def attach(model: nn.Module, choice: Choice) -> None:
     attach_head(model.lm_head)
     original = model.forward
 
-    @functools.wraps(original)  # others read the signature
+    @functools.wraps(getattr(original, "__func__", original))  # transformers and accelerate read the signature
     def forward(self: nn.Module, *args: Any, pair_layout: PairLayout | None = None, **kwargs: Any):
         return original(*args, **kwargs) if pair_layout is None else _score_pairs(self, pair_layout, **kwargs)
 
@@ -188,7 +188,7 @@ def _embed_media(
             continue
         features = features.to(embeds.device, embeds.dtype)
         if placeholders == 0:  # upstream's stand-in picture: every rank runs the tower, and nobody looks at it
-            embeds = embeds + 0.0 * features.sum()
+            embeds = embeds + (0.0 * features).sum()
             continue
         repeats, rest = divmod(placeholders, len(features))
         if rest or repeats > 2:
