@@ -113,21 +113,20 @@ def main() -> int:
     try:
         import torch
         from bench_train.measure import Disagreement
-        from bench_train.report import write
     except ModuleNotFoundError as error:
         print(f"bench_train_step: {error}. Run `bash scripts/setup.sh`, then use .venv/bin/python.", file=sys.stderr)
         return 1
     try:
-        result = measure(options)
+        written = measure(options)
     except (Disagreement, MemoryError, torch.OutOfMemoryError) as error:
         print(f"bench_train_step: {error}", file=sys.stderr)
         return 1
-    print("all times: {}\npicture: {}".format(*write(result, options.output)))
+    print("all times: {}\npicture: {}".format(*written))
     return 0
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure all shapes, showing each as it is done; return everything that is written."""
+def measure(options: argparse.Namespace) -> tuple[Path, Path]:
+    """Measure all shapes, showing and writing each as it is done; return where."""
     import torch
     from bench_train import models, report
     from bench_train.measure import can_measure_memory
@@ -146,11 +145,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     names = [name for name in VARIANTS if name == UPSTREAM or name in chosen]
     built = models.build(sizes, device)
     memory = options.memory and can_measure_memory()
-    with tqdm(total=len(options.shapes) * len(names) * (options.repeats + memory), unit="step") as bar:
-        shapes = [measure_shape(built, name, names, options.repeats, memory, bar) for name in options.shapes]
     command = shlex.join(["python", "scripts/bench_train_step.py", *sys.argv[1:]])
-    about = {"sizes": vars(sizes), "parameters": models.parameters(built)}
-    return {"command": command, **report.surroundings(), "model": about, "not_compared": missing, "shapes": shapes}
+    model = {"sizes": vars(sizes), "parameters": models.parameters(built)}
+    result = {"command": command, **report.surroundings(), "model": model, "not_compared": missing, "shapes": []}
+    with tqdm(total=len(options.shapes) * len(names) * (options.repeats + memory), unit="step") as bar:
+        for name in options.shapes:
+            result["shapes"].append(measure_shape(built, name, names, options.repeats, memory, bar))
+            written = report.write(result, options.output)
+    return written
 
 
 def measure_shape(built: Any, name: str, names: list[str], repeats: int, memory: bool, bar: Any) -> dict[str, Any]:
