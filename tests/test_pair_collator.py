@@ -11,6 +11,7 @@ from pairs import mixed, options, train, write_dataset
 from torch.profiler import ProfilerActivity, profile, record_function
 from watched import watched_run
 
+from llamafactory.train.uni_dpo import self_check
 from llamafactory.train.uni_dpo.collate import PairCollator
 from llamafactory.train.uni_dpo.trainer import UniDPOTrainer
 
@@ -28,18 +29,24 @@ def data(rows, pair_data) -> Path:
 
 
 @contextmanager
-def counted_images() -> Iterator[list[tuple[int, int]]]:
-    """Note for every collated batch its number of pairs and how many images were processed for it."""
+def counted_images() -> Iterator[list[int]]:
+    """Note for every batch of training how many images were processed for it."""
     from transformers import Qwen2VLImageProcessor, Qwen2VLImageProcessorFast
 
-    batches: list[tuple[int, int]] = []
+    batches: list[int] = []
     seen: list[int] = []
-    collate = PairCollator.__call__
+    collate, collate_to_check = PairCollator.__call__, self_check._collated
 
     def watch(self, features):
         seen.clear()
         batch = collate(self, features)
-        batches.append((len(features), sum(seen)))
+        batches.append(sum(seen))
+        return batch
+
+    def uncounted(*args):
+        counted = len(batches)
+        batch = collate_to_check(*args)
+        del batches[counted:]
         return batch
 
     def counting(cls):
@@ -52,7 +59,7 @@ def counted_images() -> Iterator[list[tuple[int, int]]]:
         return mock.patch.object(cls, "__call__", call)
 
     with counting(Qwen2VLImageProcessor), counting(Qwen2VLImageProcessorFast):
-        with mock.patch.object(PairCollator, "__call__", watch):
+        with mock.patch.object(PairCollator, "__call__", watch), mock.patch.object(self_check, "_collated", uncounted):
             yield batches
 
 
@@ -63,8 +70,7 @@ def runs(tiny_model, data, tmp_path_factory):
     for route in ("upstream", "shared_prefix"):
         run = options(tiny_model, data, tmp_path_factory.mktemp(route), dataset="mixed", max_steps=5, **SLOW)
         with counted_images() as counts:
-            # The self-check collates a single pair, training two at a time.
-            found[route] = watched_run(run | {"pref_forward": route}), [n for pairs, n in counts if pairs == 2]
+            found[route] = watched_run(run | {"pref_forward": route}), list(counts)
     return found
 
 

@@ -17,6 +17,7 @@ from transformers.trainer_utils import TrainOutput
 from ...extras.constants import IGNORE_INDEX
 from ..dpo.trainer import CustomDPOTrainer
 from . import metrics
+from .caches.fill import fill_caches
 from .caches.plan import CachePlan
 from .caches.reference import REFERENCE_COLUMNS
 from .collate import CARRIED_DTYPES, upstream_rows
@@ -72,7 +73,7 @@ class UniDPOTrainer(CustomDPOTrainer):
     def _prepare_caches(self) -> None:
         caches, self._caches = self._caches, None
         if caches is not None:
-            caches.prepare(self)
+            fill_caches(caches, self)
             if caches.stops:
                 raise CachesFilled
 

@@ -1,9 +1,8 @@
 """Which caches a run uses, and what of its data they lack."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ....extras import logging
 from ..errors import UniDPOError
 from .fingerprints import FileHashes, media_keys, pair_keys, undecoded
 from .images import ImageCache
@@ -11,12 +10,6 @@ from .keys import image_key, reference_key
 from .reference import REFERENCE_COLUMNS, ReferenceCache
 from .store import Store
 from .work import from_main_process
-
-
-if TYPE_CHECKING:
-    from ..trainer import UniDPOTrainer
-
-logger = logging.get_logger(__name__)
 
 
 class CachePlan:
@@ -96,22 +89,12 @@ class CachePlan:
         """List the names of a split's pairs."""
         return self._pairs[name]
 
-    def prepare(self, trainer: "UniDPOTrainer") -> None:
-        """Fill what is missing and hand the trainer what is stored."""
-        from .image_pass import fill_images
-        from .reference_pass import fill_reference
+    def with_reference(self, name: str, split: Any) -> Any:
+        """Add a split's reference log-probs as columns.
 
-        splits = {"train_dataset": trainer.train_dataset, "eval_dataset": trainer.eval_dataset}
-        splits = {name: split for name, split in splits.items() if split is not None}
-        if self.images is not None:
-            fill_images(trainer, splits, self.images, self.image_limit)
-            trainer.data_collator.images = self.images
-        if self.reference is not None:
-            fill_reference(trainer, splits, self)
-            for name, split in map_splits(splits, self._with_reference).items():
-                setattr(trainer, name, split)
-
-    def _with_reference(self, name: str, split: Any) -> Any:
+        Raises:
+            UniDPOError: some are missing on this rank.
+        """
         if self.reference.missing(self._pairs[name]):
             raise UniDPOError("`uni_dpo_reference_cache` has to be a folder that all ranks of all nodes share.")
         for column, values in zip(REFERENCE_COLUMNS, self.reference.columns(self._pairs[name]), strict=True):
