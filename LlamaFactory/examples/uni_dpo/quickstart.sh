@@ -8,7 +8,7 @@ usage: bash examples/uni_dpo/quickstart.sh [--from-scratch] [--help]
 
 Trains a tiny Qwen2-VL with Uni-DPO and with plain DPO and shows what that changed. Needs Python 3.11, the package index
 and, for the last two stages, a C compiler; no GPU and no model or data download. After the packages are there it takes
-about 8 minutes on two cores.
+about 6 minutes on two cores.
 
   1. setup    .venv with LlamaFactory, VLMEvalKit and the overlays (scripts/setup.sh)
   2. world    a sheet of drawn scenes with their questions, to look at
