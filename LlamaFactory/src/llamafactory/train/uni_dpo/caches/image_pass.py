@@ -39,16 +39,21 @@ def fill_images(trainer: "UniDPOTrainer", splits: dict[str, Any], cache: ImageCa
     """
     parts = [part for split in splits.values() for part in (split.values() if isinstance(split, dict) else [split])]
     _require_fixed_tower(trainer, parts)
-    images, tokens = {}, 0.0
-    for part in parts:
-        tokens += _find_missing(trainer.model.config.image_token_id, part, cache, images)
-    named = from_main_process(list(images))
-    if not named:
+    places = _places(parts)
+    missing = from_main_process([name for name in places if name not in cache])
+    if missing:
+        refuse_under_fsdp(trainer, "uni_dpo_image_cache")
+        tokens = _count_tokens(trainer.model.config.image_token_id, [places[name] for name in missing])
+        _require_space(trainer, cache, len(missing), tokens, limit)
+        _encode(trainer, [(name, *places[name]) for name in missing], cache)
+    else:
         logger.info_rank0("Image features: all stored already.")
-        return
-    refuse_under_fsdp(trainer, "uni_dpo_image_cache")
-    _require_space(trainer, cache, len(named), tokens, limit)
-    mine = share(trainer, [(name, *images[name]) for name in named])
+    if any(name not in cache for name in places):
+        raise UniDPOError("`uni_dpo_image_cache` has to be a folder that all ranks of all nodes share.")
+
+
+def _encode(trainer: "UniDPOTrainer", images: list[tuple[str, Any, int, int]], cache: ImageCache) -> None:
+    mine = share(trainer, images)
     batches = loader(trainer, _Images(mine), IMAGES_AT_ONCE, _processing(trainer))
     model = plain_model(trainer.model)
     with whole(trainer, model.model.visual), flushing(cache), torch.no_grad(), trainer.accelerator.autocast():
@@ -59,8 +64,6 @@ def fill_images(trainer: "UniDPOTrainer", splits: dict[str, Any], cache: ImageCa
                 cache.add(*row)
     trainer.accelerator.wait_for_everyone()
     cache.load()
-    if any(name not in cache for name in named):
-        raise UniDPOError("`uni_dpo_image_cache` has to be a folder that all ranks of all nodes share.")
 
 
 class _Images(Dataset):
@@ -93,17 +96,25 @@ def _has_videos(part: Any) -> bool:
     return "videos" in part.column_names and any(row["videos"] for row in part.select_columns(["videos"]))
 
 
-def _find_missing(token: int, part: Any, cache: ImageCache, images: dict[str, tuple[Any, int, int]]) -> float:
-    """Add to `images` where a data set has unknown ones, and estimate their placeholder tokens."""
-    shares = {}  # by row, which part of its images is new
-    for row, names in enumerate(part["image_keys"]):
-        new = {name: (part, row, i) for i, name in enumerate(names) if name not in cache and name not in images}
-        if new:
-            shares[row] = len(new) / len(names)
-            images |= new
-    prompts = part.select_columns(["chosen_input_ids"]).select(list(shares))
-    ids = (row["chosen_input_ids"] for row in prompts)
-    return sum(tokens.count(token) * share for tokens, share in zip(ids, shares.values(), strict=True))
+def _places(parts: list[Any]) -> dict[str, tuple[Any, int, int]]:
+    """Find one place of every distinct image: data set, row, and number in the row."""
+    places = {}
+    for part in parts:
+        for row, names in enumerate(part["image_keys"]):
+            for number, name in enumerate(names):
+                places.setdefault(name, (part, row, number))
+    return places
+
+
+def _count_tokens(token: int, places: list[tuple[Any, int, int]]) -> float:
+    """Estimate the placeholder tokens of images; of a row with several, each gets an equal part."""
+    tokens, narrow = 0.0, {}
+    for part, row, _ in places:
+        if id(part) not in narrow:
+            narrow[id(part)] = part.select_columns(["image_keys", "chosen_input_ids"])
+        found = narrow[id(part)][row]
+        tokens += found["chosen_input_ids"].count(token) / len(found["image_keys"])
+    return tokens
 
 
 def _require_space(trainer: "UniDPOTrainer", cache: ImageCache, count: int, tokens: float, limit: float) -> None:
