@@ -1,0 +1,35 @@
+"""The command line: one program, one command for each step, in the order in which they are used."""
+
+import sys
+
+import typer
+
+from .commands import check, convert, download, paths, register, score, stats
+from .errors import DataError
+
+
+HELP = """Prepare scored preference pairs for Uni-DPO, from downloads to a data set that has been looked at.
+
+Files are .json, .jsonl or .parquet, by their names. Nothing is changed in place unless asked for, and a file that is
+written appears when it is complete. Each command explains itself: data.py COMMAND --help.
+
+Exit status: 0 done, 1 check found errors, 2 bad input or options, 130 interrupted.
+"""
+
+app = typer.Typer(
+    help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+for command in (download, convert, paths, score, check, stats, register):  # in the order of their use
+    app.command(command.NAME, no_args_is_help=True)(command.run)
+
+
+def main(program: typer.Typer = app) -> None:
+    """Run a command line and leave with its exit status; an error is told in one message."""
+    try:
+        program()
+    except DataError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # `data.py stats ... | head`
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""The commands, a module each: options, help, and a call of what does the work."""

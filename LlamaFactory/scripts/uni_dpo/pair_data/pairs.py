@@ -1,0 +1,164 @@
+"""The preference pair in a row, read as LlamaFactory's converters read it."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from .sources import Source
+
+
+FLOAT32_MAX = 3.4028234663852886e38  # training carries scores in float32
+
+
+class RowError(ValueError):
+    """A row in which there is no pair that training could use.
+
+    Attributes:
+        column: the column to look at.
+    """
+
+    def __init__(self, column: str, message: str):
+        """Say what is wrong with a column."""
+        super().__init__(message)
+        self.column = column
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One preference pair.
+
+    Attributes:
+        messages: the dialogue up to the question, its last message: (role, text), role "user" or "assistant".
+        chosen: the preferred answer.
+        rejected: the other one.
+        images: paths, or whatever else the data set has for images, in order.
+        system: the system prompt, empty if there is none.
+    """
+
+    messages: tuple[tuple[str, str], ...]
+    chosen: str
+    rejected: str
+    images: tuple[Any, ...]
+    system: str = ""
+
+    @property
+    def prompt(self) -> str:
+        """The text of the whole dialogue up to the answers."""
+        return "\n".join(text for _, text in self.messages)
+
+
+def read_pair(row: dict[str, Any], source: Source) -> Pair:
+    """Read the pair of a row; its scores are read by `read_score`.
+
+    Raises:
+        RowError: a column is missing or holds something else than training expects.
+    """
+    read = _read_alpaca if source.formatting == "alpaca" else _read_conversation
+    messages, chosen, rejected, system = read(row, source)
+    return Pair(tuple(messages), chosen, rejected, _images(row, source), system)
+
+
+def read_score(row: dict[str, Any], source: Source, side: str) -> float:
+    """Read a score as training does: numbers and numeric text, finite in float32.
+
+    Args:
+        row: a row.
+        source: its data set.
+        side: "score_chosen" or "score_rejected".
+
+    Raises:
+        RowError: there is no such number.
+    """
+    column = source.columns[side]
+    if column not in row:
+        raise RowError(column, "there is no score")
+    value = row[column]
+    try:
+        score = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        score = math.nan
+    if not abs(score) <= FLOAT32_MAX:  # also true for NaN
+        raise RowError(column, "there is no score" if value is None else f"{value!r} is not a finite number")
+    return score
+
+
+def _read_alpaca(row: dict[str, Any], source: Source) -> tuple[list[tuple[str, str]], str, str, str]:
+    messages = []
+    for turn in source.column(row, "history") or []:
+        if not isinstance(turn, list) or len(turn) != 2 or not all(isinstance(text, str) for text in turn):
+            raise RowError(source.columns["history"], f"a turn must be [question, answer], not {turn!r}")
+        messages += [("user", turn[0]), ("assistant", turn[1])]
+    asked = []
+    for use in ("prompt", "query"):
+        text = source.column(row, use)
+        if text is not None and not isinstance(text, str):
+            raise RowError(source.columns[use], f"text expected, not {type(text).__name__}")
+        asked += [text] if text else []
+    if not asked:
+        raise RowError(source.columns.get("prompt", "prompt"), "there is no question")
+    messages.append(("user", "\n".join(asked)))
+    answers = [_text(row, source, side) for side in ("chosen", "rejected")]
+    return messages, *answers, _system(row, source)
+
+
+def _text(row: dict[str, Any], source: Source, side: str) -> str:
+    value = source.column(row, side)
+    if not isinstance(value, str):
+        what = "there is no answer" if value is None else f"text expected, not {type(value).__name__}"
+        raise RowError(source.columns.get(side, side), what)
+    return value
+
+
+def _read_conversation(row: dict[str, Any], source: Source) -> tuple[list[tuple[str, str]], str, str, str]:
+    column, tags = source.columns.get("messages", "messages"), source.tags
+    turns = row.get(column)
+    if not isinstance(turns, list) or not turns:
+        raise RowError(column, "a list of messages expected")
+    turns = [_message(turn, column, tags) for turn in turns]
+    system = _system(row, source)
+    if turns[0][0] == tags["system_tag"]:
+        system, turns = turns[0][1], turns[1:]
+    asks = (tags["user_tag"], tags["observation_tag"])
+    answers = (tags["assistant_tag"], tags["function_tag"])
+    for number, (role, _) in enumerate(turns):
+        if role not in (answers if number % 2 else asks):
+            raise RowError(column, f"message {number} is from {role!r}; questions and answers must take turns")
+    if len(turns) % 2 == 0:
+        raise RowError(column, "the last message must be the question; the answers are columns of their own")
+    messages = [("assistant" if role in answers else "user", text) for role, text in turns]
+    return messages, _answer(row, source, "chosen"), _answer(row, source, "rejected"), system
+
+
+def _message(turn: Any, column: str, tags: dict[str, str]) -> tuple[str, str]:
+    role, text = (turn.get(tags["role_tag"]), turn.get(tags["content_tag"])) if isinstance(turn, dict) else (0, 0)
+    if not isinstance(role, str) or not isinstance(text, str):
+        raise RowError(column, f'a message needs text in "{tags["role_tag"]}" and "{tags["content_tag"]}"')
+    return role, text
+
+
+def _answer(row: dict[str, Any], source: Source, side: str) -> str:
+    column, tags = source.columns.get(side, side), source.tags
+    if row.get(column) is None:
+        raise RowError(column, "there is no answer")
+    role, text = _message(row[column], column, tags)
+    if role not in (tags["assistant_tag"], tags["function_tag"]):
+        raise RowError(column, f"the answer is from {role!r}, not from {tags['assistant_tag']!r}")
+    return text
+
+
+def _system(row: dict[str, Any], source: Source) -> str:
+    system = source.column(row, "system") or ""
+    if not isinstance(system, str):
+        raise RowError(source.columns["system"], f"text expected, not {type(system).__name__}")
+    return system
+
+
+def _images(row: dict[str, Any], source: Source) -> tuple[Any, ...]:
+    images = source.column(row, "images")
+    if images is None:
+        return ()
+    images = images if isinstance(images, list) else [images]
+    for image in images:
+        if not isinstance(image, (str, bytes, dict)):
+            raise RowError(source.columns["images"], f"a path expected, not {type(image).__name__}")
+    return tuple(images)

@@ -1,0 +1,199 @@
+"""Reading rows one by one from JSON, JSONL and Parquet, however large the file.
+
+JSON arrays are cut into rows with the standard library's scanner, since streaming parsers refuse the NaN that Python
+writes and training's loader takes.
+"""
+
+import codecs
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tqdm import tqdm
+
+from .errors import DataError, place
+
+
+SUFFIXES = (".json", ".jsonl", ".parquet")
+CHUNK = 1 << 20  # characters read at a time
+LONGEST_ROW = 1 << 28  # characters: room for a few images in base64
+BATCH = 500  # rows of a Parquet file in memory at a time
+
+# A row that ends too early fails at its end, or in a string that is not closed.
+_CUT_SHORT = "Unterminated string"
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What stands for a row that could not be read.
+
+    Attributes:
+        reason: What is wrong with it.
+    """
+
+    reason: str
+
+
+def read_rows(path: Path, progress: str = "") -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file.
+
+    Args:
+        path: a `.json` array or `.jsonl` (either content under either name, as for training), or `.parquet`.
+        progress: what to write beside a progress bar; empty for none.
+
+    Raises:
+        DataError: the file or a row cannot be read, or a row is not an object.
+    """
+    for row, value in enumerate(read_values(path, progress)):
+        if isinstance(value, Broken):
+            raise DataError(f"{path}, {place(row)}: {value.reason}. Correct it, or download the file again.")
+        if not isinstance(value, dict):
+            raise DataError(f"{path}, {place(row)}: {_short(value)} is not an object with columns.")
+        yield value
+
+
+def read_values(path: Path, progress: str = "") -> Iterator[Any]:
+    """Yield what stands at the place of every row, `Broken` for what cannot be read.
+
+    After a broken line of JSONL reading goes on; an array or a Parquet file ends there.
+
+    Raises:
+        DataError: there is no such file, or its name ends in none of `SUFFIXES`.
+    """
+    path = Path(path)
+    require_file(path)
+    if path.suffix.lower() == ".parquet":
+        yield from _read_parquet(path, progress)
+        return
+    with ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
+        size = path.stat().st_size
+        bar = stack.enter_context(tqdm(total=size, desc=progress, unit="B", unit_scale=True, disable=not progress))
+        start = file.read(1 << 16).lstrip(b"\xef\xbb\xbf \t\r\n")
+        file.seek(0)
+        yield from _read_array(file, bar) if start.startswith(b"[") else _read_lines(file, bar)
+
+
+def require_file(path: Path) -> None:
+    """Refuse a file that is not there or that no command can read or write by its name.
+
+    Raises:
+        DataError: it is so.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path}: the name must end in {', '.join(SUFFIXES)}, which says how it is read and written.")
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+
+
+def _read_lines(file: IO[bytes], bar: tqdm) -> Iterator[Any]:
+    for number, line in enumerate(file):
+        bar.update(len(line))
+        text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
+        if text.strip():
+            yield _parse_line(text)
+
+
+def _parse_line(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except UnicodeDecodeError as error:
+        return Broken(f"not UTF-8 ({error.reason} at byte {error.start})")
+    except ValueError as error:
+        return Broken(f"not valid JSON ({error})")
+    except RecursionError:
+        return Broken("nested too deeply")
+
+
+def _read_array(file: IO[bytes], bar: tqdm) -> Iterator[Any]:
+    """Cut an array into its elements, reading a chunk more whenever an element goes on after the text at hand."""
+    text = _Text(file, bar)
+    try:
+        text.more()
+        text.skip("[")
+        while text.next_character() != "]":
+            yield text.element()
+            if text.next_character() == ",":
+                text.skip(",")
+            elif text.next_character() != "]":
+                yield Broken("a comma or the closing ] of the list is missing before it")
+                return
+    except (ValueError, RecursionError) as error:
+        yield Broken(f"not valid JSON in UTF-8 ({error})")
+
+
+class _Text:
+    """The part of a file that is being read, as text."""
+
+    def __init__(self, file: IO[bytes], bar: tqdm):
+        self.decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self.file, self.bar, self.text, self.at, self.ended = file, bar, "", 0, False
+
+    def more(self, characters: int = CHUNK) -> None:
+        """Append what comes next in the file; forget what has been read."""
+        data = self.file.read(characters)
+        self.bar.update(len(data))
+        self.ended = not data
+        self.text, self.at = self.text[self.at :] + self.decoder.decode(data, final=self.ended), 0
+
+    def next_character(self) -> str:
+        """Go to the next character that is not white space and return it without taking it.
+
+        Raises:
+            ValueError: the file ends before.
+        """
+        while True:
+            while self.at < len(self.text):
+                if self.text[self.at] not in " \t\r\n":
+                    return self.text[self.at]
+                self.at += 1
+            if self.ended:
+                raise ValueError("the file ends within the list")
+            self.more()
+
+    def skip(self, character: str) -> None:
+        """Take a character that must come next."""
+        if self.next_character() != character:
+            raise ValueError(f"{character} expected")
+        self.at += 1
+
+    def element(self) -> Any:
+        """Take one element of the list.
+
+        Raises:
+            ValueError: it is not valid, or longer than `LONGEST_ROW`.
+        """
+        self.next_character()
+        while True:
+            try:
+                value, end = json.JSONDecoder().raw_decode(self.text, self.at)
+                if end < len(self.text) or self.ended:  # otherwise a number may go on
+                    self.at = end
+                    return value
+            except json.JSONDecodeError as error:
+                whole = error.pos < len(self.text) - 16 and not error.msg.startswith(_CUT_SHORT)
+                if self.ended or whole or len(self.text) - self.at > LONGEST_ROW:
+                    raise ValueError(error.msg) from error
+            self.more(max(CHUNK, len(self.text) - self.at))  # doubling keeps long rows linear
+
+
+def _read_parquet(path: Path, progress: str) -> Iterator[Any]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
+            with tqdm(total=file.metadata.num_rows, desc=progress, unit="row", disable=not progress) as bar:
+                for batch in file.iter_batches(BATCH):
+                    yield from batch.to_pylist()
+                    bar.update(batch.num_rows)
+    except (pyarrow.ArrowException, OSError) as error:
+        yield Broken(f"not valid Parquet ({error})")
+
+
+def _short(value: Any, length: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= length else text[:length] + "..."

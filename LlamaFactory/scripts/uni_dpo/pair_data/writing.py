@@ -1,0 +1,164 @@
+"""Writing files that are there entirely or not at all."""
+
+import contextlib
+import glob
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from .errors import DataError
+from .rows import BATCH, SUFFIXES
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, mode: str = "w") -> Iterator[IO]:
+    """Open a file for writing that appears under its name when the block ends well, and never otherwise.
+
+    Args:
+        path: where it will be; folders above it are made. A link is followed, so that what it names is replaced.
+        mode: "w" (UTF-8) or "wb".
+
+    Raises:
+        DataError: the place cannot be written.
+    """
+    path = Path(path).resolve()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = _part_of(path)
+        file = part.open(mode, encoding=None if "b" in mode else "utf-8")
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            part.chmod(path.stat().st_mode)
+        os.replace(part, path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows as `.json` (an array), `.jsonl` or `.parquet`, and return how many there were.
+
+    Raises:
+        DataError: the name ends otherwise, the place cannot be written, or a value does not fit the format.
+    """
+    path = Path(path)
+    writers = {".json": _write_array, ".jsonl": _write_lines, ".parquet": _write_parquet}
+    if path.suffix.lower() not in writers:
+        raise DataError(f"{path}: the name must end in {', '.join(SUFFIXES)}, which says how it is written.")
+    return writers[path.suffix.lower()](path, rows)
+
+
+def require_new_name(output: Path, inputs: Iterable[Path], in_place: bool = False) -> None:
+    """Refuse to write over what is being read, unless asked to.
+
+    Raises:
+        DataError: the output is one of the inputs.
+    """
+    if not in_place and any(Path(output).resolve() == Path(path).resolve() for path in inputs):
+        raise DataError(f"{output} is also the input. Give the output another name, or ask for it with --in-place.")
+
+
+def _part_of(path: Path) -> Path:
+    """Return a name for the file while it is being written; those of killed runs are removed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        number = left.name.split(".")[-2]
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _write_array(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    count = 0
+    with whole_file(path) as file:
+        for row in rows:
+            file.write((",\n" if count else "[\n") + to_json(row, path))
+            count += 1
+        file.write("\n]\n" if count else "[]\n")
+    return count
+
+
+def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    count = 0
+    with whole_file(path) as file:
+        for row in rows:
+            file.write(to_json(row, path) + "\n")
+            count += 1
+    return count
+
+
+def to_json(row: dict[str, Any], path: Path) -> str:
+    """Return a row as one line of JSON.
+
+    Raises:
+        DataError: it holds bytes (an image), which JSON cannot.
+    """
+    try:
+        text = json.dumps(row, ensure_ascii=False)
+        text.encode()  # half a surrogate pair cannot be written
+    except UnicodeEncodeError:
+        return json.dumps(row)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: a row does not fit into JSON ({error}). Write .parquet instead.") from error
+    return text
+
+
+def _write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write Parquet in two passes, since the types of all columns are known only after the last row."""
+    import pyarrow
+    import pyarrow.parquet
+
+    schema, count = pyarrow.schema([]), 0
+    with tempfile.TemporaryFile() as scratch, whole_file(path, "wb") as file:
+        for batch in _batches(rows):
+            schema = _with_columns(schema, batch, path)
+            pickle.dump(batch, scratch)
+            count += len(batch)
+        scratch.seek(0)
+        with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+            for _ in range(-(-count // BATCH)):
+                writer.write_table(pyarrow.Table.from_pylist(pickle.load(scratch), schema))
+    return count
+
+
+def _with_columns(schema: Any, batch: list[dict[str, Any]], path: Path) -> Any:
+    """Add the columns of a batch to a schema, widening their types where that loses nothing.
+
+    Raises:
+        DataError: a column holds values that have no common type.
+    """
+    import pyarrow
+
+    for name in dict.fromkeys(name for row in batch for name in row):
+        try:
+            column = pyarrow.schema([(name, pyarrow.infer_type([row.get(name) for row in batch]))])
+            schema = pyarrow.unify_schemas([schema, column], promote_options="permissive")
+        except pyarrow.ArrowException as error:
+            raise DataError(
+                f'{path}, column "{name}": Parquet wants one type a column ({error}). Write .jsonl instead, or make '
+                "all its values alike."
+            ) from error
+    return schema
+
+
+def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
