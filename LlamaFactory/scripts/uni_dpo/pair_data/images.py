@@ -1,0 +1,55 @@
+"""Sizes of images, and the tokens they become, without decoding a pixel."""
+
+import io
+import math
+import warnings
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from .sources import Source
+
+
+PATCH = 28  # pixels a side of what becomes one token of Qwen2-VL: patches of 14, merged two by two
+MAX_PIXELS = 768 * 768  # LlamaFactory's default for image_max_pixels
+MIN_PIXELS = 32 * 32  # and for image_min_pixels
+
+
+class ImageError(ValueError):
+    """An image that cannot be opened; the message says why."""
+
+
+def open_image(image: Any, source: Source) -> Image.Image:
+    """Open an image the way training does, reading its header only.
+
+    Args:
+        image: a path, the bytes of a file, or a dictionary with either under "path" and "bytes".
+        source: the data set, which knows where paths start.
+
+    Raises:
+        ImageError: there is no such file, or it is not an image.
+    """
+    if isinstance(image, dict):
+        image = image.get("bytes") or image.get("path")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # large images are the caller's to judge
+            return Image.open(io.BytesIO(image) if isinstance(image, bytes) else source.find_image(str(image)))
+    except FileNotFoundError as error:
+        raise ImageError("there is no such file") from error
+    except UnidentifiedImageError as error:
+        raise ImageError("not an image, or one that is damaged from its start") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{type(error).__name__}: {error}") from error
+
+
+def vision_tokens(width: int, height: int, max_pixels: int = MAX_PIXELS, min_pixels: int = MIN_PIXELS) -> int:
+    """Estimate the tokens of an image in Qwen2-VL after LlamaFactory has scaled it: one for each 28 x 28 pixels.
+
+    Exact counts need the model's own processor. Sources: LlamaFactory's `image_max_pixels` and `image_min_pixels`;
+    Qwen2-VL (arXiv 2409.12191), section 2.1.
+    """
+    pixels = max(1, width * height)
+    scale = math.sqrt(min(max_pixels, max(min_pixels, pixels)) / pixels)
+    sides = (max(PATCH, side * scale) for side in (width, height))
+    return math.prod(max(1, round(side / PATCH)) for side in sides)
