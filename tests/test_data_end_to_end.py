@@ -33,7 +33,7 @@ def data(*arguments, status=0):
 
 
 def test_from_ranked_answers_to_a_trained_model(raw, tmp_path):
-    """Convert, score, check, look, register, train: nothing to edit on the way, and every step's output fits the next."""
+    """Convert, score, register, look, check, train: nothing to edit, and each step's output fits the next."""
     folder, scorer = raw.parent, ROOT / "data" / "demo" / "checkpoint"
     unscored, pairs = folder / "unscored.json", folder / "mm_rlhf.json"
     data("convert", raw / "data.jsonl", "-o", unscored)
@@ -50,6 +50,8 @@ def test_from_ranked_answers_to_a_trained_model(raw, tmp_path):
     changes += [f"output_dir={tmp_path / 'model'}", "max_steps=2", "eval_strategy=no", "do_eval=false"]
     changes += ["eval_dataset=null", "plot_loss=false", "save_strategy=no"]
     command = [sys.executable, "-m", "llamafactory.cli", "train", str(run), *changes]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert log_history(tmp_path / "model")[0]["loss"] > 0
