@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from ..sources import Source
 from .crew import DIED, HUNG
 from .findings import Findings
-from .picture import Picture, resolve
+from .picture import Picture
 
 
-Item = tuple[int, str | bytes]
+Item = tuple[tuple[int, str], tuple[Any, str]]  # (number, name for messages), what `picture.inspect` takes
 
 
 class Gallery:
@@ -40,14 +39,14 @@ class Gallery:
         number = self._numbers[key] = len(self._digests)
         for values, value in ((self.widths, 0), (self.heights, 0), (self._digests, key)):
             values.append(value)
-        return number, [(number, resolve(image, media_dir))]
+        return number, [((number, _name(image)), (image, str(media_dir)))]
 
     def find(self, image: Any, media_dir: Path) -> int:
         """Return the number of an image that has one."""
         return self._numbers[image_key(image, media_dir)]
 
-    def hang(self, number: int, picture: Picture | str, path: str) -> None:
-        """Keep what was seen of an image; `path` is for messages."""
+    def hang(self, number: int, picture: Picture | str, name: str) -> None:
+        """Keep what was seen of an image; `name` is for messages."""
         if picture in (DIED, HUNG):
             kind = "image-crashes" if picture == DIED else "image-hangs"
             picture = Picture(problems=[(kind, f"the process that read it {picture}")])
@@ -55,7 +54,7 @@ class Gallery:
         if picture.digest:  # otherwise its path tells it from others
             self._digests[number] = picture.digest
         if picture.problems:
-            self.problems[number] = [(kind, f"{path}: {message}") for kind, message in picture.problems]
+            self.problems[number] = [(kind, f"{name}: {message}") for kind, message in picture.problems]
 
     def digests(self) -> np.ndarray:
         """Return 64 bits for each image that are equal for files of equal content."""
@@ -109,16 +108,11 @@ def image_key(image: Any, media_dir: Path) -> int:
     return xxhash.xxh64_intdigest(f"{media_dir}\n{image}".encode("utf-8", "surrogatepass"))
 
 
-def label(image: str | bytes) -> str:
-    """Name an image in a message."""
-    return "the image in the row" if isinstance(image, bytes) else printable(image)
+def _name(image: Any) -> str:
+    path = image.get("path") if isinstance(image, dict) else image
+    return printable(path) if isinstance(path, str) else "the image in the row"
 
 
 def printable(text: str) -> str:
     """Return text that can be printed and written, whatever is in a file name."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def has_images(source: Source) -> bool:
-    """Return whether a data set has a column for images at all."""
-    return bool(source.columns.get("images"))

@@ -45,7 +45,9 @@ KINDS = {
     "column-missing": _error("name the columns in dataset_info.json (data.py register), or add them", drops=False),
     "column-mixed": _error("a column holds one type: make its values alike", drops=False),
     "column-late": _error("types of a .jsonl are those of its first 10 MB; --fix to .json or .parquet", drops=False),
-    "images-late": _error("datasets takes the column for empty; put a row with an image first (--fix does)", drops=False),
+    "images-late": _error(
+        "datasets takes the column for empty; put a row with an image first (--fix does)", drops=False
+    ),
     "number-too-large": _error("the loader reads whole numbers up to 64 bits"),
     "text-not-unicode": _error("half a character, or a file name that is not UTF-8: rename the file and correct it"),
     # The pair

@@ -35,7 +35,7 @@ class LoaderCheck:
     def __init__(self, found: Findings, source: int):
         """Report into `found`, about the data set with that number."""
         self.found, self.source = found, source
-        self.reference: Any = None  # the features that the first table settles
+        self.reference: Any = None  # the schema of the first table, which settles all types
 
     def check_file(self, path: Path, shape: Shape, start: int) -> None:
         """Look at one file after its rows have been read.
@@ -49,19 +49,19 @@ class LoaderCheck:
 
         if path.suffix.lower() == ".parquet":
             if not self.found.with_errors[self.source]:
-                self._must_fit(pyarrow.parquet.read_schema(path).empty_table(), path, shape, start)
+                self._must_fit(pyarrow.parquet.read_schema(path).empty_table(), shape, start)
             return
         mixed = self._report_mixed(shape)
-        with path.open("rb") as file:
-            opening = file.read(1 << 16)
-        if opening.removeprefix(BOM).lstrip().startswith(b"["):
-            if opening.startswith(BOM):
+        if is_list(path):
+            with path.open("rb") as file:
+                marked = file.read(len(BOM)) == BOM
+            if marked:
                 self.found.add("file-bom", self.source, WHOLE, None, f"{path} starts with a byte order mark")
             if not mixed:
-                self._must_fit(_schema(shape).empty_table(), path, shape, start)
+                self._must_fit(_schema(shape).empty_table(), shape, start)
             return
         for part in _parts(path, start):
-            self._check_part(part, path, shape, mixed)
+            self._check_part(part, shape, mixed)
 
     def _report_mixed(self, shape: Shape) -> bool:
         columns = Shape(fields=shape.fields).conflicts()
@@ -73,7 +73,7 @@ class LoaderCheck:
                     self.found.add("column-mixed", self.source, row, name, message)
         return bool(columns)
 
-    def _check_part(self, part: _Part, path: Path, shape: Shape, mixed: bool) -> None:
+    def _check_part(self, part: _Part, shape: Shape, mixed: bool) -> None:
         import pyarrow
 
         try:
@@ -81,7 +81,7 @@ class LoaderCheck:
         except pyarrow.ArrowException:
             table = self._without_bad_lines(part, mixed)
         if table is not None and not mixed:
-            self._must_fit(table, path, shape, part.start)
+            self._must_fit(table, shape, part.start)
 
     def _without_bad_lines(self, part: _Part, mixed: bool) -> Any:
         import pyarrow
@@ -105,27 +105,27 @@ class LoaderCheck:
                 self.found.add("loader-refuses", self.source, WHOLE, None, message)
             return None
 
-    def _must_fit(self, table: Any, path: Path, shape: Shape, start: int) -> None:
+    def _must_fit(self, table: Any, shape: Shape, start: int) -> None:
+        if self.reference is None:
+            self.reference = table.schema
+            self._require_text(table.schema)
+            return
+        import pyarrow
         from datasets import Features
         from datasets.table import table_cast
 
-        if self.reference is None:
-            self.reference = Features.from_arrow_schema(table.schema).arrow_schema
-            self._require_text(table.schema)
-            return
+        reference = Features.from_arrow_schema(self.reference).arrow_schema
         for name in table.column_names:
             at = _first_from(shape.fields.get(name), start)
-            if name not in self.reference.names:
-                self._late(at, name, "the column is not in what comes before", path)
+            if name not in reference.names:
+                self.found.add("column-late", self.source, at, name, "the column is not in what comes before")
                 continue
-            field = self.reference.field(name)
+            field = reference.field(name)
             try:
-                table_cast(table.select([name]).combine_chunks(), self.reference.empty_table().select([name]).schema)
+                table_cast(table.select([name]).combine_chunks(), pyarrow.schema([field]))
             except Exception as error:  # the loader fails with it, whatever it is
-                self._late(at, name, f"{field.type} up to here, and then: {_first_line(error)}", path)
-
-    def _late(self, row: int, name: str, message: str, path: Path) -> None:
-        self.found.add("column-late", self.source, row, name, message)
+                message = f"{field.type} up to here, and then: {_first_line(error)}"
+                self.found.add("column-late", self.source, at, name, message)
 
     def _require_text(self, schema: Any) -> None:
         import pyarrow.types as types
@@ -138,6 +138,12 @@ class LoaderCheck:
             if name in schema.names and types.is_timestamp(schema.field(name).type):
                 message = "every text looks like a date, and the loader makes dates of them; write .json or .parquet"
                 self.found.add("column-late", self.source, WHOLE, name, message)
+
+
+def is_list(path: Path) -> bool:
+    """Return whether a JSON file is one list of rows, whatever its name says."""
+    with path.open("rb") as file:
+        return file.read(1 << 16).removeprefix(BOM).lstrip().startswith(b"[")
 
 
 def _parts(path: Path, start: int) -> Iterator[_Part]:

@@ -41,15 +41,15 @@ class Picture:
     problems: list[Problem] = field(default_factory=list)
 
 
-def inspect(image: str | bytes, max_pixels: int = MAX_PIXELS, min_pixels: int = MIN_PIXELS) -> Picture:
+def inspect(item: tuple[Any, str], max_pixels: int = MAX_PIXELS, min_pixels: int = MIN_PIXELS) -> Picture:
     """Look at an image; never raises for what is wrong with it.
 
     Args:
-        image: the path of a file, or its content.
+        item: the image as it is in a row, and the folder that paths start from.
         max_pixels: LlamaFactory's `image_max_pixels`.
         min_pixels: and its `image_min_pixels`.
     """
-    picture = Picture()
+    picture, image = Picture(), resolve(*item)
     try:
         data = image if isinstance(image, bytes) else _read(image)
         picture.digest = xxhash.xxh64_intdigest(data)
@@ -165,7 +165,7 @@ def _judge_content(image: Image.Image, picture: Picture) -> None:
         add(("image-transparent", f"mode {image.mode} with transparent pixels"))
 
 
-def resolve(image: Any, media_dir: Path) -> str | bytes:
+def resolve(image: Any, media_dir: str) -> str | bytes:
     """Return the path or the bytes that training opens.
 
     A path is looked for in `media_dir`, then where it says; one inside an object ({"path": ...}) only where it says.

@@ -60,8 +60,8 @@ def compare(found: Findings, tables: list[RowTable], gallery: Gallery, split: bo
         split: whether training splits off its held-out rows itself (`val_size`).
     """
     digests = gallery.digests()
-    trained = _gather(tables, digests, held_out=False)
-    held_out = _gather(tables, digests, held_out=True)
+    trained = _gather(found, tables, digests, held_out=False)
+    held_out = _gather(found, tables, digests, held_out=True)
     _duplicates(found, trained)
     _contradictions(found, trained)
     _leaks(found, trained, held_out, tables, digests)
@@ -69,7 +69,7 @@ def compare(found: Findings, tables: list[RowTable], gallery: Gallery, split: bo
         _leaks_by_split(found, trained)
 
 
-def _gather(tables: list[RowTable], digests: np.ndarray, held_out: bool) -> _Rows:
+def _gather(found: Findings, tables: list[RowTable], digests: np.ndarray, held_out: bool) -> _Rows:
     columns: list[list[np.ndarray]] = [[], [], [], [], []]
     for number, table in enumerate(tables):
         if table.held_out != held_out:
@@ -79,13 +79,16 @@ def _gather(tables: list[RowTable], digests: np.ndarray, held_out: bool) -> _Row
         question, chosen, rejected = (
             np.array(values, dtype=np.uint64) for values in (texts.question, texts.chosen, texts.rejected)
         )
+        question[list(found.dropped[number])] = 0  # rows with errors are no match for good ones
         rows = np.flatnonzero(question)
         asked = _mix(question, seen)
         parts = np.full(len(rows), number), rows, asked[rows], chosen[rows], rejected[rows]
         for column, part in zip(columns, parts, strict=True):
             column.append(part)
     types = (np.int64, np.int64, np.uint64, np.uint64, np.uint64)
-    joined = [np.concatenate(parts) if parts else np.array([], type_) for parts, type_ in zip(columns, types, strict=True)]
+    joined = [
+        np.concatenate(parts) if parts else np.array([], type_) for parts, type_ in zip(columns, types, strict=True)
+    ]
     return _Rows(*joined)
 
 
@@ -119,9 +122,7 @@ def _contradictions(found: Findings, rows: _Rows) -> None:
             found.add("contradiction", int(rows.sources[row]), int(rows.rows[row]), None, message)
 
 
-def _leaks(
-    found: Findings, trained: _Rows, held_out: _Rows, tables: list[RowTable], digests: np.ndarray
-) -> None:
+def _leaks(found: Findings, trained: _Rows, held_out: _Rows, tables: list[RowTable], digests: np.ndarray) -> None:
     known, first = np.unique(held_out.questions, return_index=True)
     leaking = set()
     for row, partner in _matches(trained.questions, known, first):
