@@ -41,7 +41,7 @@ KINDS = {
     "file-bom": _error("the loader refuses a list after a byte order mark; --fix writes none", drops=False),
     "row-unreadable": _error("correct the line, or download the file again"),
     "row-not-object": _error('a row is an object, {"instruction": ..., ...}'),
-    "loader-refuses": _error("the message is the loader's own; --fix -o with .json or .parquet may do", drops=False),
+    "loader-refuses": _error("the message is the loader's own"),
     "column-missing": _error("name the columns in dataset_info.json (data.py register), or add them", drops=False),
     "column-mixed": _error("a column holds one type: make its values alike", drops=False),
     "column-late": _error("types of a .jsonl are those of its first 10 MB; --fix to .json or .parquet", drops=False),

@@ -76,32 +76,37 @@ class LoaderCheck:
     def _check_part(self, part: _Part, shape: Shape, mixed: bool) -> None:
         import pyarrow
 
+        rows = {row: line for row, line in enumerate(part.lines, part.start) if not self._is_reported(row)}
+        if not rows:
+            return
         try:
-            table = _table(part.lines)
+            table = _table(list(rows.values()))
         except pyarrow.ArrowException:
-            table = self._without_bad_lines(part, mixed)
+            table = self._without_bad_lines(rows, mixed)
         if table is not None and not mixed:
             self._must_fit(table, shape, part.start)
 
-    def _without_bad_lines(self, part: _Part, mixed: bool) -> Any:
+    def _is_reported(self, row: int) -> bool:
+        """Whether a line is known to be no row; Arrow does not survive a table that starts with `null`."""
+        return self.found.dropped[self.source].get(row) in ("row-unreadable", "row-not-object")
+
+    def _without_bad_lines(self, rows: dict[int, bytes], mixed: bool) -> Any:
         import pyarrow
 
         good, known = [], self.found.with_errors[self.source]
-        for row, line in enumerate(part.lines, part.start):
+        for row, line in rows.items():
             try:
                 _table([line])
             except pyarrow.ArrowException as error:
                 if row not in known:
                     self.found.add("loader-refuses", self.source, row, None, _first_line(error))
-                    self.found.dropped[self.source].setdefault(row, "loader-refuses")
             else:
                 good.append(line)
         try:
             return _table(good) if good else None
         except pyarrow.ArrowException as error:
             if not mixed:
-                last = part.start + len(part.lines) - 1
-                message = f"rows {part.start} to {last}: {_first_line(error)}"
+                message = f"rows {min(rows)} to {max(rows)}: {_first_line(error)}"
                 self.found.add("loader-refuses", self.source, WHOLE, None, message)
             return None
 
