@@ -12,7 +12,7 @@ def write_images(folder: Path) -> dict[str, set[str]]:
     """Make the files, and return the kinds of findings that are due for each name."""
     folder.mkdir(parents=True, exist_ok=True)
     picture = Image.effect_noise((120, 90), 80).convert("RGB")
-    due: dict[str, set[str]] = {"missing.png": {"image-missing"}, "": {"image-missing"}}
+    due: dict[str, set[str]] = {"missing.png": {"image-missing"}, "": {"image-not-a-file"}}
     for name, make in _FILES.items():
         due[name] = make(folder / name, picture)
     return due

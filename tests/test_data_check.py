@@ -77,7 +77,8 @@ def test_every_nasty_row_and_file_is_found_and_the_cleaned_copy_trains(mess, tmp
     kinds = set().union(*read_findings(tmp_path / "again.jsonl").values())
     assert not kinds & {"image-rotated", "image-transparent", "image-deep", "image-animated", "duplicate"}
     write_dataset(tmp_path, json.loads(clean.read_text()), "clean", SCORED)
-    log = train(options(tiny_model, tmp_path, tmp_path / "out", dataset="clean", max_steps=2))
+    once = {"max_steps": None, "num_train_epochs": 1.0, "image_max_pixels": 64 * 64}
+    log = train(options(tiny_model, tmp_path, tmp_path / "out", dataset="clean", **once))
     assert log[-1]["train_loss"] > 0
 
 

@@ -169,10 +169,12 @@ def resolve(image: Any, media_dir: str) -> str | bytes:
     """Return the path or the bytes that training opens.
 
     A path is looked for in `media_dir`, then where it says; one inside an object ({"path": ...}) only where it says.
+    Where training would find neither, it is what stands in `media_dir`, to say what is wrong with that.
     """
     if isinstance(image, dict):
         return image["bytes"] if image.get("bytes") is not None else str(image.get("path"))
     if isinstance(image, bytes):
         return image
     inside = os.path.join(media_dir, image)
-    return inside if os.path.isfile(inside) else image
+    no_file_but_there = os.path.lexists(inside) and not os.path.lexists(image)
+    return inside if os.path.isfile(inside) or no_file_but_there else image
