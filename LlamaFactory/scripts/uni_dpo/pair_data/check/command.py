@@ -14,7 +14,7 @@ from ..writing import require_new_name
 from .fixing import Fixer
 from .kinds import ERROR, WARNING
 from .report import summary
-from .run import Plan, check
+from .run import Checked, Plan, check
 from .training import plan_from_config, read_options
 
 
@@ -87,12 +87,13 @@ def check_and_fix(plan: Plan, findings: Path | None, fix: Path | None, fix_image
     elif checked.found.counts:
         print("For the row of every finding, add --findings FILE.jsonl")
     if fix:
-        return _fix(plan, checked, fix, fix_images)
+        checked = _fix(plan, checked, fix, fix_images)
     levels = checked.found.level_counts()
     return not levels[ERROR] and not (strict and levels[WARNING])
 
 
-def _fix(plan: Plan, checked: Any, output: Path, images: Path | None) -> bool:
+def _fix(plan: Plan, checked: Checked, output: Path, images: Path | None) -> Checked:
+    """Write the cleaned copy, and check it but for what it has kept: its images."""
     if checked.found.counts["column-missing"]:
         raise DataError("--fix cannot make up a column that is missing; nothing was written.")
     fixed = Fixer(checked, plan.scored, images, progress=True).write(output)
@@ -103,7 +104,7 @@ def _fix(plan: Plan, checked: Any, output: Path, images: Path | None) -> bool:
     if errors:
         print(summary(copy, []))
     print(f"The copy has {errors or 'no'} errors. Its image paths start from {source.media_dir}, as before.")
-    return not errors
+    return copy
 
 
 def _skipped(plan: Plan) -> list[str]:

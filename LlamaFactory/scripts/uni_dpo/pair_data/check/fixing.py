@@ -94,7 +94,8 @@ class Fixer:
             row = dict.fromkeys(name for name in self.columns if name not in self.removed) | row
         for side in ("score_chosen", "score_rejected") if self.scored else ():
             name = self.source.columns[side]
-            self.fixed.repaired["scores from text to numbers"] += isinstance(row[name], str)
+            if isinstance(row[name], str):
+                self.fixed.repaired["scores written as text made numbers"] += 1
             row[name] = float(row[name])
         name = self.source.columns.get("images")
         if self.listed and row.get(name) is not None and not isinstance(row[name], list):

@@ -110,7 +110,7 @@ def image_key(image: Any, media_dir: Path) -> int:
 
 def _name(image: Any) -> str:
     path = image.get("path") if isinstance(image, dict) else image
-    return printable(path) if isinstance(path, str) else "the image in the row"
+    return printable(path) or "an empty path" if isinstance(path, str) else "the image in the row"
 
 
 def printable(text: str) -> str:

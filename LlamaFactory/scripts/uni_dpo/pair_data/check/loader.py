@@ -7,6 +7,7 @@ datasets 4.0.
 """
 
 import io
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,8 +201,8 @@ def _arrow_type(shape: Shape | None) -> Any:
 
 def _first_from(shape: Shape | None, start: int) -> int:
     """Return the first row, from `start` on, that has something there."""
-    rows = [row for seen in (shape.rows.values() if shape else ()) for row in seen if row >= start]
-    return min(rows, default=start)
+    seen = shape.rows.values() if shape else ()
+    return min((rows[at] for rows in seen if (at := bisect_left(rows, start)) < len(rows)), default=start)
 
 
 def _first_line(error: Exception) -> str:

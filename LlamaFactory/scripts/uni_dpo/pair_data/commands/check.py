@@ -65,7 +65,7 @@ def run(
     Says what would stop training (errors), what would spoil it quietly (warnings) and what is worth knowing (notes):
     rows that cannot be read or loaded, scores, answers, <image> against images, images that are missing, damaged or
     look different in training, duplicates, contradictions, leaks into held-out data, and with a model what cutoff_len
-    would cut. Rows are counted from 0. Exit status 1 if there are errors.
+    would cut. Rows are counted from 0. Exit status 1 if there are errors, with --fix those of the copy.
 
     --fix leaves out rows with errors and duplicates (the first stays), and repairs what needs no guess: scores written
     as text, single images among lists, a column of several types that training does not use (left out). Images are
