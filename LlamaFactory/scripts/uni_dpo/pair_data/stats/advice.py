@@ -23,7 +23,7 @@ def add_advice(report: dict[str, Any], found: Gathered) -> None:
     margins, chosen = margins[scored], scores["chosen"][scored]
     eta, tau_good = suggest_eta(report["all"]["median_positive_margin"]), suggest_tau_good(chosen)
     report["suggested"] = {"eta": eta, "tau_good": tau_good}
-    etas = {value for value in (eta, PUBLISHED["eta"], *(report["eta"] * factor for factor in (0.25, 0.5, 1, 2, 4)))}
+    etas = {value for value in (eta, PUBLISHED["eta"], *(report["eta"] * factor for factor in (0.5, 1, 2)))}
     report["etas"] = [quality_weights(margins, value) for value in sorted(etas - {None})] if len(margins) else []
     report["notes"] = notes(report)
     report["lengths"]["meaning"] = meaning_of_lengths(report["lengths"])
@@ -132,7 +132,7 @@ def _about_scale(whole: dict[str, Any]) -> list[str]:
         said.append(
             f"Only {whole['different_scores']} different scores: tau_good moves shares in steps, and ties are common."
         )
-    elif commonest["share"] > 0.05 and whole["scored"] > 20:
+    if commonest["share"] > max(0.05, 3 * commonest["next"]) and whole["scored"] > 20:
         said.append(
             f"{percent(commonest['share'])} of all scores are exactly {commonest['score']:g}: is that a score, or "
             "what was written where there was none?"

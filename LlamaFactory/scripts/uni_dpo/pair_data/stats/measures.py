@@ -7,7 +7,7 @@ from scipy.special import expit
 from scipy.stats import rankdata
 
 from .gather import OTHERS, SIDES, Gathered
-from .histograms import edges_of, histogram
+from .histograms import bins_for, histogram
 
 
 PUBLISHED = {"eta": 0.7, "tau_good": 2.5}  # of the published multimodal runs
@@ -28,8 +28,8 @@ def measure(found: Gathered, eta: float, tau_good: float) -> dict[str, Any]:
     scored = np.isfinite(margins)
     names, subset = _shown_subsets(found)
     bins = {
-        "scores": edges_of(np.concatenate([scores[side][scored] for side in SIDES])),
-        "margins": edges_of(margins[scored]),
+        "scores": bins_for(np.concatenate([scores[side][scored] for side in SIDES])),
+        "margins": bins_for(margins[scored]),
     }
     parts = {name: subset == number for number, name in enumerate(names)}
     return {
@@ -136,7 +136,7 @@ def _part(
     scores: dict[str, np.ndarray],
     margins: np.ndarray,
     rows: np.ndarray,
-    bins: dict[str, list[float]],
+    bins: dict[str, dict[str, Any]],
     eta: float,
     tau_good: float,
 ) -> dict[str, Any]:
@@ -155,9 +155,7 @@ def _part(
         "median_positive_margin": float(np.median(part[part > 0])) if (part > 0).any() else None,
         "margin_deciles": np.quantile(part, DECILES).tolist() if len(part) else None,
         "different_scores": len(values),
-        "commonest": {"score": float(values[counts.argmax()]), "share": float(counts.max() / len(both))}
-        if len(both)
-        else None,
+        "commonest": _commonest(values, counts) if len(both) else None,
         "good": share_good(chosen, tau_good),
         "w_qual": quality_weights(part, eta),
         "histograms": {
@@ -165,6 +163,16 @@ def _part(
             "rejected": histogram(rejected, bins["scores"]),
             "margin": histogram(part, bins["margins"]),
         },
+    }
+
+
+def _commonest(values: np.ndarray, counts: np.ndarray) -> dict[str, float]:
+    """Return the score found most often, its share of all scores, and the share of the next one."""
+    shares = np.sort(counts)[::-1] / counts.sum()
+    return {
+        "score": float(values[counts.argmax()]),
+        "share": float(shares[0]),
+        "next": float(shares[1]) if len(shares) > 1 else 0.0,
     }
 
 

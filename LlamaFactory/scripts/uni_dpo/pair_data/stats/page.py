@@ -4,13 +4,12 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from .histograms import coarser
+from .histograms import wide
 from .wording import number, percent, weight
 
 
 WIDTH = 100
 BAR = 18  # characters of the longest bar
-BINS = 10
 
 
 def page(report: dict[str, Any]) -> str:
@@ -33,7 +32,7 @@ def _title(report: dict[str, Any]) -> Iterator[str]:
 
 def _subsets(report: dict[str, Any]) -> Iterator[str]:
     eta, tau_good = f"eta {report['eta']:g}", f"{report['tau_good']:g}"
-    yield f"SUBSETS, by {report['by']} (10 %, 50 %, 90 %: so many pairs have at most this; w_qual: its mean)"
+    yield f"SUBSETS, by {report['by']} (50 %: half of the pairs have at most this; w_qual: its mean)"
     yield f"{'':24}{'chosen':>8}{'reject.':>8}{'------- margin ------':>22}{'':17}{'chosen >=':>11}{eta:>10}"
     yield (
         f"{'':16}{'pairs':>8}{'50 %':>8}{'50 %':>8}{'10 %':>8}{'50 %':>7}{'90 %':>7}"
@@ -41,7 +40,7 @@ def _subsets(report: dict[str, Any]) -> Iterator[str]:
     )
     several = list(report["subsets"].items()) if len(report["subsets"]) > 1 else []
     for name, part in [*several, ("all", report["all"] | {"pairs": report["pairs"]})]:
-        line = f"{name if len(name) < 16 else name[:13] + '..':16}{part['pairs']:>8,}"
+        line = f"{_short(name):16}{part['pairs']:>8,}"
         yield line + (_subset(part) if part["scored"] else "  no scores")
 
 
@@ -54,7 +53,7 @@ def _subset(part: dict[str, Any]) -> str:
 
 def _scores(report: dict[str, Any]) -> Iterator[str]:
     yield "SCORES (share of the chosen and of the rejected answers)"
-    chosen, rejected = (coarser(report["all"]["histograms"][side], BINS) for side in ("chosen", "rejected"))
+    chosen, rejected = (wide(report["all"]["histograms"][side]) for side in ("chosen", "rejected"))
     columns = [_bars(found, report["all"]["scored"]) for found in (chosen, rejected)]
     for label, left, right in zip(_ranges(chosen, rejected), *columns, strict=True):
         if label:
@@ -65,7 +64,7 @@ def _margins(report: dict[str, Any]) -> Iterator[str]:
     whole = report["all"]
     counts = f"{whole['ties']:,} ties, {whole['reversed']:,} reversed"
     yield f"MARGINS (score of the chosen answer minus that of the rejected; {counts})"
-    found = coarser(whole["histograms"]["margin"], BINS)
+    found = wide(whole["histograms"]["margin"])
     for label, bar in zip(_ranges(found), _bars(found, whole["scored"]), strict=True):
         if label:
             yield f"{label:26}{bar}"
@@ -78,7 +77,7 @@ def _weights(report: dict[str, Any]) -> Iterator[str]:
     yield f"{'margin':14}" + "".join(f"{number(margin):>7}" for margin in whole["margin_deciles"])
     for found in report["etas"]:
         row = "".join(f"{weight(value):>7}" for value in found["at_deciles"])
-        yield f"{'eta ' + number(found['eta'], 2):14}{row}"
+        yield f"{_eta(found):14}{row}"
     yield ""
     names = ("mean", "spread", "effective", "within .49-.51", "beyond .01/.99")
     yield f"{'':14}" + "".join(f"{name:>16}" for name in names)
@@ -86,8 +85,12 @@ def _weights(report: dict[str, Any]) -> Iterator[str]:
         cells = [weight(found["mean"]), f"{found['std']:.3f}"]
         cells += [percent(found[key]) for key in ("effective", "about_half", "saturated")]
         mark = " *" if found["eta"] == report["eta"] else ""
-        yield f"{'eta ' + number(found['eta'], 2) + mark:14}" + "".join(f"{cell:>16}" for cell in cells)
+        yield f"{_eta(found) + mark:14}" + "".join(f"{cell:>16}" for cell in cells)
     yield "* as asked for. Effective: (sum w)^2 / sum w^2, the share of pairs that would count as much if all alike."
+
+
+def _eta(found: dict[str, Any]) -> str:
+    return f"eta {found['eta']:.3g}"
 
 
 def _lengths(lengths: dict[str, Any]) -> Iterator[str]:
@@ -97,7 +100,11 @@ def _lengths(lengths: dict[str, Any]) -> Iterator[str]:
         cells = "".join(f"{name:>10} {lengths[side][key]:>8,.0f}" for name, key in kinds)
         yield f"{side:10}{cells}      mean {lengths[side]['mean']:,.1f}"
     parts = lengths["chosen_longer_by_subset"]
-    each = f" ({', '.join(f'{name} {percent(share)}' for name, share in parts.items())})" if len(parts) > 1 else ""
+    each = (
+        f" ({', '.join(f'{_short(name)} {percent(share)}' for name, share in parts.items())})"
+        if len(parts) > 1
+        else ""
+    )
     yield from _wrapped(
         f"The chosen answer is the longer one in {percent(lengths['chosen_longer'])} of the pairs{each}; both have "
         f"the same length in {percent(lengths['same_length'])}."
@@ -138,6 +145,10 @@ def _advice(report: dict[str, Any]) -> Iterator[str]:
     yield "WHAT THIS MEANS"
     for sentence in report["advice"] or ["Without scores nothing can be said about eta and tau_good."]:
         yield from _wrapped("- " + sentence, "  ")
+
+
+def _short(name: str) -> str:
+    return name if len(name) < 16 else name[:13] + ".."
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:

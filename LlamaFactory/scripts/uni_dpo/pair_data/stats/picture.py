@@ -12,7 +12,7 @@ from .wording import percent
 
 
 # Colours that colour-blind people tell apart: Okabe and Ito (2008), Color Universal Design.
-CHOSEN, REJECTED, MARGIN, NEGATIVE, LINE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#333333"
+CHOSEN, REJECTED, MARGIN, SPREAD, LINE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#333333"
 
 
 def draw(report: dict[str, Any], file: IO[bytes]) -> None:
@@ -42,12 +42,14 @@ def _scores(axes: Axes, name: str, part: dict[str, Any], tau_good: float) -> Non
     axes.set_title(f"{name}  ({part['pairs']:,} pairs)", loc="left", fontsize=10)
     if not part["scored"]:
         return _nothing(axes, "no scores")
-    for side, colour, alpha in (("chosen", CHOSEN, 0.55), ("rejected", REJECTED, 0.5)):
-        _bars(axes, part["histograms"][side], part["scored"], color=colour, alpha=alpha, label=side)
+    _bars(axes, part["histograms"]["chosen"], part["scored"], color=CHOSEN, alpha=0.6, label="chosen")
+    outline = part["histograms"]["rejected"]
+    shares = np.array(outline["counts"]) * 100 / part["scored"]
+    axes.stairs(shares, outline["edges"], color=REJECTED, linewidth=2, label="rejected")
     low, high = (part["histograms"]["chosen"]["edges"][end] for end in (0, -1))
     if low <= tau_good <= high:
-        axes.axvline(tau_good, color=LINE, linestyle="--", linewidth=1.2)
-    _write(axes, f"{percent(part['good'])} of chosen\n>= tau_good {tau_good:g}")
+        axes.axvline(tau_good, color=LINE, linestyle="--", linewidth=1.2, label="tau_good")
+    _write(axes, f"{percent(part['good'])} of chosen\nat least {tau_good:g}")
 
 
 def _margins(axes: Axes, part: dict[str, Any]) -> None:
@@ -55,11 +57,11 @@ def _margins(axes: Axes, part: dict[str, Any]) -> None:
         return _nothing(axes, "no scores")
     found = part["histograms"]["margin"]
     middles = np.convolve(found["edges"], [0.5, 0.5], "valid")
-    colours = [NEGATIVE if middle < 0 else MARGIN for middle in middles]
+    colours = [REJECTED if middle < 0 else MARGIN for middle in middles]
     _bars(axes, found, part["scored"], color=colours, alpha=0.75)
     axes.axvline(0, color=LINE, linewidth=1)
     shares = (part["reversed"] / part["scored"], part["ties"] / part["scored"])
-    _write(axes, "{} reversed\n{} ties".format(*map(percent, shares)))
+    _write(axes, "{} reversed (orange)\n{} ties".format(*map(percent, shares)))
 
 
 def _label_columns(rows: np.ndarray, report: dict[str, Any]) -> None:
@@ -105,14 +107,17 @@ def _lengths(axes: Axes, lengths: dict[str, Any]) -> None:
     places = [group["difference"] for group in groups]
     middles = [group["median"] for group in groups]
     spread = [[abs(group["median"] - group[end]) for group in groups] for end in ("p25", "p75")]
-    axes.errorbar(places, middles, yerr=spread, fmt="o-", color=MARGIN, ecolor=REJECTED, capsize=3, elinewidth=2)
+    axes.errorbar(places, middles, yerr=spread, fmt="o-", color=MARGIN, ecolor=SPREAD, capsize=3, elinewidth=2)
     axes.axhline(0, color=LINE, linewidth=0.8, linestyle=":")
     axes.axvline(0, color=LINE, linewidth=0.8, linestyle=":")
     rank = lengths["difference_and_margin"]
     correlation = "" if rank is None else f"; Spearman {rank:+.2f}"
     _write(axes, f"chosen longer in {percent(lengths['chosen_longer'])}{correlation}", side="left")
-    axes.set(xlabel=f"length of chosen - length of rejected ({lengths['unit']})", ylabel="margin: median, quarters")
-    axes.margins(y=0.25)
+    axes.set(
+        xlabel=f"length of chosen - length of rejected ({lengths['unit']})",
+        ylabel="margin: median,\nmiddle half of pairs",
+    )
+    axes.margins(y=0.3)
     axes.grid(alpha=0.3)
 
 
