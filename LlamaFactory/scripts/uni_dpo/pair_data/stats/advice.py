@@ -124,19 +124,18 @@ def notes(report: dict[str, Any]) -> list[str]:
 
 
 def _about_scale(whole: dict[str, Any]) -> list[str]:
-    commonest = whole["commonest"]
-    if whole["different_scores"] == 1:
-        return [f"All scores are {commonest['score']:g}: w_qual is one half for every pair, and nothing is weighed."]
     said = []
-    if whole["different_scores"] <= 20 and whole["scored"] > 20:
-        said.append(
-            f"Only {whole['different_scores']} different scores: tau_good moves shares in steps, and ties are common."
-        )
-    if commonest["share"] > max(0.05, 3 * commonest["next"]) and whole["scored"] > 20:
-        said.append(
-            f"{percent(commonest['share'])} of all scores are exactly {commonest['score']:g}: is that a score, or "
-            "what was written where there was none?"
-        )
+    for side, found in whole["values"].items() if whole["scored"] > 1 else ():
+        score, share = found["commonest"], found["share"]
+        if found["different"] == 1:
+            said.append(f"All {side} answers have the score {score:g}: was it measured?")
+        elif found["different"] <= 20 and whole["scored"] > 20:
+            said.append(f"Only {found['different']} different scores of {side} answers: thresholds move in steps.")
+        if 1 > share > max(0.05, 3 * found["share_of_next"]) and whole["scored"] > 20:
+            said.append(
+                f"{percent(share)} of the {side} scores are exactly {score:g}: is that a score, or what was written "
+                "where there was none?"
+            )
     return said
 
 

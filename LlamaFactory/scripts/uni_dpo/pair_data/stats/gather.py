@@ -14,6 +14,7 @@ from ..pairs import Pair, RowError, read_pair, read_score
 from ..rows import Broken
 from ..sources import Source
 from .images import Sample
+from .wording import clean
 
 
 SIDES = ("chosen", "rejected")
@@ -112,9 +113,9 @@ def image_folder(images: tuple[Any, ...]) -> str:
     image = images[0].get("path") if isinstance(images[0], dict) else images[0]
     parts = re.split(r"[\\/]+", image) if isinstance(image, str) else []
     if "MM-RLHF" in parts[:-2]:
-        return parts[parts.index("MM-RLHF") + 1][:LONGEST_NAME]
+        return clean(parts[parts.index("MM-RLHF") + 1][:LONGEST_NAME])
     relative = len(parts) > 1 and parts[0] not in ("", ".", "..") and not parts[0].endswith(":")
-    return parts[0][:LONGEST_NAME] if relative else "(other images)"
+    return clean(parts[0][:LONGEST_NAME]) if relative else "(other images)"
 
 
 def _pair(row: Any, source: Source) -> Pair:
@@ -170,7 +171,7 @@ def _tokens(tokenizer: Any) -> Lengths:
 
 
 def _value_name(value: Any) -> str:
-    return NOTHING if value is None or value == "" else " ".join(str(value)[: 2 * LONGEST_NAME].split())[:LONGEST_NAME]
+    return NOTHING if value is None or value == "" else clean(str(value)[:LONGEST_NAME])
 
 
 def _number(name: str, numbers: dict[str, int]) -> int:

@@ -8,6 +8,7 @@ from scipy.stats import rankdata
 
 from .gather import OTHERS, SIDES, Gathered
 from .histograms import bins_for, histogram
+from .wording import clean
 
 
 PUBLISHED = {"eta": 0.7, "tau_good": 2.5}  # of the published multimodal runs
@@ -33,7 +34,7 @@ def measure(found: Gathered, eta: float, tau_good: float) -> dict[str, Any]:
     }
     parts = {name: subset == number for number, name in enumerate(names)}
     return {
-        "data": found.source.name,
+        "data": clean(found.source.name),
         "rows": len(subset) + found.unusable,
         "unusable": found.unusable,
         "first_unusable": found.first_unusable,
@@ -143,8 +144,6 @@ def _part(
     """Return the numbers of the scored rows of a subset, or of all."""
     chosen, rejected = (scores[side][rows] for side in SIDES)
     part = margins[rows]
-    both = np.concatenate([chosen, rejected])
-    values, counts = np.unique(both, return_counts=True)
     return {
         "scored": len(part),
         "chosen": summary(chosen),
@@ -154,8 +153,7 @@ def _part(
         "reversed": int((part < 0).sum()),
         "median_positive_margin": float(np.median(part[part > 0])) if (part > 0).any() else None,
         "margin_deciles": np.quantile(part, DECILES).tolist() if len(part) else None,
-        "different_scores": len(values),
-        "commonest": _commonest(values, counts) if len(both) else None,
+        "values": {"chosen": _values(chosen), "rejected": _values(rejected)} if len(part) else None,
         "good": share_good(chosen, tau_good),
         "w_qual": quality_weights(part, eta),
         "histograms": {
@@ -166,13 +164,16 @@ def _part(
     }
 
 
-def _commonest(values: np.ndarray, counts: np.ndarray) -> dict[str, float]:
-    """Return the score found most often, its share of all scores, and the share of the next one."""
-    shares = np.sort(counts)[::-1] / counts.sum()
+def _values(scores: np.ndarray) -> dict[str, float]:
+    """Return how many scores differ, which is found most often, its share of all, and the share of the next one."""
+    different, counts = np.unique(scores, return_counts=True)
+    shares = [*np.sort(counts)[:-3:-1] / len(scores), 0.0]
+    commonest = float(different[counts.argmax()])
     return {
-        "score": float(values[counts.argmax()]),
+        "different": len(different),
+        "commonest": commonest,
         "share": float(shares[0]),
-        "next": float(shares[1]) if len(shares) > 1 else 0.0,
+        "share_of_next": float(shares[1]),
     }
 
 

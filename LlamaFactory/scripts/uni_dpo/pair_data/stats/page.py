@@ -57,7 +57,7 @@ def _scores(report: dict[str, Any]) -> Iterator[str]:
     columns = [_bars(found, report["all"]["scored"]) for found in (chosen, rejected)]
     for label, left, right in zip(_ranges(chosen, rejected), *columns, strict=True):
         if label:
-            yield f"{label:26}{left:36}{right}"
+            yield f"{label:30}{left:34}{right}"
 
 
 def _margins(report: dict[str, Any]) -> Iterator[str]:
@@ -67,7 +67,7 @@ def _margins(report: dict[str, Any]) -> Iterator[str]:
     found = wide(whole["histograms"]["margin"])
     for label, bar in zip(_ranges(found), _bars(found, whole["scored"]), strict=True):
         if label:
-            yield f"{label:26}{bar}"
+            yield f"{label:30}{bar}"
 
 
 def _weights(report: dict[str, Any]) -> Iterator[str]:
@@ -160,12 +160,11 @@ def _ranges(*histograms: dict[str, Any]) -> list[str]:
     edges = histograms[0]["edges"]
     below = any(found["below"] for found in histograms)
     above = any(found["above"] for found in histograms)
-    inside = [f"{number(low):>9} to {number(high):>9}" for low, high in zip(edges, edges[1:], strict=False)]
-    return [
-        f"{'below':>12} {number(edges[0]):>9}" if below else "",
-        *inside,
-        f"{'above':>12} {number(edges[-1]):>9}" if above else "",
-    ]
+    ends = [f"{edge:.5g}" for edge in edges]
+    if len(set(ends)) < len(ends):
+        ends = [f"{edge:.10g}" for edge in edges]
+    inside = [f"{low:>12} to {high:>12}" for low, high in zip(ends, ends[1:], strict=False)]
+    return [f"{'below':>15} {ends[0]:>12}" if below else "", *inside, f"{'above':>15} {ends[-1]:>12}" if above else ""]
 
 
 def _bars(found: dict[str, Any], total: int) -> list[str]:

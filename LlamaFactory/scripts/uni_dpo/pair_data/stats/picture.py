@@ -1,6 +1,7 @@
 """The report as one picture: scores and margins of each subset, w_qual, lengths and images."""
 
 import textwrap
+import warnings
 from typing import IO, Any
 
 import numpy as np
@@ -17,6 +18,13 @@ CHOSEN, REJECTED, MARGIN, SPREAD, LINE = "#0072B2", "#D55E00", "#009E73", "#E69F
 
 def draw(report: dict[str, Any], file: IO[bytes]) -> None:
     """Draw a report as PNG."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # names may be in any script, fonts are not
+        picture(report).savefig(file, format="png", dpi=110)
+
+
+def picture(report: dict[str, Any]) -> Figure:
+    """Return the picture of a report."""
     parts = report["subsets"]
     figure = Figure(figsize=(16, max(9.0, 1.2 + 1.75 * len(parts))), layout="constrained")
     figure.suptitle(_title(report), fontsize=13)
@@ -30,16 +38,16 @@ def draw(report: dict[str, Any], file: IO[bytes]) -> None:
     _weights(weights, report)
     _lengths(lengths, report["lengths"])
     _images(images, report["images"])
-    figure.savefig(file, format="png", dpi=110)
+    return figure
 
 
 def _title(report: dict[str, Any]) -> str:
     name = textwrap.shorten(report["data"], 70, placeholder="...") or report["data"][:70]
-    return f"{name}: {report['pairs']:,} pairs, {report['all']['scored']:,} with two scores"
+    return f"{_plain(name)}: {report['pairs']:,} pairs, {report['all']['scored']:,} with two scores"
 
 
 def _scores(axes: Axes, name: str, part: dict[str, Any], tau_good: float) -> None:
-    axes.set_title(f"{name}  ({part['pairs']:,} pairs)", loc="left", fontsize=10)
+    axes.set_title(f"{_plain(name)}  ({part['pairs']:,} pairs)", loc="left", fontsize=10)
     if not part["scored"]:
         return _nothing(axes, "no scores")
     _bars(axes, part["histograms"]["chosen"], part["scored"], color=CHOSEN, alpha=0.6, label="chosen")
@@ -49,6 +57,7 @@ def _scores(axes: Axes, name: str, part: dict[str, Any], tau_good: float) -> Non
     low, high = (part["histograms"]["chosen"]["edges"][end] for end in (0, -1))
     if low <= tau_good <= high:
         axes.axvline(tau_good, color=LINE, linestyle="--", linewidth=1.2, label="tau_good")
+    axes.margins(y=0.35)  # room for what is written
     _write(axes, f"{percent(part['good'])} of chosen\nat least {tau_good:g}")
 
 
@@ -60,6 +69,7 @@ def _margins(axes: Axes, part: dict[str, Any]) -> None:
     colours = [REJECTED if middle < 0 else MARGIN for middle in middles]
     _bars(axes, found, part["scored"], color=colours, alpha=0.75)
     axes.axvline(0, color=LINE, linewidth=1)
+    axes.margins(y=0.35)
     shares = (part["reversed"] / part["scored"], part["ties"] / part["scored"])
     _write(axes, "{} reversed (orange)\n{} ties".format(*map(percent, shares)))
 
@@ -70,9 +80,11 @@ def _label_columns(rows: np.ndarray, report: dict[str, Any]) -> None:
         last = rows[-1][column]
         outside = [whole["histograms"][kind] for kind in ((side, "rejected") if column == 0 else (side,))]
         below, above = (sum(found[end] for found in outside) for end in ("below", "above"))
-        total = whole["scored"] * len(outside)
-        beyond = f"\nnot shown: {percent(below / total)} further left, {percent(above / total)} further right"
-        last.set_xlabel(what + (beyond if below or above else ""))
+        beyond = ""
+        if below or above:
+            shares = (percent(count / (whole["scored"] * len(outside))) for count in (below, above))
+            beyond = "\nnot shown: {} further left, {} further right".format(*shares)
+        last.set_xlabel(what + beyond)
         for axes in rows[:, column]:
             axes.set_ylabel("% of pairs")
     if rows[0][0].patches:
@@ -148,3 +160,7 @@ def _write(axes: Axes, text: str, side: str = "right") -> None:
 def _nothing(axes: Axes, why: str) -> None:
     axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", color="grey")
     axes.set(xticks=[], yticks=[])
+
+
+def _plain(text: str) -> str:
+    return text.replace("$", r"\$")  # which would start a formula

@@ -24,3 +24,8 @@ def number(value: float | None, digits: int = 3) -> str:
 def weight(value: float) -> str:
     """Write a w_qual, and never as 0 or 1, which it cannot be."""
     return "<.001" if value < 0.001 else ">.999" if value > 0.999 else f"{value:.3f}"[1:]
+
+
+def clean(text: str) -> str:
+    """Return text in one line that any terminal, file and font machinery takes."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
