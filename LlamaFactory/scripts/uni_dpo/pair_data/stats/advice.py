@@ -47,15 +47,15 @@ def suggest_tau_good(chosen: np.ndarray) -> float | None:
     Scores on steps cannot be split anywhere. A score between many is shortened, downwards, so that it stays in the
     upper part itself.
     """
-    if not len(chosen) or np.ptp(chosen) == 0:
+    ordered = np.sort(chosen.astype(np.float32))  # as training compares them
+    if not len(ordered) or ordered[0] == ordered[-1]:
         return None
-    ordered = np.sort(chosen)
     middle = ordered[(len(ordered) - 1) // 2]
     higher = ordered[np.searchsorted(ordered, middle, side="right") :]
     candidates = [middle, *higher[:1]]
     best = min(candidates, key=lambda score: abs(share_good(chosen, score) - 0.5))
-    short = _shortened(best, np.subtract(*np.quantile(chosen, [0.75, 0.25])))
-    return short if abs(share_good(chosen, short) - share_good(chosen, best)) < 0.005 else float(best)
+    short = _shortened(float(best), float(np.subtract(*np.quantile(chosen, [0.75, 0.25]))))
+    return short if abs(share_good(chosen, short) - share_good(chosen, best)) < 0.005 else float(str(best))
 
 
 def verdict_on_eta(weights: dict[str, Any]) -> str:
@@ -182,8 +182,8 @@ def _others(given: float, published: float, suggested: float | None) -> list[tup
 def _shortened(value: float, spread: float) -> float:
     """Return a value rounded down to a hundredth of the spread, at most, in decimal digits."""
     if not spread > 0:
-        return float(value)
+        return value
     digits = 2 - math.floor(math.log10(spread))
     if abs(digits) > 40:  # scores are float32
-        return float(value)
+        return value
     return float(f"{math.floor(value * 10.0**digits) / 10.0**digits:.15g}")

@@ -54,8 +54,10 @@ def wide(found: dict[str, Any]) -> dict[str, Any]:
 def _scale(different: np.ndarray) -> list[float]:
     """Return edges around each step of a scale, none if these values are not on one."""
     step = np.diff(different).min() if len(different) > 1 else max(abs(different[0]) * 0.1, 1)
+    if different[-1] - different[0] >= FINE * WIDE * step:
+        return []
     steps = (different - different[0]) / step
-    if steps[-1] >= FINE * WIDE or np.abs(steps - np.round(steps)).max() > 1e-6:
+    if np.abs(steps - np.round(steps)).max() > 1e-6:
         return []
     return (different[0] + step * (np.arange(round(steps[-1]) + 2) - 0.5)).tolist()
 

@@ -32,7 +32,7 @@ def _title(report: dict[str, Any]) -> Iterator[str]:
 
 def _subsets(report: dict[str, Any]) -> Iterator[str]:
     eta, tau_good = f"eta {report['eta']:g}", f"{report['tau_good']:g}"
-    yield f"SUBSETS, by {report['by']} (50 %: half of the pairs have at most this; w_qual: its mean)"
+    yield f"SUBSETS, by {report['by']}"[:WIDTH]
     yield f"{'':24}{'chosen':>8}{'reject.':>8}{'------- margin ------':>22}{'':17}{'chosen >=':>11}{eta:>10}"
     yield (
         f"{'':16}{'pairs':>8}{'50 %':>8}{'50 %':>8}{'10 %':>8}{'50 %':>7}{'90 %':>7}"
@@ -86,7 +86,7 @@ def _weights(report: dict[str, Any]) -> Iterator[str]:
         cells += [percent(found[key]) for key in ("effective", "about_half", "saturated")]
         mark = " *" if found["eta"] == report["eta"] else ""
         yield f"{_eta(found) + mark:14}" + "".join(f"{cell:>16}" for cell in cells)
-    yield "* as asked for. Effective: (sum w)^2 / sum w^2, the share of pairs that would count as much if all alike."
+    yield "* as asked for. Effective: (sum w)^2 / sum w^2, as a share of the pairs; 100 % if all weigh alike."
 
 
 def _eta(found: dict[str, Any]) -> str:
@@ -98,7 +98,7 @@ def _lengths(lengths: dict[str, Any]) -> Iterator[str]:
     for side in ("chosen", "rejected"):
         kinds = (("10 %", "p10"), ("50 %", "median"), ("90 %", "p90"), ("longest", "most"))
         cells = "".join(f"{name:>10} {lengths[side][key]:>8,.0f}" for name, key in kinds)
-        yield f"{side:10}{cells}      mean {lengths[side]['mean']:,.1f}"
+        yield f"{side:10}{cells}     mean {lengths[side]['mean']:,.1f}"
     parts = lengths["chosen_longer_by_subset"]
     each = (
         f" ({', '.join(f'{_short(name)} {percent(share)}' for name, share in parts.items())})"

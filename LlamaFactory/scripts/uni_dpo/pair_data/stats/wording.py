@@ -12,13 +12,15 @@ def percent(share: float | None) -> str:
     return f"{100 * share:.1f} %"
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """Write a number with so many digits that count, or a dash for None."""
+def number(value: float | None, width: int = 6) -> str:
+    """Write a number with three digits that count, fewer where it gets wider than `width`, or a dash for None."""
     if value is None:
         return "-"
-    if value and not 1e-3 <= abs(value) < 1e6:
-        return f"{value:.{digits - 1}e}"
-    return f"{value:.{max(0, digits - len(str(int(abs(value)))))}f}"
+    text = f"{value:.{max(0, 3 - len(str(int(abs(value)))))}f}"
+    if len(text) <= width and (value == 0 or abs(value) >= 0.001):
+        return text
+    texts = [f"{value:.{digits}e}".replace("e+0", "e").replace("e-0", "e-") for digits in (2, 1, 0)]
+    return next((text for text in texts if len(text) <= width), texts[-1])
 
 
 def weight(value: float) -> str:
