@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from .dialogue import images_of, require_question, split_system, text_of, turns_of, with_placeholders
-from .fields import QUESTION, RANKS, SCORES, Fields, described, first, look, rank_of, score_of
+from .fields import OBJECTS, QUESTION, RANKS, SCORES, Fields, described, first, look, rank_of, score_of
 from .question import Answer, Question, Unusable
 
 
@@ -95,7 +95,7 @@ def _find_inside(row: dict[str, Any], answer: Any, column: str, given: Fields) -
         return None
     places = [inside, {name: value for name, value in row.items() if name != column}]
     score = given.score or _find_value(places, SCORES, score_of)
-    rank = given.rank or _find_value(places, RANKS, rank_of)
+    rank = given.rank or _find_value(places, RANKS, rank_of) or _find_value(places, OBJECTS, _inner_rank)
     return Fields(answers=column, text=text, score=score, rank=rank)
 
 
@@ -109,6 +109,10 @@ def _find_value(places: list[dict[str, Any]], names: tuple[str, ...], read: Any)
         if any(read(value) is not None for value in values):
             return name
     return ""
+
+
+def _inner_rank(value: Any) -> float | None:
+    return rank_of(value) if isinstance(value, dict) else None
 
 
 def _nth(value: Any, number: int) -> Any:

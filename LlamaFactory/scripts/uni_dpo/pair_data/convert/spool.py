@@ -31,7 +31,7 @@ class Spool:
     def add(self, row: dict[str, Any]) -> None:
         """Append a row."""
         self.count += 1
-        self.seen.update(row)
+        self.seen.update(row.keys())
         for column in ("history", "images"):
             if row.get(column):
                 self.characters.setdefault(column, self.written)
