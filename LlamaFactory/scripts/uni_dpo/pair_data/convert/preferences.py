@@ -12,7 +12,7 @@ from .question import Answer, Question, Turn, Unusable
 SIDES = (("chosen", "rejected"), ("chosen_response", "rejected_response"), ("preferred", "dispreferred"))
 SCORE_PATTERNS = ("score_{}", "{}_score", "{}_rating", "{}-rating", "rating_{}", "{}_reward", "reward_{}")
 SCORE_PATTERNS += ("{}_avg_rating", "{}_rm_score")
-OURS = ("rank_chosen", "rank_rejected")  # columns of our own that are kept
+RANKS = "rank_chosen,rank_rejected"  # what this command itself writes
 
 
 def find_sides(row: dict[str, Any]) -> str:
@@ -110,7 +110,8 @@ def _opened(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _history(row: dict[str, Any]) -> Iterator[Turn]:
-    for pair in row.get("history") or []:
+    history = row.get("history") or []
+    for pair in history if isinstance(history, list) else [history]:
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise Unusable("a turn of the history is not [question, answer]")
         yield from (Turn("user", pair[0]), Turn("assistant", pair[1]))
@@ -156,8 +157,7 @@ def _question(row: dict[str, Any], dialogue: list[Turn], answers: list[Turn], fi
     images = images_of(row, turns, fields)
     require_question(turns)
     scores = map(number, look(row, fields.score) if fields.score else (None, None))
-    known = [Answer(turn.text, score) for turn, score in zip(answers, scores, strict=True)]
-    extras = described(row, images) | {name: row[name] for name in OURS if row.get(name) is not None}
-    return Question(
-        with_placeholders(turns, len(images)), tuple(known), tuple(images), system, given=True, extras=extras
-    )
+    ranks = map(number, look(row, fields.rank or RANKS))
+    known = [Answer(turn.text, *about) for turn, *about in zip(answers, scores, ranks, strict=True)]
+    placed = with_placeholders(turns, len(images))
+    return Question(placed, tuple(known), tuple(images), system, given=True, extras=described(row, images))

@@ -20,7 +20,7 @@ class Shape:
     Attributes:
         name: what `--from` calls it.
         says: what is in a row.
-        fits: whether a row looks like it; shapes are tried in order.
+        fits: whether a row that has its fields looks like it; shapes are tried in order.
         find: says where its fields are, None if the row has no such fields.
         read: makes a question of a row.
         kind_of: the more general shape that its rows may also seem to be of.
@@ -28,7 +28,7 @@ class Shape:
 
     name: str
     says: str
-    fits: Callable[[Row], Any]
+    fits: Callable[[Row], bool]
     find: Callable[[Row, Fields], Fields | None]
     read: Callable[[Row, Fields], Question]
     kind_of: str = ""
@@ -37,6 +37,10 @@ class Shape:
     def of_mm_rlhf(self) -> bool:
         """Whether its image paths start in MM-RLHF's own folder."""
         return self.name.startswith("mm-rlhf")
+
+
+def _has_fields(row: Row) -> bool:
+    return True
 
 
 def _sides(row: Row) -> list[Any]:
@@ -70,7 +74,7 @@ SHAPES = (
     Shape(
         "ms-swift",
         "messages whose last is preferred, and rejected_response or rejected_messages",
-        lambda row: preferences.find_swift(row, Fields()),
+        _has_fields,
         preferences.find_swift,
         preferences.read_swift,
     ),
@@ -113,14 +117,14 @@ SHAPES = (
     Shape(
         "rlhf-v",
         "text, JSON with question, chosen, rejected",
-        lambda row: preferences.find_rlhf_v(row, Fields()),
+        _has_fields,
         preferences.find_rlhf_v,
         preferences.read_rlhf_v,
     ),
     Shape(
         "mm-rlhf",
         "MM-RLHF's data.jsonl: a question, answers with scores and ranks, an image in long/, short/, mcq/ or safety/",
-        lambda row: _in_mm_rlhf(row) and answers.find(row, Fields()),
+        _in_mm_rlhf,
         answers.find,
         answers.read,
         kind_of="answers",
@@ -128,7 +132,7 @@ SHAPES = (
     Shape(
         "answers",
         "a question, and a list (or dictionary by model) of answers with scores or ranks (VLFeedback, UltraFeedback)",
-        lambda row: answers.find(row, Fields()),
+        _has_fields,
         answers.find,
         answers.read,
     ),
@@ -151,7 +155,7 @@ def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") ->
     rows = [row for row in rows if isinstance(row, dict)]
     if given.answers and not name:
         name = "mm-rlhf" if any(map(_in_mm_rlhf, rows)) else "answers"
-    found = {name or _shape_of(row) for row in rows}
+    found = {name or _shape_of(row, given) for row in rows}
     general = {shape.kind_of for shape in SHAPES if shape.name in found}
     fitting = [shape for shape in SHAPES if shape.name in found - general]
     fields = [fitting[0].find(row, given) for row in rows] if len(fitting) == 1 else []
@@ -161,8 +165,8 @@ def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") ->
     return fitting[0], max(fields, key=answers.filled)
 
 
-def _shape_of(row: Row) -> str:
-    return next((shape.name for shape in SHAPES if shape.fits(row)), "")
+def _shape_of(row: Row, given: Fields) -> str:
+    return next((shape.name for shape in SHAPES if shape.fits(row) and shape.find(row, given)), "")
 
 
 def _unknown(rows: list[Row], where: str, fitting: list[str]) -> str:
