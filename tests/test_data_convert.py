@@ -1,10 +1,13 @@
 """Every shape becomes the same pair, and LlamaFactory's own loader takes it with its images."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import pyarrow
 import pyarrow.parquet
@@ -13,6 +16,7 @@ import raw_shapes
 from pairs import ROOT
 from trl.data_utils import extract_prompt
 
+from pair_data.cli import main
 from pair_data.convert.fields import Fields
 from pair_data.convert.shapes import recognise
 from pair_data.rows import read_rows
@@ -24,10 +28,15 @@ COLUMNS = {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected", 
 
 
 def convert(*arguments, fails=False):
-    ended = subprocess.run([*PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=120)
-    assert ended.returncode == (2 if fails else 0), ended.stdout + ended.stderr
-    assert "Traceback" not in ended.stderr, ended.stderr
-    return ended.stderr if fails else ended.stdout
+    """Run the command line in this process, and return what it prints, or its error."""
+    out, error = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(error), patch.object(sys, "argv", ["data.py", "convert"]):
+        sys.argv += map(str, arguments)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    status = ended.value.code or 0
+    assert status == (2 if fails else 0), out.getvalue() + error.getvalue()
+    return error.getvalue() if fails else out.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +246,5 @@ def test_nothing_is_written_over_the_input_or_for_a_source_that_is_not_there(tmp
     os.truncate(tmp_path / "cut.parquet", 200)
     assert "Parquet" in convert(tmp_path / "cut.parquet", "-o", tmp_path / "c.jsonl", fails=True)
     assert not (tmp_path / "c.jsonl").exists()
+    ended = subprocess.run([*PROGRAM, "x.jsonl", "-o", "y.json"], capture_output=True, text=True, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (2, "Error: there is no file x.jsonl\n")

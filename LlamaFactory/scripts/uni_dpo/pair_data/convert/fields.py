@@ -118,7 +118,7 @@ def described(row: dict[str, Any], images: Iterable[str]) -> dict[str, Any]:
     extras = {}
     if identity := first(row, IDS):
         extras["id"] = str(row[identity])
-    folder = next((path.removeprefix("MM-RLHF/").split("/")[0] for path in images if isinstance(path, str)), "")
+    folder = next((path.split("MM-RLHF/")[-1].split("/")[0] for path in images if isinstance(path, str)), "")
     named = first(row, SUBSETS)
     if folder in MM_RLHF_FOLDERS:
         extras["subset"] = folder

@@ -16,6 +16,7 @@ class Report:
         pairs: pairs made.
         scored: those with two scores.
         contradictions: those whose scores say the opposite of rank or source.
+        unscored: pairs left out for want of scores.
         answers: answers left out, by reason.
         left: rows left out on purpose (videos, ties), by reason: their places.
         skipped: rows that could not be understood, by reason: their places.
@@ -25,6 +26,7 @@ class Report:
     pairs: int = 0
     scored: int = 0
     contradictions: int = 0
+    unscored: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     left: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     skipped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -55,7 +57,8 @@ class Report:
         scores = "with scores" if self.scored else "without scores (data.py score adds them)"
         lines = [f"{self.read:>11,} questions read", f"{self.pairs:>11,} pairs in {output}, {scores}"]
         lines += self.reasons()
-        lines += [f"  {count:>9,} answers {reason}" for reason, count in sorted(self.answers.items())]
+        lines += [f"  {self.unscored:>9,} pairs left out: no scores"] if self.unscored else []
+        lines += [f"  {count:>9,} answers left out: {reason}" for reason, count in sorted(self.answers.items())]
         if self.contradictions:
             lines.append(f"  {self.contradictions:>9,} pairs whose chosen answer has the lower score: see --by")
         return "\n".join(lines)

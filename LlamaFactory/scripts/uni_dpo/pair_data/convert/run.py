@@ -78,7 +78,7 @@ def convert(
         spool = Spool(scratch)
         for row in _rows(sources, reading, pairing, pictures, report):
             if scores == "only" and "score_chosen" not in row:
-                report.answers["pairs without scores left out"] += 1
+                report.unscored += 1
                 continue
             spool.add({name: value for name, value in row.items() if scores != "none" or name not in WHOLE[0]})
         report.pairs, report.scored = spool.count, spool.seen["score_chosen"]
