@@ -76,7 +76,8 @@ class Pictures:
             raise ImageError(f"{label(image)}: {error}") from error
         if isinstance(image, bytes):
             return hashlib.blake2b(image).digest()
-        return _file_digest(self.source.find_image(image))
+        path = self.source.find_image(image)
+        return _file_digest(path, path.stat().st_mtime_ns)
 
     def tokens(self, image: Any) -> int:
         """Estimate how much longer an image makes a request; 0 if it cannot be read."""
@@ -110,6 +111,6 @@ def _resized_to(image: Image.Image, pixels: int) -> Image.Image:
 
 
 @functools.lru_cache(maxsize=4096)  # data sets ask several questions about one image
-def _file_digest(path: Path) -> bytes:
+def _file_digest(path: Path, changed: int) -> bytes:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").digest()

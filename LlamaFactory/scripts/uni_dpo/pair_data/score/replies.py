@@ -28,6 +28,8 @@ def read_score(reply: str | None, low: float, high: float) -> float | None:
         The score; None if there is none, if it is out of range, or if it could be read in two ways.
     """
     text = (reply or "").rpartition("</think>")[2]
+    if "<think>" in text:  # cut off before it came to its reply
+        return None
     labels, scores = list(ANY_LABEL.finditer(text)), list(LABELLED.finditer(text))
     if labels:
         if not scores or scores[-1].start() != labels[-1].start():
