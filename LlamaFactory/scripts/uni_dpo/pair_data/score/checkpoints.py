@@ -36,11 +36,14 @@ class Checkpoint:
 
         self.folder = _find(model)
         if (self.folder / "adapter_config.json").is_file():
-            raise DataError(f"{model} is a LoRA adapter. Merge it first: `llamafactory-cli export` with its YAML.")
+            raise DataError(
+                f"{model} is a LoRA adapter. Merge it first, with `llamafactory-cli export` (and stage: rm for a reward "
+                "model, so that its value head comes along)."
+            )
         try:
             self.config = AutoConfig.from_pretrained(self.folder)
         except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"transformers cannot use the model {model}: {str(error).strip()}") from error
+            raise DataError(f"transformers cannot use the model {model}: {str(error).strip()[:200]}") from error
 
     @cached_property
     def is_vision_language(self) -> bool:
