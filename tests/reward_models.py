@@ -30,8 +30,11 @@ def text_classifier(model: Path, folder: Path, labels: int = 1, **changes: Any) 
     return folder
 
 
-def image_classifier(model: Path, folder: Path) -> Path:
-    """Make a random Gemma 3 classifier, the one vision-language model of which transformers has such a class."""
+def image_classifier(model: Path, folder: Path, pad: bool = True) -> Path:
+    """Make a random Gemma 3 classifier, the one vision-language model of which transformers has such a class.
+
+    Without `pad` its config has another padding than its tokenizer.
+    """
     import torch
     from transformers import (
         AutoTokenizer,
@@ -47,7 +50,9 @@ def image_classifier(model: Path, folder: Path) -> Path:
     processor = Gemma3Processor(images, tokenizer, chat_template=CHAT_TEMPLATE, image_seq_length=4)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
     config = Gemma3Config(
-        text_config=sizes | {"vocab_size": len(tokenizer), "num_key_value_heads": 1, "head_dim": 16},
+        text_config=sizes
+        | {"vocab_size": len(tokenizer), "num_key_value_heads": 1, "head_dim": 16}
+        | ({"pad_token_id": tokenizer.pad_token_id} if pad else {}),
         vision_config=sizes | {"image_size": 28, "patch_size": 7},
         mm_tokens_per_image=4,
         image_token_index=tokenizer.image_token_id,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pairs import ROOT, as_sharegpt, options, train, write_dataset
 from PIL import Image
-from reward_models import CHAT_TEMPLATE, image_classifier, text_classifier
+from reward_models import image_classifier, text_classifier
 from score_runs import read, score, unscored, write
 from tiny_models import adapter, text_model
 from transformers import (
@@ -83,7 +83,7 @@ def one_by_one(folder, data, processor, text, read_output):
 
 
 def yes_or_no(model, tokenizer):
-    """log p(Yes) - log p(No), each the sum over all of the vocabulary that reads so."""
+    """Log p(Yes) - log p(No), each the sum over all of the vocabulary that reads so."""
     words = [tokenizer.decode([token]).strip().lower() for token in range(len(tokenizer))]
     yes, no = ([token for token, word in enumerate(words) if word == wanted] for wanted in ("yes", "no"))
 
@@ -149,9 +149,10 @@ def test_classifier_of_text(tmp_path, folder, tiny_model, labels, pad):
     assert max(expected) - min(expected) > 0.1
 
 
-def test_classifier_that_sees(tmp_path, folder, tiny_model):
-    """Images do not reach it, or those of another answer."""
-    model = image_classifier(tiny_model, tmp_path / "model")
+@pytest.mark.parametrize("pad", [True, False])
+def test_classifier_that_sees(tmp_path, folder, tiny_model, pad):
+    """Images do not reach it, or those of another answer; or padding that its config does not know is read as text."""
+    model = image_classifier(tiny_model, tmp_path / "model", pad)
     classify = AutoModelForSequenceClassification.from_pretrained(model)
     expected = one_by_one(
         folder,
@@ -160,9 +161,8 @@ def test_classifier_that_sees(tmp_path, folder, tiny_model):
         lambda row, answer: laid_out(row, answer, "<boi>", ""),
         lambda inputs: classify(**inputs).logits[0, 0],
     )
-    assert CHAT_TEMPLATE and both(
-        folder, "all.jsonl", "--model", model, "--kind", "classifier", "--batch-size", 5
-    ) == pytest.approx(expected, abs=1e-4)
+    given = ("--model", model, "--kind", "classifier", "--batch-size", 5)
+    assert both(folder, "all.jsonl", *given) == pytest.approx(expected, abs=1e-4)
 
 
 def test_reward_model_of_llamafactory(tmp_path, folder, tiny_model):
@@ -170,7 +170,6 @@ def test_reward_model_of_llamafactory(tmp_path, folder, tiny_model):
     untied = shutil.copytree(tiny_model, tmp_path / "untied")  # LlamaFactory cannot save tied ones as safetensors
     config = json.loads((untied / "config.json").read_text())
     (untied / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
-    AutoModelForImageTextToText.from_pretrained(tiny_model).save_pretrained(tmp_path / "weights")
     write_dataset(folder, [{"history": [], "system": ""} | row for row in read(folder / "all.jsonl")], "described")
     info = json.loads((folder / "dataset_info.json").read_text())
     info["described"]["columns"] |= {"history": "history", "system": "system"}
@@ -238,5 +237,7 @@ def test_what_is_no_scorer(tmp_path, folder, tiny_model, model, kind, says):
         shutil.copy(tmp_path / "model" / "chat_template.jinja", made)
     if model == "no template":
         (made / "chat_template.json").unlink()
+        config = json.loads((made / "tokenizer_config.json").read_text())
+        (made / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": None}))
     with pytest.raises(DataError, match=says):
         both(folder, "text.jsonl", "--model", made, *(("--kind", kind) if kind else ()))

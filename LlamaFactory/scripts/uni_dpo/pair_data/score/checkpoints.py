@@ -37,8 +37,8 @@ class Checkpoint:
         self.folder = _find(model)
         if (self.folder / "adapter_config.json").is_file():
             raise DataError(
-                f"{model} is a LoRA adapter. Merge it first, with `llamafactory-cli export` (and stage: rm for a reward "
-                "model, so that its value head comes along)."
+                f"{model} is a LoRA adapter. Merge it first, with `llamafactory-cli export` (and stage: rm for a "
+                "reward model, so that its value head comes along)."
             )
         try:
             self.config = AutoConfig.from_pretrained(self.folder)

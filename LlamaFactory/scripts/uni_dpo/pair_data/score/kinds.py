@@ -1,6 +1,7 @@
 """What is read of a model's output: a classifier's logit, a value head's value, a judge's Yes and No."""
 
 import inspect
+import sys
 from functools import cached_property
 from typing import Any
 
@@ -39,8 +40,9 @@ class Classifier(TransformersScorer):
                 f"{checkpoint.folder} has {checkpoint.config.num_labels} labels, and a score comes from one or two."
             )
         super().__init__(checkpoint, *args)
-        if checkpoint.config.pad_token_id is None:  # transformers then takes one at a time, and reads the last token
+        if self.batch_size > 1 and not _knows_padding(checkpoint):
             self.batch_size = 1
+            print("scoring one at a time: the model's config does not know its tokenizer's padding", file=sys.stderr)
         forward = self.model_class()._model_mapping[type(checkpoint.config)].forward
         self.reads_images = self.reads_images and "pixel_values" in inspect.signature(forward).parameters
 
@@ -54,6 +56,13 @@ class Classifier(TransformersScorer):
         """Return logits, or log-odds."""
         logits = self.model(**inputs).logits.float()
         return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+
+
+def _knows_padding(checkpoint: Checkpoint) -> bool:
+    """Return whether the model can tell padding, by the id in its config, from the text whose last token it reads."""
+    whole, text = checkpoint.config, checkpoint.config.get_text_config()
+    known = {text.pad_token_id} | ({whole.pad_token_id} - {None} if whole is not text else set())
+    return known == {checkpoint.tokenizer.pad_token_id}
 
 
 class ValueHead(TransformersScorer):
