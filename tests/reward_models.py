@@ -22,7 +22,7 @@ def text_classifier(model: Path, folder: Path, labels: int = 1, **changes: Any) 
     template = json.loads((folder / "chat_template.json").read_text())["chat_template"]
     (folder / "chat_template.jinja").write_text(template)
     known = json.loads((model / "config.json").read_text())
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
     sizes |= {"vocab_size": known["vocab_size"], "num_hidden_layers": 2, "num_labels": labels}
     config = Qwen2Config(**sizes | {"pad_token_id": known["pad_token_id"]} | changes)
     torch.manual_seed(0)

@@ -78,8 +78,11 @@ def choose(options: Options, pictures: Pictures) -> Scorer:
     from .vllm_scorers import VLLMClassifier, VLLMYesNo, require_vllm
 
     require_vllm()
+    plain = _plain(options, pictures)
+    if options.kind == "classifier" and plain.reads_images:
+        raise DataError("--backend vllm takes classifiers of text only. Leave --backend out.")
     scorer = VLLMYesNo if options.kind == "yes-no" else VLLMClassifier
-    return scorer(_plain(options, pictures), options.tensor_parallel_size or 1)
+    return scorer(plain, options.tensor_parallel_size or 1)
 
 
 def _plain(options: Options, pictures: Pictures) -> Any:

@@ -106,11 +106,15 @@ class VLLMScorer:
         return scored + (self._answers(asked, prompts) if asked else [])
 
     def _answers(self, asked: list[Request], prompts: list[dict[str, Any]]) -> Scored:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
         try:
             return [(request, finite_score(score)) for request, score in zip(asked, self.answer(prompts), strict=True)]
         except ValueError as error:  # one of them is too long, which vLLM says of none by name
             if len(asked) == 1:
                 return [(asked[0], Unscored(str(error).strip().split("\n")[0]))]
+        except EngineDeadError as error:
+            raise DataError("vLLM's engine broke down; what it wrote above says why.") from error
         half = len(asked) // 2
         return self._answers(asked[:half], prompts[:half]) + self._answers(asked[half:], prompts[half:])
 
