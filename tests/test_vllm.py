@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ import pandas as pd
 import pytest
 from eval_tree import answer_of, environment, overlaid, python
 from pairs import ROOT
+from reward_models import text_classifier
+from score_runs import PROGRAM, program, read, unscored, write
 from tiny_models import adapter, qwen2_5
 from transformers import AutoTokenizer
 
@@ -147,6 +150,12 @@ def kill_after_answers(command, tree, journal, count=4):
             time.sleep(0.01)
         assert len(alive(run.pid)) > 1, "vLLM has processes of its own"
         run.kill()
+    require_no_survivors(run)
+    return journal.read_bytes().count(b"\n")
+
+
+def require_no_survivors(run):
+    """Wait a minute for all that a run has started to be gone."""
     patience = time.monotonic() + 60
     while alive(run.pid) and time.monotonic() < patience:
         time.sleep(0.2)
@@ -154,7 +163,6 @@ def kill_after_answers(command, tree, journal, count=4):
     if survived:
         os.killpg(run.pid, signal.SIGKILL)
     assert not survived, "the engine outlives the run that started it, and would keep its memory"
-    return journal.read_bytes().count(b"\n")
 
 
 def alive(session):
@@ -191,3 +199,64 @@ def test_runner_keeps_to_the_longest_answer(runs):
     tokenizer = AutoTokenizer.from_pretrained(DEMO)
     answers = [text for data in SETS for text in predictions(runs["folder"] / "vllm", data)]
     assert max(len(tokenizer(text)["input_ids"]) for text in answers) == 2
+
+
+@pytest.fixture(scope="module")
+def pairs_to_score(tmp_path_factory):
+    """Pairs with no, one and two pictures, and many more with none."""
+    folder = tmp_path_factory.mktemp("score")
+    rows = unscored(folder, 24)
+    write(folder / "pictures.jsonl", rows)
+    write(folder / "text.jsonl", [row | {"chosen": f"{row['chosen']} {i}."} for i in range(60) for row in rows[::3]])
+    return folder
+
+
+def scored(folder, data, *arguments):
+    """Score pairs and return the scores, chosen and rejected by turns."""
+    out = folder / f"{data}.{'vllm' in arguments}.jsonl"
+    with program(folder / data, "-o", out, *arguments, "--dtype", "float32") as run:
+        output, errors = run.communicate()
+    assert run.returncode == 0, output + errors[-3000:]
+    return [row[f"score_{side}"] for row in read(out) for side in ("chosen", "rejected")]
+
+
+def test_scores_of_a_judge_are_those_of_transformers(pairs_to_score):
+    """`data.py score` with pictures; to 1e-4, where the scores differ by more than a hundred times that."""
+    judge = ("pictures.jsonl", "--model", DEMO, "--kind", "yes-no")
+    plain = scored(pairs_to_score, *judge)
+    assert scored(pairs_to_score, *judge, "--backend", "vllm") == pytest.approx(plain, abs=1e-4)
+    assert len({round(score, 2) for score in plain}) > 20
+
+
+def test_scores_of_a_classifier_are_those_of_transformers_after_a_kill_too(pairs_to_score):
+    """Log-odds of two labels in float32, to 1e-4; the engine of the killed run goes, and its scores stay."""
+    model = text_classifier(DEMO, pairs_to_score / "classifier", labels=2)
+    classify = ("text.jsonl", "--model", model, "--kind", "classifier")
+    cache = pairs_to_score / "killed.sqlite"
+    with_vllm = (*classify, "--backend", "vllm", "--cache", cache)
+    command = [*PROGRAM, pairs_to_score / "text.jsonl", "-o", pairs_to_score / "killed.jsonl", *with_vllm[1:]]
+    with subprocess.Popen([*map(str, command), "--dtype", "float32"], start_new_session=True) as run:
+        while run.poll() is None and not kept(cache):
+            time.sleep(0.01)
+        assert len(alive(run.pid)) > 1, "vLLM has processes of its own"
+        run.kill()
+    require_no_survivors(run)
+    assert 0 < kept(cache) < kept_at_end(pairs_to_score)
+    plain = scored(pairs_to_score, *classify)
+    assert scored(pairs_to_score, *with_vllm) == pytest.approx(plain, abs=1e-4)
+    assert kept(cache) == kept_at_end(pairs_to_score) and len({round(score, 2) for score in plain}) > 20
+
+
+def kept(cache):
+    """How many scores are on the disk."""
+    if not cache.is_file():
+        return 0
+    with sqlite3.connect(cache) as database:
+        tables = database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+        return database.execute("SELECT COUNT(*) FROM scores").fetchone()[0] if tables else 0
+
+
+def kept_at_end(folder):
+    """How many different answers there are."""
+    rows = read(folder / "text.jsonl")
+    return len({(row["instruction"], row[side]) for row in rows for side in ("chosen", "rejected")})

@@ -1,0 +1,195 @@
+"""`data.py score` as a run over a data set, with a judge behind a local endpoint that counts what it is asked."""
+
+import base64
+import io
+import json
+import sqlite3
+import time
+
+import pytest
+from chat_server import ChatServer, Reply
+from pairs import ALPACA, write_dataset
+from PIL import Image
+from score_runs import answer_in, judge, judged, program, read, score, unscored, write
+
+from pair_data import DataError
+
+
+@pytest.fixture
+def server():
+    with ChatServer(judge) as server:
+        yield server
+
+
+@pytest.fixture
+def asking(server):
+    return ("--endpoint", server.url, "--model", "rule", "--retries", 0)
+
+
+def test_every_answer_gets_its_own_score(tmp_path, server, asking):
+    """Scores stand beside other answers, rows or columns change, or answers are asked about together."""
+    rows = unscored(tmp_path)
+    out = score(write(tmp_path / "in.jsonl", rows), "-o", tmp_path / "out.json", *asking)
+    expected = [row | {f"score_{side}": judged(row[side]) for side in ("chosen", "rejected")} for row in rows]
+    assert read(tmp_path / "out.json") == expected
+    assert "9 rows with scores" in out
+    assert sorted(map(answer_in, server.asked)) == sorted(row[side] for row in rows for side in ("chosen", "rejected"))
+
+
+def test_images_go_along_in_order_and_within_the_limit(tmp_path, server, asking):
+    """The judge sees other images than training, in another order, or of another size."""
+    rows = unscored(tmp_path)[2:3]
+    Image.new("RGB", (200, 50), "red").save(tmp_path / rows[0]["images"][0])
+    score(write(tmp_path / "in.jsonl", rows), "-o", tmp_path / "out.json", *asking, "--image-max-pixels", 2500)
+    (content,) = {json.dumps(asked.body["messages"][0]["content"][1:4:2]) for asked in server.asked}
+    pictures = [
+        Image.open(io.BytesIO(base64.b64decode(part["image_url"]["url"].partition(",")[2])))
+        for part in json.loads(content)
+    ]
+    assert pictures[0].size == (100, 28) and pictures[0].getpixel((50, 14))[0] > 250  # 25 high, but no side below 28
+    assert pictures[1].getpixel((20, 20)) != pictures[0].getpixel((20, 20))
+
+
+def test_a_described_data_set_keeps_its_column_names(tmp_path, asking):
+    """Scores land in columns that training, by dataset_info.json, does not read."""
+    columns = ALPACA | {"score_chosen": "good", "score_rejected": "bad"}
+    rows = unscored(tmp_path, 3)
+    write_dataset(tmp_path, rows, columns=columns)
+    score("pairs", "--dataset-dir", tmp_path, "-o", tmp_path / "out.jsonl", *asking)
+    assert [row["good"] for row in read(tmp_path / "out.jsonl")] == [judged(row["chosen"]) for row in rows]
+
+
+def test_what_was_asked_is_not_asked_again(tmp_path, server, asking):
+    """Scores are paid for twice, or kept although the image, the rubric or the history is another."""
+    rows = unscored(tmp_path)
+    rows.append(rows[0] | {"rejected": rows[0]["chosen"]})  # the same question and answer: nothing new
+    data, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    score(data, "-o", out, *asking)
+    assert len(server.asked) == 18
+    score(data, "-o", out, *asking)
+    assert len(server.asked) == 18
+    Image.new("RGB", (56, 56), "white").save(tmp_path / rows[4]["images"][0])  # the image of rows 4 and 5
+    score(data, "-o", out, *asking)
+    assert len(server.asked) == 22
+    write(data, [row | {"history": [["And now?", "Go on."]]} for row in rows[:1]])
+    score(data, "-o", out, *asking)
+    assert len(server.asked) == 24 and "User: And now?\n\nAssistant: Go on.\n\nUser:" in server.asked[-1].text
+    (tmp_path / "rubric").write_text("{question}? {answer}! {braces}\nAnswer:\n\n\nSay in one")
+    score(data, "-o", out, *asking, "--rubric", tmp_path / "rubric")
+    assert len(server.asked) == 26 and "{braces}" in server.asked[-1].text
+
+
+def test_killed_and_started_again(tmp_path, server, asking):
+    """A kill costs scores that had been given, or leaves half an output."""
+    rows = unscored(tmp_path, 30)
+    data, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.json"
+    command = (data, "-o", out, *asking, "--concurrency", 1)
+    with program(*command) as run:
+        patience = time.monotonic() + 60
+        while len(server.asked) < 20 and time.monotonic() < patience:
+            time.sleep(0.002)
+        run.kill()
+    assert run.returncode == -9 and not out.exists()
+    with sqlite3.connect(f"{out}.scores.sqlite") as database:
+        (kept,) = database.execute("SELECT COUNT(*) FROM scores").fetchone()
+    before = len(server.asked)
+    assert before - 2 <= kept <= before  # one under way, and one that came while it was being killed
+    score(*command)
+    assert len(server.asked) - before == 60 - kept
+    assert [row["score_rejected"] for row in read(out)] == [judged(row["rejected"]) for row in rows]
+
+
+def test_rows_that_cannot_be_scored_stop_the_run_before_its_first_request(tmp_path, server, asking):
+    """A wrong path is found out after hours, or such a row gets a score."""
+    rows = unscored(tmp_path)
+    rows[2] = rows[2] | {"images": rows[2]["images"][:1]}
+    rows[4] = rows[4] | {"images": ["absent.png"]}
+    rows[7] = rows[7] | {"rejected": None}
+    data, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.json"
+    with pytest.raises(DataError) as error:
+        score(data, "-o", out, *asking)
+    assert not server.asked and not out.exists()
+    for line in (
+        "3 of 9 rows",
+        "row 2, instruction: 2 <image> in its text for 1 images",
+        "row 4, images: absent.png: there is no such file",
+        "row 7, rejected: there is no answer",
+        "--drop-unscored",
+    ):
+        assert line in str(error.value)
+    assert "6 rows with scores, 3 left out" in score(data, "-o", out, *asking, "--drop-unscored")
+    assert [row["instruction"] for row in read(out)] == [
+        row["instruction"] for i, row in enumerate(rows) if i not in (2, 4, 7)
+    ]
+
+
+def test_a_truncated_image_costs_its_row_alone(tmp_path, server, asking):
+    """Its header is fine, so it shows only when it is scored; the others' scores must not be lost."""
+    rows = unscored(tmp_path)
+    Image.effect_noise((300, 300), 50).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:20000])
+    rows[4]["images"] = ["cut.png"]
+    data, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.json"
+    with pytest.raises(DataError, match=r"1 of 9 rows .*\n  row 4, chosen: ImageError: cut.png: damaged"):
+        score(data, "-o", out, *asking)
+    assert len(server.asked) == 16 and not out.exists()
+    Image.new("RGB", (56, 56), "white").save(tmp_path / "cut.png")
+    score(data, "-o", out, *asking)
+    assert len(server.asked) == 18 and len(read(out)) == 9
+
+
+def test_scores_that_are_there_stay_unless_asked(tmp_path, server, asking):
+    """Scores are overwritten by accident."""
+    rows = [row | {"score_chosen": None, "score_rejected": 1.0} for row in unscored(tmp_path, 3)]
+    data, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    with pytest.raises(DataError, match='row 0 .* "score_rejected" already.*--overwrite'):
+        score(data, "-o", out, *asking)
+    assert not server.asked
+    score(data, "-o", out, *asking, "--overwrite")
+    assert read(out)[0]["score_rejected"] == judged(rows[0]["rejected"])
+
+
+def test_a_data_set_that_changes_meanwhile_is_not_written(tmp_path, server, asking):
+    """Scores end up beside other rows than they were given for."""
+    rows = unscored(tmp_path)
+    data, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+
+    def change(asked, number):
+        if number == 17:
+            write(data, rows[::-1])
+        return judge(asked, number)
+
+    server.rule = change
+    with pytest.raises(DataError, match="changed while it was being scored"):
+        score(data, "-o", out, *asking)
+    assert not out.exists()
+
+
+def test_report(tmp_path, server, asking):
+    """The agreement is wrong, subsets are mixed up, or a reversed scorer goes unnoticed."""
+    rows = [row | {"subset": "ab"[i % 2]} for i, row in enumerate(unscored(tmp_path, 24))]
+    data, report = write(tmp_path / "in.jsonl", rows), tmp_path / "report.json"
+
+    def against(asked, number):
+        return (
+            "Score: 1" if answer_in(asked).startswith("It is") else "Score: 1.0" if "19" in asked.text else "Score: 4"
+        )
+
+    server.rule = against
+    shown = score(data, "-o", tmp_path / "out.jsonl", *asking, "--by", "subset", "--report", report)
+    content = json.loads(report.read_text())
+    ties = sum(row["rejected"].startswith("It is") or "19" in row["instruction"] for row in rows)
+    everything = content["groups"]["all"]
+    assert (everything["agree"], everything["ties"], everything["disagree"]) == (0, ties, 24 - ties)
+    assert [content["groups"][name]["pairs"] for name in "ab"] == [12, 12]
+    assert everything["chosen"] == {"mean": 1.0, "sd": 0.0}
+    assert "contradict" in content["hints"][0] and content["hints"][0] in shown
+
+
+def test_nothing_but_failures_ends_the_run(tmp_path, server, asking):
+    """A judge that never gives a score is asked 50,000 times."""
+    server.rule = lambda asked, number: Reply("I would rather not.")
+    data = write(tmp_path / "in.jsonl", unscored(tmp_path, 40))
+    with pytest.raises(DataError, match="20 answers in a row .*\n.*I would rather not"):
+        score(data, "-o", tmp_path / "out.jsonl", *asking, "--concurrency", 1)
+    assert len(server.asked) <= 2 * 24

@@ -1,0 +1,243 @@
+"""Scores from models on this machine, against the same models run on one answer at a time without any of our code."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from pairs import ROOT, as_sharegpt, options, train, write_dataset
+from PIL import Image
+from reward_models import image_classifier, text_classifier
+from score_runs import read, score, unscored, write
+from tiny_models import adapter, text_model
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSequenceClassification,
+    AutoProcessor,
+    AutoTokenizer,
+)
+
+from pair_data import DataError
+
+
+DEMO = ROOT / "data" / "demo" / "checkpoint"
+RUBRIC = "Asked: {question}\nSaid: {answer}\nGood?"
+IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Pairs with no, one and two images, some of them with earlier turns or a system prompt, and a rubric."""
+    folder = tmp_path_factory.mktemp("pairs")
+    rows = unscored(folder, 12)
+    rows[3] |= {"history": [["Who are you?", "A program."], ["Since when?", "Always."]]}
+    rows[4] |= {"system": "Be brief.", "chosen": "Yes. " * 60}
+    write(folder / "all.jsonl", rows)
+    write(folder / "text.jsonl", rows[::3])
+    (folder / "rubric.txt").write_text(RUBRIC)
+    return folder
+
+
+def both(folder, data, *arguments):
+    """Score pairs and return the scores, chosen and rejected by turns."""
+    out = folder / "out.jsonl"
+    score(folder / data, "-o", out, "--overwrite", *arguments)
+    return [row[f"score_{side}"] for row in read(out) for side in ("chosen", "rejected")]
+
+
+def laid_out(row, answer, image=IMAGE, default=SYSTEM):
+    """A row's dialogue in the words of Qwen2-VL's template."""
+    turns = [turn for pair in row.get("history", []) for turn in zip(("user", "assistant"), pair, strict=True)]
+    turns += [("user", row["instruction"].replace("<image>", image)), ("assistant", answer)]
+    start = f"<|im_start|>system\n{row['system']}<|im_end|>\n" if row.get("system") else default
+    return start + "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
+
+
+def asked(row, answer):
+    """What a judge reads of a row, by the rubric above."""
+    question = row["instruction"].replace("<image>", IMAGE)
+    if row.get("history"):
+        question = (
+            "User: Who are you?\n\nAssistant: A program.\n\nUser: Since when?\n\nAssistant: Always.\n\nUser: "
+            + question
+        )
+    if row.get("system"):
+        question = f"System: {row['system']}\n\nUser: {question}"
+    text = RUBRIC.replace("{question}", question).replace("{answer}", answer)
+    return f"{SYSTEM}<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def one_by_one(folder, data, processor, text, read_output):
+    """Run a model on one text at a time: `text` of row and answer, `read_output` of the inputs."""
+    scores = []
+    for row in read(folder / data):
+        images = [Image.open(folder / name).convert("RGB") for name in row["images"]]
+        for answer in (row["chosen"], row["rejected"]):
+            media = {"images": images} if images else {}
+            inputs = processor(text=[text(row, answer)], return_tensors="pt", add_special_tokens=False, **media)
+            with torch.no_grad():
+                scores.append(float(read_output(inputs)))
+    return scores
+
+
+def yes_or_no(model, tokenizer):
+    """Log p(Yes) - log p(No), each the sum over all of the vocabulary that reads so."""
+    words = [tokenizer.decode([token]).strip().lower() for token in range(len(tokenizer))]
+    yes, no = ([token for token, word in enumerate(words) if word == wanted] for wanted in ("yes", "no"))
+
+    def read_output(inputs):
+        probabilities = model(**inputs).logits[0, -1].double().softmax(-1)
+        return probabilities[yes].sum().log() - probabilities[no].sum().log()
+
+    return read_output
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_judge_that_sees(folder, batch):
+    """Padding, order, images or turns of one request reach another, or other tokens than Yes and No count."""
+    processor = AutoProcessor.from_pretrained(DEMO, use_fast=True)
+    model = AutoModelForImageTextToText.from_pretrained(DEMO, dtype=torch.float32)
+    expected = one_by_one(folder, "all.jsonl", processor, asked, yes_or_no(model, processor.tokenizer))
+    given = ("--model", DEMO, "--kind", "yes-no", "--rubric", folder / "rubric.txt", "--batch-size", batch)
+    found = both(folder, "all.jsonl", *given, "--cache", folder / f"{batch}.sqlite")
+    assert found == pytest.approx(expected, abs=2e-4)
+    assert len({round(value, 2) for value in found}) > 12
+
+
+def test_conversations_are_read_too(folder):
+    """The same pairs in the sharegpt shape get other scores."""
+    rows = read(folder / "all.jsonl")[:3]
+    columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "images": "images"}
+    write_dataset(folder, [as_sharegpt(row) for row in rows], "talk", columns, formatting="sharegpt")
+    judge = ("--model", DEMO, "--kind", "yes-no")
+    write(folder / "three.jsonl", rows)
+    expected = both(folder, "three.jsonl", *judge)
+    score("talk", "--dataset-dir", folder, "-o", folder / "talk.jsonl", *judge)
+    assert [read(folder / "talk.jsonl")[i]["score_chosen"] for i in range(3)] == pytest.approx(expected[::2], abs=1e-5)
+
+
+def test_judge_of_text(tmp_path, folder, tiny_model):
+    """A model of text alone, one whose positions are learned, so that padding before a text would show."""
+    model = text_model(tiny_model, tmp_path / "model", "gpt2", n_positions=1024, n_embd=32, n_layer=2, n_head=2)
+    text_classifier(tiny_model, tmp_path / "template")
+    shutil.copy(tmp_path / "template" / "chat_template.jinja", model)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    plain = yes_or_no(AutoModelForCausalLM.from_pretrained(model), tokenizer)
+    expected = one_by_one(folder, "text.jsonl", tokenizer, asked, plain)
+    judge = ("--model", model, "--kind", "yes-no", "--rubric", folder / "rubric.txt")
+    assert both(folder, "text.jsonl", *judge) == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(DataError, match="row 1 .* has images, and this model reads text only"):
+        both(folder, "all.jsonl", *judge)
+
+
+@pytest.mark.parametrize(("labels", "pad"), [(1, True), (2, True), (1, False)])
+def test_classifier_of_text(tmp_path, folder, tiny_model, labels, pad):
+    """The value is read at the padding, or of the wrong label."""
+    model = text_classifier(tiny_model, tmp_path / "model", labels, **({} if pad else {"pad_token_id": None}))
+    classify = AutoModelForSequenceClassification.from_pretrained(model)
+    weights = torch.tensor([1.0] if labels == 1 else [-1.0, 1.0])
+    expected = one_by_one(
+        folder,
+        "text.jsonl",
+        AutoTokenizer.from_pretrained(model),
+        laid_out,
+        lambda inputs: classify(**inputs).logits[0] @ weights,
+    )
+    assert both(folder, "text.jsonl", "--model", model, "--kind", "classifier") == pytest.approx(expected, abs=1e-5)
+    assert max(expected) - min(expected) > 0.1
+
+
+@pytest.mark.parametrize("pad", [True, False])
+def test_classifier_that_sees(tmp_path, folder, tiny_model, pad):
+    """Images do not reach it, or those of another answer; or padding that its config does not know is read as text."""
+    model = image_classifier(tiny_model, tmp_path / "model", pad)
+    classify = AutoModelForSequenceClassification.from_pretrained(model)
+    expected = one_by_one(
+        folder,
+        "all.jsonl",
+        AutoProcessor.from_pretrained(model, use_fast=True),
+        lambda row, answer: laid_out(row, answer, "<boi>", ""),
+        lambda inputs: classify(**inputs).logits[0, 0],
+    )
+    given = ("--model", model, "--kind", "classifier", "--batch-size", 5)
+    assert both(folder, "all.jsonl", *given) == pytest.approx(expected, abs=1e-4)
+
+
+def test_reward_model_of_llamafactory(tmp_path, folder, tiny_model):
+    """Another value than LlamaFactory's own prediction for the same answers (which it rounds to two digits)."""
+    untied = shutil.copytree(tiny_model, tmp_path / "untied")  # LlamaFactory cannot save tied ones as safetensors
+    config = json.loads((untied / "config.json").read_text())
+    (untied / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    write_dataset(folder, [{"history": [], "system": ""} | row for row in read(folder / "all.jsonl")], "described")
+    info = json.loads((folder / "dataset_info.json").read_text())
+    info["described"]["columns"] |= {"history": "history", "system": "system"}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    changes = {"stage": "rm", "pref_loss": None, "pref_beta": None, "do_predict": True, "learning_rate": 3e-2}
+    changes |= {"dataset": "described", "eval_dataset": "described", "max_steps": 3}
+    train(options(untied, folder, tmp_path / "rm", **changes))
+    predicted = [
+        json.loads(line) for line in (tmp_path / "rm" / "generated_predictions.jsonl").read_text().split("\n")
+    ]
+    expected = [row[side] for row in predicted for side in ("chosen", "rejected")]
+    given = ("--model", tmp_path / "rm", "--kind", "value-head")
+    assert both(folder, "all.jsonl", *given) == pytest.approx(expected, abs=0.0051)
+    assert max(expected) - min(expected) > 0.5
+
+
+def test_other_weights_are_another_scorer(tmp_path, folder, tiny_model):
+    """Scores of a model that has been trained on are taken for those of the model before."""
+    model = text_classifier(tiny_model, tmp_path / "model")
+    first = both(folder, "text.jsonl", "--model", model, "--kind", "classifier")
+    assert both(folder, "text.jsonl", "--model", model, "--kind", "classifier") == first
+    other = AutoModelForSequenceClassification.from_pretrained(model)
+    other.score.weight.data *= 2
+    other.save_pretrained(model)
+    assert both(folder, "text.jsonl", "--model", model, "--kind", "classifier") == pytest.approx(
+        [2 * value for value in first], abs=1e-5
+    )
+
+
+def test_one_answer_too_long_costs_the_others_nothing(tmp_path, folder, tiny_model):
+    """A batch that fails takes its other answers along, or what does not fit is cut and scored all the same."""
+    model = text_classifier(tiny_model, tmp_path / "model", max_position_embeddings=400)
+    rows = [*read(folder / "text.jsonl"), {"instruction": "?", "chosen": "x " * 500, "rejected": "y", "images": []}]
+    data, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    given = (data, "-o", out, "--model", model, "--kind", "classifier")
+    with pytest.raises(DataError, match=r"1 of 5 rows .*\n  row 4, chosen: \d+ tokens, and the model takes 400"):
+        score(*given)
+    assert "4 rows with scores, 1 left out" in score(*given, "--drop-unscored")
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "says"),
+    [
+        ("demo", "classifier", "no classifier for qwen2_vl"),
+        ("demo", "value-head", "no value_head.safetensors"),
+        ("generative", "classifier", "lacks the weights score.weight"),
+        ("three labels", "classifier", "3 labels"),
+        ("adapter", "yes-no", "is a LoRA adapter. Merge it"),
+        ("no template", "yes-no", "no chat template"),
+        ("absent", "yes-no", "no such folder"),
+        ("demo", None, "--kind says what --model is"),
+    ],
+)
+def test_what_is_no_scorer(tmp_path, folder, tiny_model, model, kind, says):
+    """A head of random numbers scores, or the error is a traceback."""
+    made = {
+        "demo": lambda path: DEMO,
+        "generative": lambda path: text_model(tiny_model, text_classifier(tiny_model, path).with_name("other")),
+        "three labels": lambda path: text_classifier(tiny_model, path, 3),
+        "adapter": lambda path: adapter(tiny_model, path),
+        "no template": lambda path: text_model(tiny_model, path),
+        "absent": lambda path: path,
+    }[model](tmp_path / "model")
+    if model == "generative":
+        shutil.copy(tmp_path / "model" / "chat_template.jinja", made)
+    if model == "no template":
+        (made / "chat_template.json").unlink()
+        config = json.loads((made / "tokenizer_config.json").read_text())
+        (made / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": None}))
+    with pytest.raises(DataError, match=says):
+        both(folder, "text.jsonl", "--model", made, *(("--kind", kind) if kind else ()))
