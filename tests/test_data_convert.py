@@ -110,6 +110,15 @@ def test_answers_are_found_by_meaning(image, tmp_path, name):
     assert known == {raw_shapes.CHOSEN: (3, ranks[0]), raw_shapes.REJECTED: (1, ranks[1])}
 
 
+def test_one_answer_without_a_score_does_not_hide_the_others():
+    """A first row that nobody rated would leave the whole data set without scores."""
+    rated = [{"text": "a"}, {"text": "b", "score": 1, "rank": 2}, {"text": "c", "score": 3, "rank": 1}]
+    rows = [{"question": "?", "answers": ["a", "b"]}, {"question": "?", "answers": rated}]
+    shape, fields = recognise(rows, "rows", Fields())
+    assert [answer.score for answer in shape.read(rows[1], fields).answers] == [None, 1, 3]
+    assert [answer.rank for answer in shape.read(rows[1], fields).answers] == [None, 2, 1]
+
+
 def test_names_can_be_given(image, tmp_path):
     """Data with names of its own would be out of reach."""
     answers = [
@@ -131,12 +140,13 @@ def test_names_can_be_given(image, tmp_path):
 def test_mm_rlhf(tmp_path):
     """MM-RLHF's images would not be found, videos or ties would be trained on, subsets could not be told apart."""
     answers = [{"response": text, "score": 4 - n, "rank": n} for n, text in enumerate(("best", "good", "bad"), 1)]
-    rows = [{"id": 1, "video": "video/a.mp4", "question": "What moves?", "responses": answers}] * 3
+    rows = [{"id": 1, "video": "video/a.mp4", "question": "What moves?", "responses": answers}] * 25
+    rows[0] = rows[0] | {"video": "/elsewhere/a.mp4"}  # recognised by those after it
     rows += [{"id": n, "image": f"{part}/{n}.png", "question": "What?", "responses": answers} for n, part in FOLDERS]
     write_rows(tmp_path / "data.jsonl", rows)
     report = convert(tmp_path / "data.jsonl", "-o", tmp_path / "pairs.json", "--pairs", "adjacent")
     pairs = list(read_rows(tmp_path / "pairs.json"))
-    assert "recognised as mm-rlhf " in report and "3 left out: a video" in report
+    assert "recognised as mm-rlhf " in report and "25 left out: a video" in report
     assert [(row["images"], row["subset"]) for row in pairs[::2]] == [
         ([f"MM-RLHF/{part}/{n}.png"], part) for n, part in FOLDERS
     ]

@@ -35,11 +35,13 @@ def test_rows_that_give_no_pair_are_counted_by_reason(source, tmp_path):
     bad = [PAIR | {"prompt": " "}, PAIR | {"rejected": "So."}, PAIR | {"images": ["a", "b"], "prompt": "<image>?"}]
     bad += [PAIR | {"chosen": "An <image>"}, PAIR | {"rejected": ""}, PAIR | {"image": "https://example.org/a.png"}]
     bad += [PAIR | {"chosen": [{"role": "tool", "content": "x"}]}]
-    file = source(*[PAIR] * 8, *bad)
+    turns = [[raw_shapes.say("user", ask), raw_shapes.say("assistant", "Yes.")] for ask in ("Is it?", "Is it not?")]
+    bad += [{"chosen": turns[0], "rejected": turns[1]}]
+    file = source(*[PAIR] * 9, *bad)
     with file.open("a") as lines:
         lines.write("{broken\n" + json.dumps(PAIR) + "\n")
     report = convert(file, "-o", tmp_path / "out.json")
-    assert len(list(read_rows(tmp_path / "out.json"))) == 9
+    assert len(list(read_rows(tmp_path / "out.json"))) == 10
     for number, reason in enumerate(
         [
             "not understood: there is no question",
@@ -49,12 +51,13 @@ def test_rows_that_give_no_pair_are_counted_by_reason(source, tmp_path):
             "not understood: an answer is empty",
             "not understood: an image on the web",
             "not understood: a message that is neither from",
+            "not understood: the two dialogues differ",
             "not understood: not valid JSON",
         ]
     ):
         (line,) = [line for line in report.splitlines() if reason in line]
-        assert line.split()[0] == "1" and f"(row {8 + number})" in line
-    assert "row 8 (the first is 0)" in convert(file, "-o", tmp_path / "no.json", "--strict", fails=True)
+        assert line.split()[0] == "1" and f"(row {9 + number})" in line
+    assert "row 9 (the first is 0)" in convert(file, "-o", tmp_path / "no.json", "--strict", fails=True)
     assert not (tmp_path / "no.json").exists()
 
 
