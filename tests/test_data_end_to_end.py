@@ -44,14 +44,11 @@ def test_from_ranked_answers_to_a_trained_model(raw, tmp_path):
     assert (tmp_path / "stats" / "stats.png").is_file()
     data("check", "mm_rlhf", "--dataset-dir", folder, "--model", scorer, "--template", "qwen2_vl", "--cutoff-len", 512)
 
-    run = tmp_path / "run.yaml"
-    run.write_text((ROOT / "examples" / "uni_dpo" / "demo_uni_dpo.yaml").read_text())
-    changes = [f"model_name_or_path={scorer}", "dataset=mm_rlhf", f"dataset_dir={folder}", f"media_dir={folder}"]
-    changes += [f"output_dir={tmp_path / 'model'}", "max_steps=2", "eval_strategy=no", "do_eval=false"]
-    changes += ["eval_dataset=null", "plot_loss=false", "save_strategy=no"]
-    command = [sys.executable, "-m", "llamafactory.cli", "train", str(run), *changes]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    variables = {"MODEL": scorer, "DATA": "mm_rlhf", "DATASET_DIR": folder, "OUTPUT": tmp_path / "model"}
+    variables |= {"BATCH": 2, "GLOBAL_BATCH": 4, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
+    script = ROOT / "examples" / "uni_dpo" / "Qwen2_VL_2B_uni_dpo.sh"
+    changes = ["max_steps=2", "preprocessing_num_workers=1", "uni_dpo_tau_good=0"]
+    environment = os.environ | {name: str(value) for name, value in variables.items()}
+    done = subprocess.run(["bash", script, *changes], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert log_history(tmp_path / "model")[0]["loss"] > 0
