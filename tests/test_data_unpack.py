@@ -31,6 +31,13 @@ def special(name: str, kind: int) -> zipfile.ZipInfo:
     return info
 
 
+def lzma(name: str) -> zipfile.ZipInfo:
+    """An entry compressed by a method that may ask for gigabytes of memory."""
+    info = zipfile.ZipInfo(name)
+    info.compress_type = zipfile.ZIP_LZMA
+    return info
+
+
 def everything(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
@@ -49,6 +56,7 @@ def everything(folder: Path) -> list[str]:
         ("long/" + "a" * 300 + ".png", "has a name that cannot be written"),
         (special("long/link", stat.S_IFLNK), "is a link"),
         (special("long/pipe", stat.S_IFIFO), "is not a file"),
+        (lzma("long/lzma.png"), "whose memory has no bound"),
         ("long/good.png", "is there twice"),
         ("long/good.png/inside.png", "is a file and a folder"),
     ],

@@ -92,6 +92,8 @@ def _harm(info: zipfile.ZipInfo) -> str | None:
         return "is a link" if kind == stat.S_IFLNK else "is not a file"
     if info.flag_bits & 1:
         return "is encrypted"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "is compressed in a way whose memory has no bound"
     if info.file_size > LARGEST_ENTRY or info.file_size > max(LARGE, LARGEST_RATIO * info.compress_size):
         return f"would become {info.file_size:,} bytes"
     return None
