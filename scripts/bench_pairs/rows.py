@@ -42,7 +42,7 @@ class Subset:
 
 
 SUBSETS = (
-    Subset("long", 0.55, 620, 0.55, 2.9, "llava_wild"),
+    Subset("long", 0.55, 850, 0.55, 2.9, "llava_wild"),
     Subset("short", 0.27, 130, 0.8, 2.2, "ai2d_azuregpt"),
     Subset("mcq", 0.18, 24, 1.1, 1.6, "scienceqa"),
 )
@@ -66,7 +66,7 @@ def pairs(count: int, images: str = ELSEWHERE, seed: int = 0) -> Iterator[dict[s
         margin = 1.6 * rng.gauss(1, 0.75) + 0.1 * (lengths[0] - lengths[1]) / subset.letters
         chosen, rejected = (_cut(rng, text, length) for length in lengths)
         yield {
-            "instruction": f"<image>{_cut(rng, text, 120).capitalize()}?",
+            "instruction": f"<image>{_cut(rng, text, 120).capitalize()}, {row}?",
             "chosen": chosen,
             "rejected": rejected if rejected != chosen else f"not {chosen}",
             "score_chosen": round(score, 6),
@@ -92,7 +92,7 @@ def questions(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
         yield {
             "id": row,
             "image": image_name(row),
-            "question": f"{_cut(rng, text, 120).capitalize()}?",
+            "question": f"{_cut(rng, text, 120).capitalize()}, {row}?",
             "answers": [
                 {
                     "answer": _cut(rng, text, _length(rng, subset)),

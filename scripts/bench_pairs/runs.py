@@ -33,7 +33,10 @@ class Measured:
 
 
 def run(command: list[str], folder: Path) -> Measured:
-    """Run a command in a folder and measure it. This process should be small: what it starts begins as its copy."""
+    """Run a command in a folder and measure it.
+
+    This process should be small: the system counts its memory as that of what it starts, until that is loaded.
+    """
     log = folder / "log.txt"
     with log.open("wb") as output:
         start = time.perf_counter()
