@@ -42,7 +42,7 @@ class Subset:
 
 
 SUBSETS = (
-    Subset("long", 0.55, 620, 0.55, 2.9, "llava_wild"),
+    Subset("long", 0.55, 850, 0.55, 2.9, "llava_wild"),
     Subset("short", 0.27, 130, 0.8, 2.2, "ai2d_azuregpt"),
     Subset("mcq", 0.18, 24, 1.1, 1.6, "scienceqa"),
 )
@@ -64,10 +64,11 @@ def pairs(count: int, images: str = ELSEWHERE, seed: int = 0) -> Iterator[dict[s
         lengths = [_length(rng, subset) for _ in range(2)]
         score = rng.gauss(subset.score, 1.1)
         margin = 1.6 * rng.gauss(1, 0.75) + 0.1 * (lengths[0] - lengths[1]) / subset.letters
+        chosen, rejected = (_cut(rng, text, length) for length in lengths)
         yield {
-            "instruction": f"<image>{_cut(rng, text, 120).capitalize()}?",
-            "chosen": _cut(rng, text, lengths[0]),
-            "rejected": _cut(rng, text, lengths[1]),
+            "instruction": f"<image>{_cut(rng, text, 120).capitalize()}, {row}?",
+            "chosen": chosen,
+            "rejected": rejected if rejected != chosen else f"not {chosen}",
             "score_chosen": round(score, 6),
             "score_rejected": round(score - margin, 6),
             "images": [f"{images}/{image_name(row // PAIRS_PER_IMAGE)}"],
@@ -77,7 +78,7 @@ def pairs(count: int, images: str = ELSEWHERE, seed: int = 0) -> Iterator[dict[s
 def questions(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
     """Yield questions in the way of MM-RLHF's data.jsonl: four answers, each with a model, a score and a rank.
 
-    The names of its columns, but for "answer", are not known to us; these are what `data.py convert` is told to read.
+    How data.jsonl itself names its columns is not known to us; these names `data.py convert` recognises.
     Answers stand in no order; scores are from 1 to 10, rank 1 is the best, and answers with one score share a rank.
 
     Args:
@@ -91,7 +92,7 @@ def questions(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
         yield {
             "id": row,
             "image": image_name(row),
-            "question": f"{_cut(rng, text, 120).capitalize()}?",
+            "question": f"{_cut(rng, text, 120).capitalize()}, {row}?",
             "answers": [
                 {
                     "answer": _cut(rng, text, _length(rng, subset)),
