@@ -206,7 +206,7 @@ def test_help_explains_the_variables():
         ([], {"GPUS": "64"}, "GPUS=64"),
         ([], {"MODEL": "nobody/nothing"}, "hf download nobody/nothing"),
         ([], {"MODEL": "my data"}, "my data is not a complete model"),
-        ([], {"DATASET_DIR": str(ROOT / "data" / "uni_dpo")}, "long.zip, short.zip, mcq.zip"),
+        ([], {"DATASET_DIR": str(ROOT / "data" / "uni_dpo")}, "data.py download"),
         ([], {"DATA": "pears"}, "'pears' is not described"),
         (["media_dir=/nowhere"], {}, "row 0"),
         (["resume=perhaps"], {}, "resume=perhaps"),

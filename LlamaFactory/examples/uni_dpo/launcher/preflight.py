@@ -156,7 +156,7 @@ def check_data_file(name: str, description: dict, folder: Path, media_dir: Path)
     if not path.exists():
         recipe = (
             f"\n  It is the scored 50k pair file of the Uni-DPO authors; put it at that place. Its images are those\n"
-            f"  of MM-RLHF (long.zip, short.zip, mcq.zip): unpack them into {media_dir / 'MM-RLHF'}\n"
+            f"  of MM-RLHF: python scripts/uni_dpo/data.py download --to '{media_dir}'\n"
             "  Another folder for both: DATASET_DIR=... (with a dataset_info.json); for the images only: media_dir=..."
         )
         hint = "\n  put the file there, or correct file_name in dataset_info.json"
@@ -172,8 +172,9 @@ def check_data_file(name: str, description: dict, folder: Path, media_dir: Path)
                 raise UserError(
                     f"data set {name!r}: row {number} (counted from 0) of {path} needs the image {image}\n"
                     f"  which is neither {media_dir / image} nor a file by itself\n"
-                    "  put the images there, or name the folder that these paths start from: media_dir=/path/to/folder"
-                    + ("\n  (MM-RLHF's images: long.zip, short.zip, mcq.zip)" if name == RECIPE_DATA else "")
+                    "  put the images there, or name the folder that these paths start from: media_dir=/path/to/folder\n"
+                    "  paths of another machine are rewritten by: python scripts/uni_dpo/data.py paths"
+                    + ("\n  MM-RLHF's images come with: data.py download" if name == RECIPE_DATA else "")
                 )
 
 

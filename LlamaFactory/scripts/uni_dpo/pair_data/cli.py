@@ -1,6 +1,8 @@
 """The command line: one program, one command for each step, in the order in which they are used."""
 
+import inspect
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -16,11 +18,18 @@ written appears when it is complete. Each command explains itself: data.py COMMA
 Exit status: 0 done, 1 check found errors, 2 bad input or options, 130 interrupted.
 """
 
+
+def help_of(function: Callable[..., None]) -> str:
+    r"""Return a docstring in which a line of `\b` keeps the line breaks up to the next empty line."""
+    return (inspect.getdoc(function) or "").replace("\\b", "\b")
+
+
 app = typer.Typer(
     help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
 for command in (download, convert, paths, score, check, stats, register):  # in the order of their use
-    app.command(command.NAME, no_args_is_help=True)(command.run)
+    # `download` alone does something useful without a word more.
+    app.command(command.NAME, help=help_of(command.run), no_args_is_help=command is not download)(command.run)
 
 
 def main(program: typer.Typer = app) -> None:

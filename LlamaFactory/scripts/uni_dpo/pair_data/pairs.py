@@ -1,5 +1,6 @@
 """The preference pair in a row, read as LlamaFactory's converters read it."""
 
+import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,7 @@ class Pair:
         chosen: the preferred answer.
         rejected: the other one.
         images: paths, or whatever else the data set has for images, in order.
-        system: the system prompt, empty if there is none.
+        system: the system prompt, empty if there is none; without what upstream adds to those of "openai".
     """
 
     messages: tuple[tuple[str, str], ...]
@@ -114,7 +115,8 @@ def _read_conversation(row: dict[str, Any], source: Source) -> tuple[list[tuple[
     turns = row.get(column)
     if not isinstance(turns, list) or not turns:
         raise RowError(column, "a list of messages expected")
-    turns = [_message(turn, column, tags) for turn in turns]
+    openai = source.formatting == "openai"
+    turns = _with_tools(turns, column, tags) if openai else [_message(turn, column, tags) for turn in turns]
     system = _system(row, source)
     if turns[0][0] == tags["system_tag"]:
         system, turns = turns[0][1], turns[1:]
@@ -129,11 +131,28 @@ def _read_conversation(row: dict[str, Any], source: Source) -> tuple[list[tuple[
     return messages, _answer(row, source, "chosen"), _answer(row, source, "rejected"), system
 
 
-def _message(turn: Any, column: str, tags: dict[str, str]) -> tuple[str, str]:
+def _message(turn: Any, column: str, tags: dict[str, str | None]) -> tuple[str, str]:
     role, text = (turn.get(tags["role_tag"]), turn.get(tags["content_tag"])) if isinstance(turn, dict) else (0, 0)
     if not isinstance(role, str) or not isinstance(text, str):
         raise RowError(column, f'a message needs text in "{tags["role_tag"]}" and "{tags["content_tag"]}"')
     return role, text
+
+
+def _with_tools(turns: list[Any], column: str, tags: dict[str, str | None]) -> list[tuple[str, str]]:
+    """Read OpenAI's messages: the calls of tools are text, and what several tools answered is one message."""
+    answer, calls = tags["observation_tag"], (tags["assistant_tag"], tags["function_tag"])
+    joined = []
+    for turn in turns:
+        if isinstance(turn, dict) and turn.get("tool_calls") and turn.get(tags["role_tag"]) in calls:
+            text = json.dumps([call["function"] for call in turn["tool_calls"]], ensure_ascii=False)
+            turn = {tags["role_tag"]: tags["function_tag"], tags["content_tag"]: text}
+        role, text = _message(turn, column, tags)
+        if role == answer and joined and joined[-1][0] == answer:
+            text = joined.pop()[1] + "\n</tool_response>\n<tool_response>\n" + text
+        joined.append((role, text))
+    if joined[-1][0] == answer:
+        raise RowError(column, 'as "openai", training drops the answer of a tool that comes last; use "sharegpt"')
+    return joined
 
 
 def _answer(row: dict[str, Any], source: Source, side: str) -> str:

@@ -6,6 +6,7 @@ writes and training's loader takes.
 
 import codecs
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from .errors import DataError, place
 
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
-CHUNK = 1 << 20  # characters read at a time
+CHUNK = 1 << 20  # bytes read at a time
 LONGEST_ROW = 1 << 28  # characters: room for a few images in base64
 BATCH = 500  # rows of a Parquet file in memory at a time
 
@@ -69,7 +70,7 @@ def read_values(path: Path, progress: str = "") -> Iterator[Any]:
         yield from _read_parquet(path, progress)
         return
     with ExitStack() as stack:
-        file = stack.enter_context(path.open("rb"))
+        file = stack.enter_context(_open(path))
         size = path.stat().st_size
         bar = stack.enter_context(tqdm(total=size, desc=progress, unit="B", unit_scale=True, disable=not progress))
         start = file.read(1 << 16).lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -85,8 +86,15 @@ def require_file(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path}: the name must end in {', '.join(SUFFIXES)}, which says how it is read and written.")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"there is no file {path}")
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _read_lines(file: IO[bytes], bar: tqdm) -> Iterator[Any]:
@@ -112,15 +120,15 @@ def _read_array(file: IO[bytes], bar: tqdm) -> Iterator[Any]:
     """Cut an array into its elements, reading a chunk more whenever an element goes on after the text at hand."""
     text = _Text(file, bar)
     try:
-        text.more()
         text.skip("[")
-        while text.next_character() != "]":
+        if text.next_character() != "]":
             yield text.element()
-            if text.next_character() == ",":
+            while text.next_character() == ",":
                 text.skip(",")
-            elif text.next_character() != "]":
-                yield Broken("a comma or the closing ] of the list is missing before it")
-                return
+                yield text.element()
+        text.skip("]", "a comma or the closing ] of the list")
+        if text.next_character():
+            raise ValueError("the list is closed with ] before it")
     except (ValueError, RecursionError) as error:
         yield Broken(f"not valid JSON in UTF-8 ({error})")
 
@@ -131,33 +139,45 @@ class _Text:
     def __init__(self, file: IO[bytes], bar: tqdm):
         self.decoder = codecs.getincrementaldecoder("utf-8-sig")()
         self.file, self.bar, self.text, self.at, self.ended = file, bar, "", 0, False
+        self.damage = ""
 
-    def more(self, characters: int = CHUNK) -> None:
-        """Append what comes next in the file; forget what has been read."""
-        data = self.file.read(characters)
-        self.bar.update(len(data))
-        self.ended = not data
-        self.text, self.at = self.text[self.at :] + self.decoder.decode(data, final=self.ended), 0
-
-    def next_character(self) -> str:
-        """Go to the next character that is not white space and return it without taking it.
+    def more(self, size: int = 0) -> None:
+        """Append what comes next in the file, `CHUNK` bytes or more; forget what has been read.
 
         Raises:
-            ValueError: the file ends before.
+            ValueError: it is not UTF-8; only now, so that what comes before it was read as rows.
         """
+        if self.damage:
+            raise ValueError(self.damage)
+        data = self.file.read(max(CHUNK, size))
+        self.bar.update(len(data))
+        self.ended = not data
+        try:
+            text = self.decoder.decode(data, final=self.ended)
+        except UnicodeDecodeError as error:
+            text, self.damage = error.object[: error.start].decode(), f"not UTF-8: {error.reason}"
+        self.text, self.at = self.text[self.at :] + text, 0
+
+    def next_character(self) -> str:
+        """Go to the next character that is not white space and return it without taking it, "" at the end."""
         while True:
             while self.at < len(self.text):
                 if self.text[self.at] not in " \t\r\n":
                     return self.text[self.at]
                 self.at += 1
             if self.ended:
-                raise ValueError("the file ends within the list")
+                return ""
             self.more()
 
-    def skip(self, character: str) -> None:
-        """Take a character that must come next."""
+    def skip(self, character: str, name: str = "") -> None:
+        """Take a character that must come next.
+
+        Raises:
+            ValueError: another one does; `name` is what the message calls the missing one.
+        """
         if self.next_character() != character:
-            raise ValueError(f"{character} expected")
+            before = "before it" if self.next_character() else "where the file ends"
+            raise ValueError(f"{name or character} is missing {before}")
         self.at += 1
 
     def element(self) -> Any:
@@ -170,14 +190,14 @@ class _Text:
         while True:
             try:
                 value, end = json.JSONDecoder().raw_decode(self.text, self.at)
-                if end < len(self.text) or self.ended:  # otherwise a number may go on
+                if end + 2 < len(self.text) or self.ended:  # otherwise a number may go on, with e-5
                     self.at = end
                     return value
             except json.JSONDecodeError as error:
-                whole = error.pos < len(self.text) - 16 and not error.msg.startswith(_CUT_SHORT)
-                if self.ended or whole or len(self.text) - self.at > LONGEST_ROW:
+                cut = error.pos >= len(self.text) - 16 or error.msg.startswith(_CUT_SHORT)
+                if self.ended or not cut or len(self.text) - self.at > LONGEST_ROW:
                     raise ValueError(error.msg) from error
-            self.more(max(CHUNK, len(self.text) - self.at))  # doubling keeps long rows linear
+            self.more(len(self.text) - self.at)  # doubling keeps long rows linear
 
 
 def _read_parquet(path: Path, progress: str) -> Iterator[Any]:

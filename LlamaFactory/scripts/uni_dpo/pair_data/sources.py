@@ -5,6 +5,7 @@ published data: `instruction`, `chosen`, `rejected`, `score_chosen`, `score_reje
 """
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ TAGS = {
     "system_tag": "system",
 }
 FORMATS = ("alpaca", "sharegpt", "openai")
+ELSEWHERE = {"hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name"}  # each wins over file_name
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Source:
     columns: dict[str, str]
     media_dir: Path
     formatting: str = "alpaca"
-    tags: dict[str, str] = field(default_factory=lambda: dict(TAGS))
+    tags: dict[str, str | None] = field(default_factory=lambda: dict(TAGS))
     described: bool = False
 
     def values(self, progress: str = "") -> Iterator[Any]:
@@ -72,7 +74,7 @@ class Source:
     def find_image(self, image: str) -> Path:
         """Return where training looks for an image: in `media_dir` if it is there, else where its path says."""
         inside = self.media_dir / image
-        return inside if inside.is_file() else Path(image)
+        return inside if os.path.isfile(inside) else Path(image)
 
 
 def open_source(name: str, dataset_dir: Path | None = None, media_dir: Path | None = None) -> Source:
@@ -115,8 +117,11 @@ def _described(folder: Path) -> dict[str, Any]:
 
 def _from_entry(name: str, entry: dict[str, Any], folder: Path, media_dir: Path) -> Source:
     where = f'{folder / "dataset_info.json"}, data set "{name}"'
-    if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
+    if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str) or ELSEWHERE & entry.keys():
         raise DataError(f'{where}: only data sets with a "file_name" can be read here. Download it first.')
+    for part in ("columns", "tags"):
+        if not isinstance(entry.get(part, {}), dict):
+            raise DataError(f'{where}: "{part}" must be an object.')
     if not entry.get("ranking"):
         raise DataError(f'{where}: preference pairs need "ranking": true, or training takes them for single answers.')
     formatting = entry.get("formatting", "alpaca")
@@ -128,7 +133,8 @@ def _from_entry(name: str, entry: dict[str, Any], folder: Path, media_dir: Path)
     if "columns" in entry:
         given = {use: column for use, column in entry["columns"].items() if column}
         columns = {use: column for use, column in columns.items() if use.startswith("score")} | given
-    tags = dict(TAGS) | entry.get("tags", {})
+    # Where an entry has tags, upstream forgets those that it assumes.
+    tags = {use: entry["tags"].get(use) for use in TAGS} if "tags" in entry else dict(TAGS)
     return Source(name, _files(folder / entry["file_name"], where), columns, media_dir, formatting, tags, True)
 
 

@@ -27,10 +27,12 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO]:
     Raises:
         DataError: the place cannot be written.
     """
-    path = Path(path).resolve()
+    path = Path(os.path.realpath(path))
+    if os.path.isdir(path) or os.path.islink(path):  # a link that is left leads around in a circle
+        raise DataError(f"cannot write {path}: there is a folder of that name, or a link that leads nowhere")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = _part_of(path)
+        part = part_of(path)
         file = part.open(mode, encoding=None if "b" in mode else "utf-8")
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
@@ -71,8 +73,8 @@ def require_new_name(output: Path, inputs: Iterable[Path], in_place: bool = Fals
         raise DataError(f"{output} is also the input. Give the output another name, or ask for it with --in-place.")
 
 
-def _part_of(path: Path) -> Path:
-    """Return a name for the file while it is being written; those of killed runs are removed."""
+def part_of(path: Path) -> Path:
+    """Return a name for a file while it is being written; those of killed runs are removed."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         number = left.name.split(".")[-2]
         if number.isdigit() and not psutil.pid_exists(int(number)):
@@ -111,8 +113,18 @@ def to_json(row: dict[str, Any], path: Path) -> str:
     except UnicodeEncodeError:
         return json.dumps(row)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: a row does not fit into JSON ({error}). Write .parquet instead.") from error
+        column = next((f', column "{name}"' for name, value in row.items() if not _fits_json(value)), "")
+        raise DataError(
+            f"{path}{column}: a value does not fit into JSON ({error}). Write .parquet instead."
+        ) from error
     return text
+
+
+def _fits_json(value: Any) -> bool:
+    try:
+        return bool(json.dumps(value))
+    except (TypeError, ValueError):
+        return False
 
 
 def _write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> int:
@@ -127,9 +139,14 @@ def _write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> int:
             pickle.dump(batch, scratch)
             count += len(batch)
         scratch.seek(0)
-        with pyarrow.parquet.ParquetWriter(file, schema) as writer:
-            for _ in range(-(-count // BATCH)):
-                writer.write_table(pyarrow.Table.from_pylist(pickle.load(scratch), schema))
+        try:
+            with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+                for _ in range(-(-count // BATCH)):
+                    batch = pickle.load(scratch)
+                    columns = [_column(batch, column.name, path, column.type) for column in schema]
+                    writer.write_table(pyarrow.table(columns, schema=schema))
+        except pyarrow.ArrowException as error:  # an object without fields in every row
+            raise DataError(f"{path}: not possible in Parquet ({error}). Write .jsonl instead.") from error
     return count
 
 
@@ -142,15 +159,49 @@ def _with_columns(schema: Any, batch: list[dict[str, Any]], path: Path) -> Any:
     import pyarrow
 
     for name in dict.fromkeys(name for row in batch for name in row):
+        column = pyarrow.schema([(name, _column(batch, name, path).type)])
         try:
-            column = pyarrow.schema([(name, pyarrow.infer_type([row.get(name) for row in batch]))])
             schema = pyarrow.unify_schemas([schema, column], promote_options="permissive")
         except pyarrow.ArrowException as error:
-            raise DataError(
-                f'{path}, column "{name}": Parquet wants one type a column ({error}). Write .jsonl instead, or make '
-                "all its values alike."
-            ) from error
+            raise _mixed(path, name, error) from error
     return schema
+
+
+def _column(batch: list[dict[str, Any]], name: str, path: Path, kind: Any = None) -> Any:
+    """Return a column of a batch as an Arrow array of the given type, or of that which its values have.
+
+    Raises:
+        DataError: the values have no common type.
+    """
+    import pyarrow
+
+    values = [row.get(name) for row in batch]
+    try:
+        if kind is not None and _changes(values, kind):
+            raise ValueError("text beside bytes, or true and false beside numbers")
+        return pyarrow.array(values, kind)
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+        raise _mixed(path, name, error) from error
+
+
+def _changes(values: Iterable[Any], kind: Any) -> bool:
+    """Tell whether Arrow would turn a value into something else instead of refusing it, at any depth."""
+    from pyarrow import types
+
+    if types.is_list(kind):
+        return _changes((item for value in values if value for item in value), kind.value_type)
+    if types.is_struct(kind):
+        values = [value for value in values if value]
+        return any(_changes((value.get(field.name) for value in values), field.type) for field in kind)
+    silent = str if types.is_binary(kind) else bytes if types.is_string(kind) else bool
+    return not types.is_boolean(kind) and any(isinstance(value, silent) for value in values)
+
+
+def _mixed(path: Path, column: str, error: Exception) -> DataError:
+    return DataError(
+        f'{path}, column "{column}": Parquet wants one type a column ({error}). Write .jsonl instead, or make all its '
+        "values alike."
+    )
 
 
 def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

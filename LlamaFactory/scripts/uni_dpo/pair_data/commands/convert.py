@@ -1,11 +1,101 @@
 """The command `convert`."""
 
-from ..errors import DataError
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ..options import Output
 
 
 NAME = "convert"
 
 
-def run() -> None:
-    """To be written."""
-    raise DataError("not written yet")
+def run(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help=".json, .jsonl or .parquet files, folders (of Parquet shards, of save_to_disk), or hub ids",
+        ),
+    ],
+    output: Output,
+    shape: Annotated[str, typer.Option("--from", help="the shape, if it is not to be recognised")] = "",
+    pairs: Annotated[
+        Literal["best-worst", "all", "adjacent"], typer.Option(help="which answers make a pair, see above")
+    ] = "best-worst",
+    min_margin: Annotated[
+        float | None,
+        typer.Option(help="least difference in scores (in ranks, where there are no scores)", show_default=False),
+    ] = None,
+    max_per_question: Annotated[
+        int | None, typer.Option(min=1, help="of more pairs, a sample that --seed decides", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of that sample")] = 0,
+    by: Annotated[
+        Literal["rank", "score"], typer.Option(help="what decides where answers have both a rank and a score")
+    ] = "rank",
+    only_scored: Annotated[bool, typer.Option("--only-scored", help="leave out pairs without scores")] = False,
+    no_scores: Annotated[bool, typer.Option("--no-scores", help="leave out the scores")] = False,
+    keep_ties: Annotated[bool, typer.Option("--keep-ties", help="keep rows that say is_tie")] = False,
+    question: Annotated[str, typer.Option(help="column of the question")] = "",
+    image: Annotated[str, typer.Option(help="column of the image or images")] = "",
+    answers: Annotated[str, typer.Option(help="column of the answers")] = "",
+    text: Annotated[str, typer.Option(help="within an answer: its text")] = "",
+    score: Annotated[str, typer.Option(help="within an answer, or a list beside them: the score")] = "",
+    rank: Annotated[str, typer.Option(help="the same for the rank, 1 for the best")] = "",
+    image_prefix: Annotated[
+        str | None,
+        typer.Option(help="put before relative image paths (default: MM-RLHF/ for MM-RLHF)", show_default=False),
+    ] = None,
+    image_dir: Annotated[
+        Path | None,
+        typer.Option(help="where images from inside the data go (default: OUTPUT_images)", show_default=False),
+    ] = None,
+    media_dir: Annotated[
+        Path | None,
+        typer.Option(help="where the source's image paths start (default: its folder)", show_default=False),
+    ] = None,
+    split: Annotated[str, typer.Option(help="split of a folder or hub data set")] = "",
+    config: Annotated[str, typer.Option(help="configuration of a hub data set")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="read so many rows only", show_default=False)] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="stop at a row that cannot be understood")] = False,
+) -> None:
+    """Turn other people's preference data into pairs for training.
+
+    Reads answers with scores or ranks, and preference sets of trl, LlamaFactory, ms-swift, MM-RLHF, RLAIF-V, RLHF-V
+    and VLFeedback. The shape is recognised by the first rows, and printed.
+
+    \b
+      data.py convert MM-RLHF/data.jsonl -o data/mm_rlhf.json
+      data.py convert answers.parquet -o pairs.json --pairs all --min-margin 0.5
+      data.py convert odd.jsonl -o pairs.json --answers outputs --text reply --score judge.total
+
+    --pairs best-worst: of each question the two answers furthest apart. all: every two. adjacent: those next to each
+    other in rank (or score). Answers that tie or say the same are never paired. Where ranks and scores contradict
+    each other the rank decides, and the pairs are counted; --by score lets scores decide, --min-margin 0 leaves such
+    pairs out. In sets that say which answer is preferred, this decides.
+
+    Columns are named with dots to go inside (scores.overall); commas join several (--answers first,second --score
+    s1,s2). Images from inside the data become files, named by their content. Rows that cannot be understood are
+    counted and named; if they are more than half, nothing is written. Pairs have scores all or none.
+    """  # noqa: D301
+    from ..convert.fields import Fields
+    from ..convert.pairing import Pairing
+    from ..convert.pictures import Pictures
+    from ..convert.run import Reading, convert
+    from ..convert.shapes import NAMES
+    from ..errors import DataError
+    from ..writing import require_new_name
+
+    if shape and shape not in NAMES:
+        raise DataError(f"--from {shape}: the shapes are {', '.join(NAMES)}.")
+    if only_scored and no_scores:
+        raise DataError("--only-scored and --no-scores contradict each other: give one of them.")
+    require_new_name(output, [Path(source) for source in sources])
+    fields = Fields(question, image, answers, text, score, rank)
+    reading = Reading(shape, fields, image_prefix, media_dir, split, config, keep_ties, strict, limit)
+    pairing = Pairing(pairs, min_margin, max_per_question, seed, by)
+    scores = "only" if only_scored else "none" if no_scores else "all"
+    report = convert(sources, output, reading, pairing, Pictures(output, image_dir), scores)
+    print(report.text(str(output)))

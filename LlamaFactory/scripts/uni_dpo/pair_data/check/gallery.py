@@ -1,0 +1,118 @@
+"""Which rows use which images, each looked at once."""
+
+from array import array
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from .crew import DIED, HUNG
+from .findings import Findings
+from .picture import Picture
+
+
+Item = tuple[tuple[int, str], tuple[Any, str]]  # (number, name for messages), what `picture.inspect` takes
+
+
+class Gallery:
+    """All images of all data sets, by number.
+
+    Attributes:
+        widths: in pixels, by image; 0 where it is not known.
+        heights: likewise.
+        problems: of the images that have any: kinds of findings, with messages.
+    """
+
+    def __init__(self):
+        """Start empty."""
+        self._numbers: dict[int, int] = {}  # digest of the path or of the bytes: number
+        self.widths, self.heights, self._digests = array("I"), array("I"), array("Q")
+        self.problems: dict[int, list[tuple[str, str]]] = {}
+
+    def number(self, image: Any, media_dir: Path) -> tuple[int, list[Item]]:
+        """Return the number of an image, and what there is to inspect if it is new."""
+        key = image_key(image, media_dir)
+        number = self._numbers.get(key)
+        if number is not None:
+            return number, []
+        number = self._numbers[key] = len(self._digests)
+        for values, value in ((self.widths, 0), (self.heights, 0), (self._digests, key)):
+            values.append(value)
+        return number, [((number, _name(image)), (image, str(media_dir)))]
+
+    def find(self, image: Any, media_dir: Path) -> int:
+        """Return the number of an image that has one."""
+        return self._numbers[image_key(image, media_dir)]
+
+    def hang(self, number: int, picture: Picture | str, name: str) -> None:
+        """Keep what was seen of an image; `name` is for messages."""
+        if picture in (DIED, HUNG):
+            kind = "image-crashes" if picture == DIED else "image-hangs"
+            picture = Picture(problems=[(kind, f"the process that read it {picture}")])
+        self.widths[number], self.heights[number] = picture.width, picture.height
+        if picture.digest:  # otherwise its path tells it from others
+            self._digests[number] = picture.digest
+        if picture.problems:
+            self.problems[number] = [(kind, f"{name}: {message}") for kind, message in picture.problems]
+
+    def digests(self) -> np.ndarray:
+        """Return 64 bits for each image that are equal for files of equal content."""
+        return np.array(self._digests, dtype=np.uint64)
+
+    def report(self, found: Findings, source: int, images: "RowImages") -> None:
+        """Add the findings of every row whose images have problems."""
+        column = found.sources[source].columns.get("images")
+        troubled = np.isin(np.array(images.numbers, dtype=np.int64), list(self.problems))
+        if not troubled.any():
+            return
+        rows = np.searchsorted(np.array(images.ends), np.flatnonzero(troubled), side="right")
+        for row, place in zip(rows.tolist(), np.flatnonzero(troubled).tolist(), strict=True):
+            for kind, message in self.problems[images.numbers[place]]:
+                found.add(kind, source, row, column, message)
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return len(self._digests)
+
+
+class RowImages:
+    """The numbers of the images of every row of a data set.
+
+    Attributes:
+        numbers: of all rows, one after the other.
+        ends: where those of each row end.
+    """
+
+    def __init__(self):
+        """Start without rows."""
+        self.numbers, self.ends = array("I"), array("Q")
+
+    def add(self, numbers: list[int]) -> None:
+        """Add a row."""
+        self.numbers.extend(numbers)
+        self.ends.append(len(self.numbers))
+
+    def of(self, row: int) -> array:
+        """Return the numbers of a row's images."""
+        return self.numbers[self.ends[row - 1] if row else 0 : self.ends[row]]
+
+
+def image_key(image: Any, media_dir: Path) -> int:
+    """Return 64 bits that tell images apart before they are opened."""
+    if isinstance(image, dict):
+        image = image["bytes"] if image.get("bytes") is not None else str(image.get("path"))
+        media_dir = Path()
+    if isinstance(image, bytes):
+        return xxhash.xxh64_intdigest(image)
+    return xxhash.xxh64_intdigest(f"{media_dir}\n{image}".encode("utf-8", "surrogatepass"))
+
+
+def _name(image: Any) -> str:
+    path = image.get("path") if isinstance(image, dict) else image
+    return printable(path) or "an empty path" if isinstance(path, str) else "the image in the row"
+
+
+def printable(text: str) -> str:
+    """Return text that can be printed and written, whatever is in a file name."""
+    return text.encode("utf-8", "backslashreplace").decode()

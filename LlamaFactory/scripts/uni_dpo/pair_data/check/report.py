@@ -1,0 +1,55 @@
+"""The summary of a check."""
+
+from collections.abc import Iterator
+
+from .kinds import ERROR, KINDS, LEVELS, WARNING
+from .run import Checked
+
+
+HEADINGS = {ERROR: "Errors (training stops, or learns something false)", WARNING: "Warnings (spoil quietly)"}
+
+
+def summary(checked: Checked, skipped: list[str]) -> str:
+    """Return the findings by level and kind, with the first rows of each and what to do.
+
+    Args:
+        checked: what was found.
+        skipped: what was not checked, in words.
+    """
+    return "\n".join([*_data(checked), "", *_kinds(checked), *skipped, _conclusion(checked)])
+
+
+def _data(checked: Checked) -> Iterator[str]:
+    for number, (source, table) in enumerate(zip(checked.found.sources, checked.tables, strict=True)):
+        rows, wrong = checked.found.ends[number], len(checked.found.with_errors[number])
+        use = "held out, " if table.held_out else ""
+        yield f"{source.name}: {use}{_count(rows, 'row')}, {wrong:,} with errors; {_count(_images(table), 'image')}"
+
+
+def _images(table) -> int:
+    return len(set(table.images.numbers))
+
+
+def _kinds(checked: Checked) -> Iterator[str]:
+    counts, examples = checked.found.counts, checked.found.examples
+    for level in LEVELS:
+        kinds = [(count, kind) for kind, count in counts.items() if KINDS[kind].level == level]
+        if not kinds:
+            continue
+        yield HEADINGS.get(level, "Notes")
+        for count, kind in sorted(kinds, key=lambda item: (-item[0], item[1])):
+            yield f"  {kind}: {count:,} x. {KINDS[kind].advice[0].upper()}{KINDS[kind].advice[1:]}."
+            yield from (f"      {example}" for example in examples[kind])
+            if count > len(examples[kind]):
+                yield f"      ... and {count - len(examples[kind]):,} more"
+        yield ""
+
+
+def _conclusion(checked: Checked) -> str:
+    counts = checked.found.level_counts()
+    parts = [_count(counts[level], level) for level in LEVELS if counts[level]]
+    return f"{', '.join(parts)}." if parts else "Nothing to report."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

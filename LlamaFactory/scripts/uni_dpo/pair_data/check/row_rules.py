@@ -1,0 +1,117 @@
+"""What is wrong with a row, looked at alone."""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ..pairs import FLOAT32_MAX, Pair, RowError
+from ..sources import Source
+
+
+IMAGE, VIDEO, AUDIO = "<image>", "<video>", "<audio>"  # LlamaFactory's placeholders
+PLACEHOLDERS = (IMAGE, VIDEO, AUDIO)
+MEDIA_TOKENS = re.compile(r"<\|(?:image_pad|video_pad|vision_start|vision_end|vision_pad)\|>")
+SPECIAL_TOKENS = re.compile(r"<\|[a-z_]{2,30}\|>")
+
+Problem = tuple[str, str | None, str]  # kind, column, message
+
+
+def check_score(row: dict[str, Any], source: Source, side: str) -> tuple[float, list[Problem]]:
+    """Read a score; NaN where there is none that training could use."""
+    column = source.columns[side]
+    value = row.get(column)
+    if value is None:
+        return math.nan, [("score-missing", column, "there is no score")]
+    if isinstance(value, bool):
+        return math.nan, [("score-boolean", column, f"{value} is not a number")]
+    try:
+        score = float(value)
+    except OverflowError:
+        score = math.inf
+    except (TypeError, ValueError):
+        return math.nan, [("score-text", column, f"{_excerpt(value)} is not a number")]
+    if not abs(score) <= FLOAT32_MAX:
+        return math.nan, [("score-not-finite", column, f"{_excerpt(value)} is not finite in float32")]
+    return score, [("score-numeric-text", column, f"{value!r} is text")] if isinstance(value, str) else []
+
+
+def check_scores(row: dict[str, Any], source: Source) -> list[Problem]:
+    """Look at both scores, and at which of them is higher."""
+    chosen, problems = check_score(row, source, "score_chosen")
+    rejected, more = check_score(row, source, "score_rejected")
+    problems += more
+    column = source.columns["score_chosen"]
+    if chosen == rejected:
+        problems.append(("score-equal", column, f"both are {chosen:g}"))
+    elif chosen < rejected:
+        problems.append(("score-reversed", column, f"{chosen:g} is less than {rejected:g}"))
+    return problems
+
+
+def explain_row_error(error: RowError, row: dict[str, Any], source: Source) -> Problem:
+    """Find the kind of what kept a pair from being read."""
+    column, columns = error.column, source.columns
+    if column == columns.get("images"):
+        return "image-entry", column, str(error)
+    if column in (columns.get("chosen", "chosen"), columns.get("rejected", "rejected")):
+        return ("answer-missing" if row.get(column) is None else "column-type"), column, str(error)
+    if column == columns.get("messages"):
+        return "messages", column, str(error)
+    if column == columns.get("prompt", "prompt") and not row.get(column):
+        return "question-empty", column, str(error)
+    return "column-type", column, str(error)
+
+
+def check_pair(pair: Pair, row: dict[str, Any], source: Source) -> Iterator[Problem]:
+    """Look at the texts of a pair, and at the number of its images."""
+    columns = source.columns
+    asked = columns.get("prompt" if source.formatting == "alpaca" else "messages")
+    question, words = pair.messages[-1][1], _without_placeholders(pair.messages[-1][1])
+    if not question.strip():
+        yield "question-empty", asked, "there is no question"
+    elif not words.strip():
+        yield "question-only-images", asked, f"{_excerpt(question)} is all there is"
+    for side, answer in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+        if not answer.strip():
+            yield "answer-empty", columns[side], "the answer is empty" if not answer else "white space only"
+        for placeholder in PLACEHOLDERS:
+            if placeholder in answer:
+                yield "placeholder-in-answer", columns[side], f"{placeholder} in the answer"
+    if pair.chosen == pair.rejected or (pair.chosen.strip() and pair.chosen.strip() == pair.rejected.strip()):
+        yield "answers-identical", columns["rejected"], f"both are {_excerpt(pair.chosen)}"
+    yield from _check_media(pair, row, source, asked)
+    yield from _check_tokens(pair, columns, asked)
+
+
+def _check_media(pair: Pair, row: dict[str, Any], source: Source, asked: str | None) -> Iterator[Problem]:
+    given = {IMAGE: pair.images, VIDEO: source.column(row, "videos"), AUDIO: source.column(row, "audios")}
+    for placeholder, media in given.items():
+        count = len(media) if isinstance(media, (list, tuple)) else int(media is not None)
+        places = sum(text.count(placeholder) for _, text in pair.messages)
+        if places != count:
+            kind = "image-count" if placeholder == IMAGE else "media-count"
+            noun = placeholder[1:-1] + ("" if count == 1 else "s")
+            yield kind, asked, f"{places} {placeholder} in the question, {count} {noun} in the row"
+
+
+def _check_tokens(pair: Pair, columns: dict[str, str], asked: str | None) -> Iterator[Problem]:
+    texts = [(asked, pair.prompt), (columns["chosen"], pair.chosen), (columns["rejected"], pair.rejected)]
+    for column, text in [*texts, (columns.get("system"), pair.system)]:
+        if "<|" not in text:
+            continue
+        if found := MEDIA_TOKENS.search(text):
+            yield "media-token", column, f"{found[0]} in the text"
+        elif found := SPECIAL_TOKENS.search(text):
+            yield "special-token", column, f"{found[0]} in the text"
+
+
+def _without_placeholders(text: str) -> str:
+    for placeholder in PLACEHOLDERS:
+        text = text.replace(placeholder, "")
+    return text
+
+
+def _excerpt(value: Any, length: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= length else text[:length] + "..."

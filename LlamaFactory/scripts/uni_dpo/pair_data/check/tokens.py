@@ -1,0 +1,179 @@
+"""What is left of a pair after `cutoff_len`, found out with the run's own tokenizer, processor and template.
+
+LlamaFactory's code does the work. Images are not opened again: what a Qwen-VL's processor makes of one, in tokens,
+depends on its size alone, so a blank image of each size is processed once.
+"""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import DataError
+from ..rows import read_values
+from ..sources import Source
+from .findings import Findings
+from .gallery import Gallery
+from .training import Options
+
+
+Size = tuple[int, int]  # width, height
+
+
+def check_tokens(checked: Any, options: Options, progress: bool) -> None:
+    """Add findings about what is cut from every row that has no errors so far.
+
+    Args:
+        checked: `run.Checked`, with all images seen.
+        options: of training.
+        progress: whether to show a bar.
+
+    Raises:
+        DataError: the model's tokenizer or its template cannot be loaded.
+    """
+    measure = _Measure(options)
+    for number, source in enumerate(checked.found.sources):
+        convert = _converter(source, options)
+        for row, value in _good_rows(source, checked.found, number, progress):
+            images = [_size_of(image, source, checked.gallery) for image in _images(value, source)]
+            try:
+                lengths = measure(convert(value), images)
+            except Exception as error:  # whatever it is, training stops with it
+                message = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                checked.found.add("tokens-fail", number, row, None, message)
+            else:
+                for kind, message in lengths.problems(options.data.cutoff_len):
+                    checked.found.add(kind, number, row, None, message)
+
+
+class _Measure:
+    """Tokenises pairs whole, remembering what images of a size become."""
+
+    def __init__(self, options: Options):
+        tokenizer, processor, template = _load(options)
+        plugin = template.mm_plugin
+        self.image_id = None if plugin.image_token is None else tokenizer.convert_tokens_to_ids(plugin.image_token)
+        grids = _Grids(plugin._get_mm_inputs)
+        plugin._get_mm_inputs = grids
+        whole = copy.copy(options.data)
+        whole.cutoff_len = 1 << 40  # the cut comes afterwards, to see what it takes
+        from llamafactory.train.uni_dpo.prompts import PromptOnceProcessor
+
+        self.processor = PromptOnceProcessor(template, tokenizer, processor, whole)
+
+    def __call__(self, example: dict[str, Any], images: list[Size]) -> "_Lengths":
+        encoded = self.processor._encode_data_example(
+            prompt=example["_prompt"],
+            response=example["_response"],
+            system=example["_system"],
+            tools=example["_tools"],
+            images=images,
+            videos=example["_videos"] or [],
+            audios=example["_audios"] or [],
+        )
+        chosen, labels, rejected, _ = encoded
+        answer = next((place for place, label in enumerate(labels) if label != -100), len(labels))
+        return _Lengths(chosen[:answer], chosen[answer:], rejected[answer:], self.image_id)
+
+
+class _Lengths:
+    """The tokens of a pair before anything is cut."""
+
+    def __init__(self, prompt: list[int], chosen: list[int], rejected: list[int], image_id: int | None):
+        self.prompt, self.answers, self.image_id = prompt, (chosen, rejected), image_id
+
+    def problems(self, cutoff_len: int) -> Iterator[tuple[str, str]]:
+        from llamafactory.data.processor.processor_utils import infer_seqlen
+
+        longest = max(map(len, self.answers))
+        source_len, target_len = infer_seqlen(len(self.prompt), longest, cutoff_len)
+        lost = self.prompt[source_len:].count(self.image_id)
+        if lost:
+            yield "image-tokens-cut", f"{lost} of {self.prompt.count(self.image_id)} image tokens"
+        elif source_len < len(self.prompt):
+            yield "prompt-cut", f"{source_len} of {len(self.prompt)} tokens are left"
+        chosen, rejected = (answer[:target_len] for answer in self.answers)
+        if chosen == rejected:
+            yield "answers-cut-alike", f"the first {target_len} tokens"
+        elif target_len < longest:
+            yield "answer-cut", f"{target_len} of {longest} tokens are left"
+
+
+class _Grids:
+    """Stands in for a plugin's processing of images, for images that are only sizes.
+
+    A processor that reports a grid for each image (Qwen-VL's) is asked once for each size; others every time.
+    """
+
+    def __init__(self, process: Any):
+        self.process, self.known, self.has_grids = process, {}, True
+
+    def __call__(self, images: list[Size], videos: list, audios: list, processor: Any, *more: Any) -> dict[str, Any]:
+        import torch
+
+        if videos or audios or not images or not self.has_grids:
+            return self.process([_blank(size) for size in images], videos, audios, processor, *more)
+        for size in images:
+            if size not in self.known:
+                made = self.process([_blank(size)], [], [], processor, *more)
+                if "image_grid_thw" not in made:
+                    self.has_grids = False
+                    return self(images, videos, audios, processor, *more)
+                self.known[size] = made["image_grid_thw"].tolist()[0]
+        return {"image_grid_thw": torch.tensor([self.known[size] for size in images])}
+
+
+def _blank(size: Size) -> Any:
+    from PIL import Image
+
+    return Image.new("1", size)
+
+
+def _load(options: Options) -> tuple[Any, Any, Any]:
+    from transformers.utils import logging
+
+    from llamafactory.data.template import get_template_and_fix_tokenizer
+    from llamafactory.model import load_tokenizer
+
+    logging.set_verbosity_error()
+    try:
+        loaded = load_tokenizer(copy.copy(options.model))
+        template = get_template_and_fix_tokenizer(loaded["tokenizer"], options.data)
+    except (OSError, ValueError) as error:
+        reason = f"{error.__cause__ or error}".splitlines()[0]
+        raise DataError(
+            f"cannot load the tokenizer of {options.model.model_name_or_path}, template {options.data.template}: "
+            f"{reason} Give a local folder, or leave tokens out with --no-tokens."
+        ) from error
+    return loaded["tokenizer"], loaded["processor"], template
+
+
+def _converter(source: Source, options: Options) -> Any:
+    """Return LlamaFactory's converter for the rows of a data set; absent columns are empty, as in a loaded one."""
+    from llamafactory.data.converter import get_dataset_converter
+    from llamafactory.data.parser import DatasetAttr
+
+    attr = DatasetAttr("file", dataset_name=source.name)
+    attr.join({"formatting": source.formatting, "ranking": True, "columns": source.columns, "tags": source.tags})
+    attr.images = None  # their sizes are known
+    used = dict.fromkeys(source.columns.values())
+    convert = get_dataset_converter(source.formatting, attr, options.data)
+    return lambda row: convert(used | row)
+
+
+def _good_rows(source: Source, found: Findings, number: int, progress: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+    row = 0
+    for file in source.files:
+        for value in read_values(file, f"{source.name}, tokens" if progress else ""):
+            if row not in found.with_errors[number]:
+                yield row, value
+            row += 1
+
+
+def _images(row: dict[str, Any], source: Source) -> list[Any]:
+    images = source.column(row, "images")
+    return images if isinstance(images, list) else [] if images is None else [images]
+
+
+def _size_of(image: Any, source: Source, gallery: Gallery) -> Size:
+    number = gallery.find(image, source.media_dir)
+    return gallery.widths[number], gallery.heights[number]

@@ -1,0 +1,91 @@
+"""The options of a training run: from its YAML, or from the command line."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from ..sources import open_source
+from .run import Plan
+
+
+@dataclass
+class Options:
+    """LlamaFactory's own options.
+
+    Attributes:
+        data: its `DataArguments`.
+        model: its `ModelArguments`.
+    """
+
+    data: Any
+    model: Any
+
+
+def read_options(given: dict[str, Any]) -> Options:
+    """Let LlamaFactory read options, so that its defaults hold; those about neither data nor model are left out.
+
+    Raises:
+        DataError: LlamaFactory cannot be imported or refuses an option.
+    """
+    try:
+        from llamafactory.hparams import DataArguments, ModelArguments
+    except ImportError as error:
+        raise DataError(f"LlamaFactory is needed for this, and cannot be imported: {error}") from error
+    made = []
+    for group in (DataArguments, ModelArguments):
+        known = {option.name for option in fields(group) if option.init}
+        try:
+            made.append(group(**{name: value for name, value in given.items() if name in known}))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"LlamaFactory refuses these options: {error}") from error
+    return Options(*made)
+
+
+def plan_from_config(config: Path, overrides: list[str], **settings: Any) -> Plan:
+    """Plan the check of exactly what a training run would read.
+
+    Args:
+        config: its YAML.
+        overrides: `key=value`, as `llamafactory-cli train` takes them.
+        **settings: fields of the plan that training has no say in.
+
+    Raises:
+        DataError: the file cannot be read, or says nothing of data.
+    """
+    given = _read_config(config, overrides)
+    if not given.get("dataset"):
+        raise DataError(f'{config}: there is no "dataset" to check.')
+    if given.get("stage", "sft") != "dpo":
+        raise DataError(f'{config}: "stage" is {given.get("stage", "sft")}, and preference pairs need dpo.')
+    options = read_options(given)
+    data = options.data
+    if not isinstance(data.dataset_dir, str) or data.dataset_dir == "ONLINE" or ":" in data.dataset_dir[2:]:
+        raise DataError(f"{config}: dataset_dir is {data.dataset_dir}; only a local folder can be checked.")
+    folder, media = Path(data.dataset_dir), Path(data.media_dir)
+    return Plan(
+        [open_source(name, folder, media) for name in data.dataset],
+        [open_source(name, folder, media) for name in data.eval_dataset or []],
+        scored=given.get("pref_loss") == "uni_dpo",
+        max_pixels=options.model.image_max_pixels,
+        min_pixels=options.model.image_min_pixels,
+        shards=data.preprocessing_num_workers or 1,
+        split=data.val_size > 0,
+        training=options,
+        **settings,
+    )
+
+
+def _read_config(config: Path, overrides: list[str]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        merged = OmegaConf.merge(OmegaConf.load(config), OmegaConf.from_cli(overrides))
+        given = OmegaConf.to_container(merged, resolve=True)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise DataError(f"cannot read {config}: {error}") from error
+    if not isinstance(given, dict):
+        raise DataError(f"{config} is not the YAML of a training run.")
+    return given

@@ -1,0 +1,135 @@
+"""Choosing pairs from the answers to a question."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+from .question import MEDIA, Answer, Question, Unusable
+
+
+STRATEGIES = ("best-worst", "all", "adjacent")
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """How pairs are chosen.
+
+    Attributes:
+        strategy: one of `STRATEGIES`.
+        min_margin: the least margin of a pair, None for any.
+        most: how many pairs a question gives, None for any number.
+        seed: of the choice where there are more.
+        by: "rank" or "score", which decides where a question has both.
+    """
+
+    strategy: str = "best-worst"
+    min_margin: float | None = None
+    most: int | None = None
+    seed: int = 0
+    by: str = "rank"
+
+
+Pair = tuple[Answer, Answer]
+
+
+def choose(question: Question, pairing: Pairing, counts: Counter[str]) -> list[Pair]:
+    """Return pairs of answers, the preferred one first; answers that tie or say the same are never paired.
+
+    `all` takes every two answers, `adjacent` those of neighbouring ranks (or, if scores decide, of neighbouring
+    scores), `best-worst` the two furthest apart, one pair a question. Of more than `pairing.most`, a sample is taken
+    that depends on the seed and on question and answers, not on where they are in the data.
+
+    Args:
+        question: a question; if it says itself which answer is preferred, that is its one pair.
+        pairing: how to choose.
+        counts: by reason, the answers left out (added to).
+
+    Raises:
+        Unusable: there is no such pair; the reason says why.
+    """
+    usable = _usable(question, counts)
+    by = "given" if question.given else _decides(usable, pairing)
+    candidates = [question.answers[:2]] if question.given else _candidates(usable, by, pairing.strategy, counts)
+    different = [pair for pair in dict.fromkeys(candidates) if pair[0].text.strip() != pair[1].text.strip()]
+    if not different:
+        raise Unusable("the answers are the same", understood=True)
+    wide = [pair for pair in different if _is_wide(pair, pairing.min_margin)]
+    if not wide:
+        raise Unusable("the margin is less than --min-margin, or unknown", understood=True)
+    if pairing.strategy == "best-worst" and not question.given:
+        return [max(wide, key=lambda pair: _value(pair[0], by) - _value(pair[1], by))]
+    return _sample(question, wide, pairing)
+
+
+def margin(pair: Pair) -> float | None:
+    """Return how far two answers are apart: in scores if both have one, in ranks if both have one, else None."""
+    better, worse = pair
+    if better.score is not None and worse.score is not None:
+        return better.score - worse.score
+    return None if better.rank is None or worse.rank is None else worse.rank - better.rank
+
+
+def contradicts(pair: Pair) -> bool:
+    """Tell whether the scores of a pair say the opposite of what made it a pair."""
+    scores = [answer.score for answer in pair]
+    return None not in scores and scores[0] < scores[1]
+
+
+def _is_wide(pair: Pair, least: float | None) -> bool:
+    apart = margin(pair)
+    return least is None or (apart is not None and apart >= least)
+
+
+def _usable(question: Question, counts: Counter[str]) -> list[Answer]:
+    """Return the answers that training can take; a pair that is given needs both of its answers."""
+    usable = []
+    for answer in question.answers:
+        marked = any(mark in answer.text for mark in MEDIA)
+        problem = "with <image>, <video> or <audio>" if marked else "empty" if not answer.text.strip() else ""
+        if problem and question.given:
+            raise Unusable(f"an answer is {problem}", understood=marked)
+        if problem:
+            counts[problem] += 1
+        else:
+            usable.append(answer)
+    return usable
+
+
+def _candidates(answers: list[Answer], by: str, strategy: str, counts: Counter[str]) -> list[Pair]:
+    """Pair answers of different preference: all of them, or only those of neighbouring levels of preference."""
+    levels: dict[float, list[Answer]] = {}
+    for answer in answers:
+        if getattr(answer, by) is None:
+            counts[f"without a {by}"] += 1
+        else:
+            levels.setdefault(_value(answer, by), []).append(answer)
+    if sum(map(len, levels.values())) < 2:
+        raise Unusable("less than two answers with a score or rank (are --score and --rank right?)")
+    if len(levels) < 2:
+        raise Unusable("all answers tie", understood=True)
+    ordered = [levels[level] for level in sorted(levels, reverse=True)]
+    steps = pairwise(ordered) if strategy == "adjacent" else combinations(ordered, 2)
+    return [(better, worse) for above, below in steps for better in above for worse in below]
+
+
+def _decides(answers: list[Answer], pairing: Pairing) -> str:
+    """Return what orders the answers: `pairing.by`, if at least two of them have it."""
+    other = {"rank": "score", "score": "rank"}[pairing.by]
+    return pairing.by if sum(getattr(answer, pairing.by) is not None for answer in answers) > 1 else other
+
+
+def _value(answer: Answer, by: str) -> float:
+    return answer.score if by == "score" else -answer.rank
+
+
+def _sample(question: Question, pairs: list[Pair], pairing: Pairing) -> list[Pair]:
+    if pairing.most is None or len(pairs) <= pairing.most:
+        return pairs
+    drawn = sorted(pairs, key=lambda pair: _lot(question, pair, pairing.seed))[: pairing.most]
+    return [pair for pair in pairs if pair in drawn]
+
+
+def _lot(question: Question, pair: Pair, seed: int) -> bytes:
+    told = "\0".join((str(seed), question.turns[-1].text, pair[0].text, pair[1].text))
+    return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -1,0 +1,64 @@
+"""What became of the rows."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+
+EXAMPLES = 3  # rows named for each reason
+
+
+@dataclass
+class Report:
+    """Counts of a conversion.
+
+    Attributes:
+        read: rows looked at.
+        pairs: pairs made.
+        scored: those with two scores.
+        contradictions: those whose scores say the opposite of rank or source.
+        unscored: pairs left out for want of scores.
+        answers: answers left out, by reason.
+        left: rows left out on purpose (videos, ties), by reason: their places.
+        skipped: rows that could not be understood, by reason: their places.
+    """
+
+    read: int = 0
+    pairs: int = 0
+    scored: int = 0
+    contradictions: int = 0
+    unscored: int = 0
+    answers: Counter[str] = field(default_factory=Counter)
+    left: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    skipped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def leave_out(self, reason: str, place: str, understood: bool) -> None:
+        """Count a row that gives no pair."""
+        self.counts[reason] += 1
+        examples = (self.left if understood else self.skipped)[reason]
+        if len(examples) < EXAMPLES:
+            examples.append(place)
+
+    @property
+    def not_understood(self) -> int:
+        """How many rows could not be understood."""
+        return sum(self.counts[reason] for reason in self.skipped)
+
+    def reasons(self) -> list[str]:
+        """Return a line for each reason for which rows were left out, most frequent first."""
+        lines = []
+        for title, rows in (("left out", self.left), ("not understood", self.skipped)):
+            for reason in sorted(rows, key=lambda reason: -self.counts[reason]):
+                lines.append(f"  {self.counts[reason]:>9,} {title}: {reason} ({', '.join(rows[reason])})")
+        return lines
+
+    def text(self, output: str) -> str:
+        """Return the report."""
+        scores = "with scores" if self.scored else "without scores (data.py score adds them)"
+        lines = [f"{self.read:>11,} questions read", f"{self.pairs:>11,} pairs in {output}, {scores}"]
+        lines += self.reasons()
+        lines += [f"  {self.unscored:>9,} pairs left out: no scores"] if self.unscored else []
+        lines += [f"  {count:>9,} answers left out: {reason}" for reason, count in sorted(self.answers.items())]
+        if self.contradictions:
+            lines.append(f"  {self.contradictions:>9,} pairs whose chosen answer has the lower score: see --by")
+        return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""MM-RLHF's files: fetched with their checksums, archives unpacked without trusting them."""

@@ -1,0 +1,185 @@
+"""Adding a data set to a `dataset_info.json` without touching a byte of the others."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError, place
+from .pairs import RowError, read_pair
+from .rows import SUFFIXES, read_rows, require_file
+from .sources import COLUMNS, TAGS, Source
+from .writing import whole_file
+
+
+LOOKED_AT = 200  # rows that are read as pairs
+QUESTIONS = {"instruction", "input", "conversations", "messages"}
+
+# OpenAI's names of roles in LlamaFactory's "sharegpt"; its own "openai" puts words into the system prompt.
+OPENAI_TAGS = {
+    "role_tag": "role",
+    "content_tag": "content",
+    "user_tag": "user",
+    "assistant_tag": "assistant",
+    "system_tag": "system",
+    "observation_tag": "tool",
+    "function_tag": "function_call",
+}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What became of an entry.
+
+    Attributes:
+        info: the `dataset_info.json`.
+        entry: what stands there now.
+        change: "added", "replaced", or "unchanged" where it stood there already.
+        rows: how many rows the file has.
+        marked: whether `info` starts with a byte order mark, which LlamaFactory does not read.
+    """
+
+    info: Path
+    entry: dict[str, Any]
+    change: str
+    rows: int
+    marked: bool
+
+
+def register(name: str, file: Path, dataset_dir: Path, replace: bool = False) -> Registered:
+    """Describe a file of pairs in the `dataset_info.json` of a folder, which is made if there is none.
+
+    Raises:
+        DataError: the name or the file cannot be used, or the name is taken by something else and not to be replaced.
+    """
+    if not name or name != name.strip() or re.search(r"[,\x00-\x1f]", name):
+        raise DataError(f'training could not name the data set "{name}": no commas, no spaces around it, not empty')
+    info = dataset_dir / "dataset_info.json"
+    text = _read(info)
+    spans = _spans(text, info)
+    entry, rows = describe(file, dataset_dir)
+    old = json.loads(text[slice(*spans[name])]) if name in spans else None
+    change = "unchanged" if old == entry else "replaced" if name in spans else "added"
+    if change == "replaced" and not replace:
+        raise DataError(f'{info} has another "{name}": {json.dumps(old)}. Choose another name, or add --replace.')
+    if change != "unchanged":
+        new = _with_entry(text, spans, name, entry)
+        if json.loads(_bare(new)) != json.loads(_bare(text)) | {name: entry}:
+            raise DataError(f"{info} is laid out in an unknown way. Add this by hand: {json.dumps({name: entry})}")
+        with whole_file(info, "wb") as out:
+            out.write(new.encode())
+    return Registered(info, entry, change, rows, _bare(text) != text)
+
+
+def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int]:
+    """Return the entry for a file, with the columns that it has, and the number of its rows.
+
+    Raises:
+        DataError: the file cannot be read, or its first rows are not pairs that training could use.
+    """
+    require_file(file)
+    if file.suffix not in SUFFIXES:
+        raise DataError(f"{file}: training knows the ending {file.suffix.lower()} in small letters only. Rename it.")
+    names, first, count = {}, [], 0
+    for row in read_rows(file, "register"):
+        names |= row
+        first += [row] if count < LOOKED_AT else []
+        count += 1
+    if not {"chosen", "rejected"} <= names.keys() or not QUESTIONS & names.keys():
+        raise DataError(
+            f"{file} has the columns {', '.join(names) or 'of no row'}; chosen, rejected and one of "
+            f"{', '.join(sorted(QUESTIONS))} are needed. data.py convert makes them."
+        )
+    entry = {"file_name": _file_name(file, dataset_dir)} | _shape(names, first)
+    tags = entry.get("tags", TAGS)
+    source = Source(file.name, (file,), entry["columns"], file.parent, entry["formatting"], tags)
+    for number, row in enumerate(first):
+        try:
+            read_pair(row, source)
+        except RowError as error:
+            raise DataError(f'{file}, {place(number)}, column "{error.column}": {error}') from error
+    return entry, count
+
+
+def _shape(names: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what an entry says of rows with these columns."""
+    talk = next((name for name in ("conversations", "messages") if name in names), "")
+    uses = ("system", "chosen", "rejected", "images", "score_chosen", "score_rejected")
+    columns = {use: use for use in uses if use in names}
+    if "instruction" in names or not talk:
+        columns = {use: COLUMNS[use] for use in ("prompt", "query", "history") if COLUMNS[use] in names} | columns
+        return {"formatting": "alpaca", "ranking": True, "columns": columns}
+    shape = {"formatting": "sharegpt", "ranking": True, "columns": {"messages": talk} | columns}
+    openai = any(isinstance(row.get("chosen"), dict) and "role" in row["chosen"] for row in rows)
+    return shape | ({"tags": OPENAI_TAGS} if openai else {})
+
+
+def _file_name(file: Path, folder: Path) -> str:
+    """Return the path relative to a folder that holds it, itself or through a link, and else the absolute one."""
+    for spelled in (os.path.abspath, os.path.realpath):
+        path, base = Path(spelled(file)), Path(spelled(folder))
+        if path.is_relative_to(base):
+            return path.relative_to(base).as_posix()
+    return Path(os.path.abspath(file)).as_posix()
+
+
+# ---- the text of dataset_info.json ----
+
+
+def _read(info: Path) -> str:
+    try:
+        return info.read_bytes().decode()
+    except FileNotFoundError:
+        return "{}\n"
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {info}: {error}") from error
+
+
+def _bare(text: str) -> str:
+    return text.removeprefix("\ufeff")
+
+
+def _spans(text: str, info: Path) -> dict[str, tuple[int, int]]:
+    """Return where the value of every entry starts and ends in the text."""
+    try:
+        described = json.loads(_bare(text))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{info} is not valid JSON ({error}). Correct it first.") from error
+    if not isinstance(described, dict):
+        raise DataError(f"{info} must be an object of data sets.")
+    decoder, spans, at = json.JSONDecoder(), {}, _skip(text, text.index("{") + 1)
+    while text[at] != "}":
+        name, at = decoder.raw_decode(text, at)
+        start = _skip(text, _skip(text, at) + 1)  # after the colon
+        if name in spans:
+            raise DataError(f'{info} describes "{name}" twice. Remove one of the two.')
+        spans[name] = (start, decoder.raw_decode(text, start)[1])
+        at = _skip(text, spans[name][1])
+        at = _skip(text, at + 1) if text[at] == "," else at
+    return spans
+
+
+def _skip(text: str, at: int) -> int:
+    """Return the place of the next character that is not white space."""
+    return re.compile(r"[ \t\r\n]*").match(text, at).end()
+
+
+def _with_entry(text: str, spans: dict[str, tuple[int, int]], name: str, entry: dict[str, Any]) -> str:
+    """Put an entry into the text, in its place or last, in the style of the others."""
+    first = text.index("{") + 1
+    lead = text[first : _skip(text, first)] if spans else "\n  "
+    newline = "\r\n" if "\r\n" in text else "\n"
+    indent = lead.rpartition("\n")[2]
+    value = json.dumps(entry)
+    if "\n" in lead:
+        value = json.dumps(entry, indent=indent or 2).replace("\n", newline + indent)
+    if name in spans:
+        start, end = spans[name]
+        return text[:start] + value + text[end:]
+    new = (newline + indent if "\n" in lead else " ") + f"{json.dumps(name)}: {value}"
+    if not spans:
+        return text[:first] + new + newline + text[_skip(text, first) :]
+    last = max(end for _, end in spans.values())
+    return text[:last] + "," + new + text[last:]

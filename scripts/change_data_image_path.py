@@ -1,0 +1,1 @@
+uni_dpo/change_data_image_path.py

@@ -1,0 +1,181 @@
+"""Rows that give no pair, scores that only some have, images inside of rows: counted, refused, or written once."""
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import pytest
+import raw_shapes
+from PIL import Image
+from test_data_convert import convert
+
+from pair_data.convert.pictures import Pictures
+from pair_data.convert.question import Unusable
+from pair_data.rows import read_rows
+from pair_data.writing import write_rows
+
+
+PAIR = {"prompt": "Why?", "chosen": "So.", "rejected": "No."}
+SCORED = PAIR | {"chosen_score": 2, "rejected_score": "1"}
+ANSWERS = [{"text": f"Because of {n}.", "score": n} for n in (1, 2, 4)]
+
+
+@pytest.fixture
+def source(tmp_path):
+    def write(*rows):
+        write_rows(tmp_path / "in.jsonl", rows)
+        return tmp_path / "in.jsonl"
+
+    return write
+
+
+def test_rows_that_give_no_pair_are_counted_by_reason(source, tmp_path):
+    """Data would vanish without a word, or a bad row would end it all."""
+    bad = [PAIR | {"prompt": " "}, PAIR | {"rejected": "So."}, PAIR | {"images": ["a", "b"], "prompt": "<image>?"}]
+    bad += [PAIR | {"chosen": "An <image>"}, PAIR | {"rejected": ""}, PAIR | {"image": "https://example.org/a.png"}]
+    bad += [PAIR | {"chosen": [{"role": "tool", "content": "x"}]}]
+    turns = [[raw_shapes.say("user", ask), raw_shapes.say("assistant", "Yes.")] for ask in ("Is it?", "Is it not?")]
+    bad += [{"chosen": turns[0], "rejected": turns[1]}]
+    file = source(*[PAIR] * 9, *bad)
+    with file.open("a") as lines:
+        lines.write("{broken\n" + json.dumps(PAIR) + "\n")
+    report = convert(file, "-o", tmp_path / "out.json")
+    assert len(list(read_rows(tmp_path / "out.json"))) == 10
+    for number, reason in enumerate(
+        [
+            "not understood: there is no question",
+            "left out: the answers are the same",
+            "not understood: another number of <image> than of images",
+            "left out: an answer is with <image>",
+            "not understood: an answer is empty",
+            "not understood: an image on the web",
+            "not understood: a message that is neither from",
+            "not understood: the two dialogues differ",
+            "not understood: not valid JSON",
+        ]
+    ):
+        (line,) = [line for line in report.splitlines() if reason in line]
+        assert line.split()[0] == "1" and f"(row {9 + number})" in line
+    assert "row 9 (the first is 0)" in convert(file, "-o", tmp_path / "no.json", "--strict", fails=True)
+    assert not (tmp_path / "no.json").exists()
+
+
+def test_more_than_half_not_understood_is_an_error(source, tmp_path):
+    """A few rows that happen to fit would be taken for the data set."""
+    file = source(PAIR, *[PAIR | {"chosen": ""}] * 2)
+    message = convert(file, "-o", tmp_path / "out.json", fails=True)
+    assert "2 of 3 rows" in message and "an answer is empty" in message and "--from" in message
+    file = source(*[PAIR | {"rejected": "So."}] * 3)
+    assert "no pair" in convert(file, "-o", tmp_path / "out.json", fails=True)
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_shapes_that_are_unknown_or_several_are_told(source, tmp_path):
+    """A guess would be trained on."""
+    message = convert(source({"one": 1, "two": "a"}), "-o", tmp_path / "out.json", fails=True)
+    assert "one, two" in message and all(f"  {name} " in message for name in ("trl", "alpaca", "answers", "ms-swift"))
+    mixed = source(PAIR, {"instruction": "q", "chosen": "a", "rejected": "b"})
+    assert "trl" in convert(mixed, "-o", tmp_path / "out.json", fails=True)
+    convert(mixed, "-o", tmp_path / "out.json", "--from", "trl")
+    assert "shapes are" in convert(mixed, "-o", tmp_path / "out.json", "--from", "nothing", fails=True)
+
+
+def test_a_cut_file_is_not_taken_for_a_whole_one(source, tmp_path):
+    """Half a download would become half a data set, without a word."""
+    for name in ("cut.json", "cut.jsonl"):
+        write_rows(tmp_path / name, [PAIR] * 50)
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text[: len(text) * 2 // 3])
+        assert "Download it again" in convert(tmp_path / name, "-o", tmp_path / "out.json", fails=True)
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_scores_are_for_all_or_for_none(source, tmp_path):
+    """A column that some rows lack ends training, or scores would be made up."""
+    file, output = source(SCORED, PAIR, SCORED), tmp_path / "out.json"
+    message = convert(file, "-o", output, fails=True)
+    assert "2 of 3 pairs" in message and "--only-scored" in message and not output.exists()
+    assert "1 pairs left out: no scores" in convert(file, "-o", output, "--only-scored")
+    assert [(row["score_chosen"], row["score_rejected"]) for row in read_rows(output)] == [(2.0, 1.0)] * 2
+    convert(file, "-o", output, "--no-scores")
+    assert [set(row) & {"score_chosen", "score_rejected"} for row in read_rows(output)] == [set()] * 3
+    assert "contradict" in convert(file, "-o", output, "--no-scores", "--only-scored", fails=True)
+
+
+def test_ranks_that_only_some_have_are_left_out(source, tmp_path):
+    """The column's type would depend on where the first rank is."""
+    ranked = [answer | {"rank": 5 - answer["score"]} for answer in ANSWERS]
+    convert(
+        source(*({"question": "?", "answers": answers} for answers in (ANSWERS, ranked))), "-o", tmp_path / "out.json"
+    )
+    assert [sorted(row) for row in read_rows(tmp_path / "out.json")] == [
+        ["chosen", "images", "instruction", "rejected", "score_chosen", "score_rejected"]
+    ] * 2
+
+
+def test_lists_that_come_late_do_not_go_into_jsonl(source, tmp_path):
+    """LlamaFactory would fail hours later: the type of the column is taken from the first 10 MB."""
+    long = PAIR | {"prompt": "q" * 100_000}
+    file = source(*[long] * 60, PAIR | {"image": "a.png"})
+    assert "10 MB" in convert(file, "-o", tmp_path / "out.jsonl", fails=True)
+    convert(file, "-o", tmp_path / "out.parquet")
+    convert(source(PAIR | {"image": "a.png"}, *[long] * 60), "-o", tmp_path / "out.jsonl")
+
+
+def test_the_cut_into_files_does_not_matter(tmp_path):
+    """The same data in shards would give other pairs."""
+    rows = [{"question": f"{n}?", "answers": ANSWERS, "id": n} for n in range(60)]
+    options = ["--pairs", "all", "--max-per-question", "1", "--seed", "3"]
+    write_rows(tmp_path / "whole.parquet", rows)
+    shards = [tmp_path / f"{n}.jsonl" for n in range(3)]
+    for n, shard in enumerate(shards):
+        write_rows(shard, rows[20 * n : 20 * n + 20])
+    convert(tmp_path / "whole.parquet", "-o", tmp_path / "whole.json", *options)
+    convert(*shards, "-o", tmp_path / "parts.json", *options)
+    assert (tmp_path / "whole.json").read_bytes() == (tmp_path / "parts.json").read_bytes()
+    assert len({row["chosen"] + row["rejected"] for row in read_rows(tmp_path / "whole.json")}) == 3
+    convert(*shards, "-o", tmp_path / "few.json", *options, "--limit", "30")
+    assert [row["id"] for row in read_rows(tmp_path / "few.json")] == [str(n) for n in range(30)]
+
+
+def as_bytes(kind):
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), "blue").save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("PNG", ".png"), ("JPEG", ".jpg"), ("WEBP", ".webp"), ("GIF", ".gif")])
+def test_images_inside_rows_become_files(tmp_path, kind, suffix):
+    """Pictures would be changed, written twice, or named so that training takes them for something else."""
+    data, pictures = as_bytes(kind), Pictures(tmp_path / "pairs.json")
+    text = base64.b64encode(data).decode()
+    ways = [data, {"bytes": data, "path": "x"}, f"data:image/x;base64,{text}"]
+    paths = {pictures.place(way, tmp_path / "elsewhere") for way in ways}
+    (path,) = paths
+    assert path.startswith("pairs_images/") and Path(path).suffix == suffix and pictures.written == 1
+    assert (tmp_path / path).read_bytes() == data
+    outside = Pictures(tmp_path / "pairs.json", tmp_path.parent / f"{tmp_path.name}-out").place(data, None)
+    assert Path(outside).is_absolute() and Path(outside).read_bytes() == data
+
+
+@pytest.mark.parametrize("image", [b"no image", {"bytes": None}, 3, "data:image/png;base64,!", "http://a/b.png"])
+def test_what_is_no_image_is_refused(tmp_path, image):
+    """A file that training cannot open would be written, or a column that is no path."""
+    with pytest.raises(Unusable):
+        Pictures(tmp_path / "pairs.json").place(image, None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_paths_start_where_the_source_is(tmp_path):
+    """Training looks in the output's folder, and would not find pictures that are beside the source."""
+    raw_shapes.draw(tmp_path / "raw" / "a.png")
+    (tmp_path / "raw" / "MM-RLHF").mkdir()
+    write_rows(tmp_path / "raw" / "in.jsonl", [PAIR | {"images": ["a.png", "/away/b.png", "c.png"]}])
+    convert(tmp_path / "raw" / "in.jsonl", "-o", tmp_path / "new" / "out.json")
+    (row,) = read_rows(tmp_path / "new" / "out.json")
+    assert row["images"] == [str(tmp_path / "raw" / "a.png"), "/away/b.png", "c.png"]
+    assert row["instruction"] == "<image>" * 3 + "Why?"
+    convert(tmp_path / "raw" / "in.jsonl", "-o", tmp_path / "raw" / "out.json", "--image-prefix", "pictures/")
+    (row,) = read_rows(tmp_path / "raw" / "out.json")
+    assert row["images"] == ["pictures/a.png", "/away/b.png", "pictures/c.png"]

@@ -1,0 +1,97 @@
+"""`data.py download` against a hub on this machine, in processes of their own: its address is read on import."""
+
+import io
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from hub_server import Hub
+from pairs import ROOT
+
+
+COMMAND = [sys.executable, str(ROOT / "scripts" / "uni_dpo" / "data.py"), "download"]
+
+
+def zipped(names):
+    """A zip file of incompressible entries, as bytes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, os.urandom(40_000))
+    return file.getvalue()
+
+
+@pytest.fixture
+def hub():
+    server = Hub({"long.zip": zipped(["long/a.png", "long/b.png"]), "dpo_pairs.jsonl": b'{"id": 1}\n' * 50_000})
+    yield server
+    server.shutdown()
+
+
+def download(hub, folder, *arguments, **environment):
+    """Run the command and return its exit status and what it said."""
+    environment = os.environ | {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0"} | environment
+    command = [*COMMAND, "--to", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    return done.returncode, done.stdout + done.stderr
+
+
+FILES = ("--files", "long.zip", "--files", "dpo_pairs.jsonl")
+
+
+def test_files_are_fetched_and_unpacked_and_a_second_run_fetches_nothing(hub, tmp_path):
+    status, said = download(hub, tmp_path, *FILES)
+    assert status == 0, said
+    assert (tmp_path / "MM-RLHF" / "dpo_pairs.jsonl").read_bytes() == hub.files["dpo_pairs.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "MM-RLHF" / "long").iterdir()) == ["a.png", "b.png"]
+    requests = len(hub.ranges)
+    assert download(hub, tmp_path, *FILES)[0] == 0
+    assert len(hub.ranges) == requests
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(hub, tmp_path):
+    """21 GB from the start again is what people fear. The hub's library keeps whole blocks of 10 MiB."""
+    hub.files["dpo_pairs.jsonl"] = os.urandom(25 << 20)
+    hub.cut["dpo_pairs.jsonl"] = 12 << 20
+    status, said = download(hub, tmp_path, "--files", "dpo_pairs.jsonl")
+    assert status == 0, said
+    assert (tmp_path / "MM-RLHF" / "dpo_pairs.jsonl").read_bytes() == hub.files["dpo_pairs.jsonl"]
+    assert hub.ranges == [None, f"bytes={10 << 20}-", f"bytes={20 << 20}-"]
+
+
+def test_a_file_that_was_changed_on_the_way_is_refused(hub, tmp_path):
+    """Nothing of it may be unpacked or stay under its name."""
+    hub.wrong.add("long.zip")
+    status, said = download(hub, tmp_path, *FILES)
+    assert status == 2 and "is not what the hub announced" in said
+    assert not (tmp_path / "MM-RLHF" / "long").exists() and not (tmp_path / "MM-RLHF" / "long.zip").exists()
+    hub.wrong.clear()
+    assert download(hub, tmp_path, *FILES)[0] == 0
+
+
+def test_archives_can_go_and_are_not_fetched_again(hub, tmp_path):
+    assert download(hub, tmp_path, "--files", "long.zip", "--remove-archives")[0] == 0
+    assert not (tmp_path / "MM-RLHF" / "long.zip").exists()
+    requests = len(hub.ranges)
+    assert download(hub, tmp_path, "--files", "long.zip")[0] == 0
+    assert len(hub.ranges) == requests
+
+
+def test_without_a_network_it_says_what_to_put_where(hub, tmp_path):
+    """At once, in one message, and what it says works."""
+    status, said = download(hub, tmp_path, HF_HUB_OFFLINE="1")
+    assert status == 2 and said.startswith("Error: the hub cannot be reached from here (OfflineModeIsEnabled)")
+    assert "hf download yifanzhang114/MM-RLHF data.jsonl dpo_pairs.jsonl mcq.zip short.zip long.zip" in said
+    archive = tmp_path / "MM-RLHF" / "long.zip"
+    assert f"--archive '{archive}'" in said and not archive.parent.exists()
+    archive.parent.mkdir()
+    archive.write_bytes(hub.files["long.zip"])
+    assert download(hub, tmp_path, "--archive", str(archive), HF_HUB_OFFLINE="1")[0] == 0
+    assert (tmp_path / "MM-RLHF" / "long" / "a.png").is_file()
+
+
+def test_an_unknown_file_is_told(hub, tmp_path):
+    status, said = download(hub, tmp_path, "--files", "nope.zip")
+    assert status == 2 and "has no file nope.zip; it has long.zip, dpo_pairs.jsonl" in said

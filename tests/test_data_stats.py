@@ -1,0 +1,227 @@
+"""The numbers of `data.py stats`, against plain numpy, scipy and the loss that training uses."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy import stats
+
+from llamafactory.train.uni_dpo.loss import uni_dpo_loss
+from pair_data.images import vision_tokens
+from pair_data.sources import open_source
+from pair_data.stats import images
+from pair_data.stats.advice import suggest_eta, suggest_tau_good, verdict_on_eta, verdict_on_tau_good
+from pair_data.stats.gather import gather, image_folder
+from pair_data.stats.histograms import bins_for, histogram, wide
+from pair_data.stats.measures import quality_weights, rank_correlation, share_good
+from pair_data.stats.report import make
+
+
+ETA, TAU_GOOD = 0.3, 2.5
+SUBSETS = {"long": 0.5, "short": 0.3, "mcq": 0.2}
+floats = st.floats(-1e30, 1e30, allow_subnormal=False)
+
+
+def make_rows(count: int) -> list[dict]:
+    """Return pairs with ties, reversed ones, scores exactly at tau_good, and some that are missing."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for row, subset in enumerate(rng.choice(list(SUBSETS), count, p=list(SUBSETS.values()))):
+        chosen, rejected = (round(float(score), 1) for score in rng.normal((2.5, 1), 1.2))
+        rows.append(
+            {
+                "instruction": f"<image>Number {row}?",
+                "chosen": "y" * int(rng.integers(1, 90) + 9 * max(0, chosen - rejected)),
+                "rejected": "n" * int(rng.integers(1, 90)),
+                "score_chosen": [None, float("nan"), "soon"][row % 3] if row % 17 == 0 else chosen,
+                "score_rejected": None if row % 51 == 3 else rejected,
+                "images": [f"/elsewhere/MM-RLHF/{subset}/{row}.png"],
+            }
+        )
+    return rows
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return make_rows(2000)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("stats")
+    (folder / "pairs.json").write_text(json.dumps(rows))
+    make(str(folder / "pairs.json"), None, None, None, ETA, TAU_GOOD, None, False, folder / "out")
+    return json.loads((folder / "out" / "stats.json").read_text())
+
+
+def plain(rows, subset=""):
+    """Return chosen scores, rejected scores and lengths of the rows that have both scores, by nothing but Python."""
+    good = [
+        row
+        for row in rows
+        if isinstance(row["score_chosen"], float)
+        and row["score_chosen"] == row["score_chosen"]
+        and row["score_rejected"] is not None
+        and f"/{subset}" in row["images"][0]
+    ]
+    return (
+        np.array([row["score_chosen"] for row in good]),
+        np.array([row["score_rejected"] for row in good]),
+        np.array([(len(row["chosen"]), len(row["rejected"])) for row in good]),
+    )
+
+
+@pytest.mark.parametrize("subset", ["", *SUBSETS])
+def test_scores_and_margins(report, rows, subset):
+    """Every share and quantile is of exactly the rows with two scores, of this subset."""
+    chosen, rejected, _ = plain(rows, subset)
+    margins = chosen - rejected
+    part = report["subsets"][subset] if subset else report["all"]
+    assert part["scored"] == len(chosen) < 2000
+    assert part["ties"] == sum(chosen == rejected) > 0
+    assert part["reversed"] == sum(chosen < rejected) > 0
+    assert part["good"] == pytest.approx(np.mean(chosen >= TAU_GOOD)) != np.mean(chosen > TAU_GOOD)
+    for name, values in (("chosen", chosen), ("rejected", rejected), ("margin", margins)):
+        assert part[name]["median"] == pytest.approx(np.median(values))
+        assert part[name]["p10"] == pytest.approx(np.percentile(values, 10))
+        assert part[name]["std"] == pytest.approx(np.std(values))
+        found = part["histograms"][name]
+        assert found["counts"] == np.histogram(values, found["edges"])[0].tolist()
+        assert sum(found["counts"]) + found["below"] + found["above"] == len(values)
+    assert part["margin_deciles"] == pytest.approx(np.percentile(margins, range(0, 101, 10)))
+    assert part["median_positive_margin"] == pytest.approx(np.median(margins[margins > 0]))
+
+
+def test_missing_scores_are_counted(report, rows):
+    """A row without scores must neither vanish silently nor count as a tie."""
+    assert report["rows"] == report["pairs"] == 2000
+    assert report["unscored"]["chosen"] == sum(row % 17 == 0 for row in range(2000))
+    assert report["unscored"]["rejected"] == sum(row % 51 == 3 for row in range(2000))
+    assert report["all"]["scored"] == 2000 - report["unscored"]["either"]
+    assert any("lack a finite score" in note for note in report["notes"])
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.05, 0.7, 40.0])
+def test_w_qual_is_that_of_the_loss(rows, eta):
+    """The weights shown are those training will use, and the effective share is (sum w)^2 / (n sum w^2) of them."""
+    chosen, rejected, _ = plain(rows)
+    zeros = torch.zeros(len(chosen))
+    scores = (torch.tensor(side, dtype=torch.float64) for side in (chosen, rejected))
+    options = {"beta": 2.0, "qual_eta": eta, "tau_ref": 2.0, "perf_gamma": 3.0, "nll_lambda": 1e-3, "tau_good": 2.5}
+    weights = uni_dpo_loss(*[zeros.double()] * 4, *scores, **options).w_qual.numpy()
+    found = quality_weights(chosen - rejected, eta)
+    assert found["mean"] == pytest.approx(weights.mean())
+    assert found["std"] == pytest.approx(weights.std(), abs=1e-12)
+    assert found["effective"] == pytest.approx(weights.sum() ** 2 / (weights**2).sum() / len(weights))
+    assert found["about_half"] == pytest.approx(np.mean((weights >= 0.49) & (weights <= 0.51)))
+    assert found["at_deciles"] == pytest.approx(np.percentile(weights, range(0, 101, 10)), abs=1e-4)
+
+
+@pytest.mark.parametrize("score", [2.5, np.nextafter(2.5, 0), 2.4999])
+def test_tau_good_is_that_of_the_loss(score):
+    """At the threshold itself the NLL term is on, and scores are rounded to float32 first, as in training."""
+    below, reference = torch.full((1,), -2.0), torch.full((1,), -1.0)
+    options = {"beta": 2.0, "qual_eta": 0.7, "tau_ref": 2.0, "perf_gamma": 3.0, "nll_lambda": 1.0, "tau_good": 2.5}
+    scores = torch.tensor([score], dtype=torch.float32)
+    term = uni_dpo_loss(below, below, reference, reference, scores, scores, **options).nll_weight
+    assert share_good(np.array([score]), 2.5) == term.item()
+
+
+def test_lengths(report, rows):
+    """Length bias is that of the rank correlation scipy finds, and lengths are of all pairs, scored or not."""
+    chosen, rejected, lengths = plain(rows)
+    found = report["lengths"]
+    expected = stats.spearmanr(lengths[:, 0] - lengths[:, 1], chosen - rejected).statistic
+    assert found["difference_and_margin"] == pytest.approx(expected) and expected > 0.1
+    both = stats.spearmanr(lengths.T.ravel(), np.concatenate([chosen, rejected])).statistic
+    assert found["length_and_score"] == pytest.approx(both)
+    assert found["chosen_longer"] == np.mean([len(row["chosen"]) > len(row["rejected"]) for row in rows])
+    assert found["chosen"]["median"] == np.median([len(row["chosen"]) for row in rows])
+    assert sum(group["pairs"] for group in found["tenths"]) == len(chosen)
+    assert "bias for longer answers" in found["meaning"]
+    assert rank_correlation(np.ones(5), np.arange(5.0)) is None
+
+
+def test_images(tmp_path, rows):
+    """Sizes and tokens are of images that exist, missing ones are counted, and a large set is sampled twice alike."""
+    for number in range(40):
+        Image.new("L", (50 + 30 * number, 90)).save(tmp_path / f"{number}.png")
+    (tmp_path / "40.png").write_text("no image")
+    many = [row | {"images": [f"{number % 42}.png"]} for number, row in enumerate([*rows, *rows[:520]])]
+    found = {}
+    for name, count in (("few", 42), ("many", 2520), ("again", 2520)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(many[:count]))
+        gathered = gather(open_source(str(tmp_path / f"{name}.json")))
+        found[name] = images.measure(gathered.images, gathered.source)
+    few = found["few"]
+    assert (few["references"], few["looked_at"], few["missing"], few["unreadable"]) == (42, 42, 1, 1)
+    widths = [50 + 30 * number for number in range(40)]
+    assert few["width"]["median"] == np.median(widths) and few["width"]["most"] == max(widths)
+    assert few["tokens"]["median"] == np.median([vision_tokens(width, 90) for width in widths])
+    assert found["many"] == found["again"]
+    assert (found["many"]["references"], found["many"]["looked_at"]) == (2520, 2000)
+    assert 25 < found["many"]["missing"] < 80  # 60 of 2,520 are, 48 of a sample of 2,000 are to be expected
+
+
+def test_subsets_by_folder():
+    """Published paths, their relative and Windows forms are the same subsets; other folders are not guessed at."""
+    assert image_folder(("/x/MM-RLHF/long/a.png",)) == image_folder(("long/a.png",)) == "long"
+    assert image_folder(({"path": "D:\\data\\MM-RLHF\\mcq\\b\\a.png"},)) == "mcq"
+    assert image_folder(()) == "(no image)"
+    others = ("/x/a.png", "a.png", "C:\\a\\b.png", "../a.png", b"bytes")
+    assert {image_folder((image,)) for image in others} == {"(other images)"}
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.lists(st.one_of(floats, st.integers(0, 9).map(float), st.just(1e30)), min_size=1, max_size=60))
+def test_histograms_of_anything(scores):
+    """No value is lost, bins are in order and few, and next to nothing is left to the overflow bins."""
+    values = np.array(scores)
+    found = histogram(values, bins_for(values))
+    edges = np.array(found["edges"])
+    assert (np.diff(edges) >= 0).all() and 2 <= len(edges) <= 53
+    assert sum(found["counts"]) + found["below"] + found["above"] == len(values)
+    assert found["below"] + found["above"] <= 2 + 0.01 * len(values)
+    assert sum(wide(found)["counts"]) == sum(found["counts"]) and len(wide(found)["counts"]) <= 13
+
+
+def test_histograms_with_an_outlier_and_of_steps():
+    """A wild value must not flatten the rest, and each step of a scale gets a bin of its own."""
+    values = np.append(np.random.default_rng(0).normal(0, 1, 5000), 1e9)
+    found = histogram(values, bins_for(values))
+    assert found["above"] >= 1 and found["edges"][-1] < 10 and 0.0 in found["edges"]
+    assert histogram(np.array([1, 2, 2, 5]), bins_for(np.array([1, 2, 2, 5.0])))["counts"] == [1, 2, 0, 0, 1]
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.lists(st.one_of(st.floats(-50, 50), st.integers(1, 5).map(float)), min_size=2, max_size=60))
+def test_suggested_tau_good_halves_the_answers(scores):
+    """No other threshold comes nearer to half of the chosen answers, but for half a per cent given up for digits."""
+    chosen = np.array(scores)
+    suggested = suggest_tau_good(chosen)
+    if suggested is None:
+        assert len(set(chosen.astype(np.float32))) == 1
+        return
+    nearest = min(abs(share_good(chosen, score) - 0.5) for score in scores)
+    assert abs(share_good(chosen, suggested) - 0.5) <= nearest + 0.005
+
+
+@given(st.floats(1e-20, 1e20))
+def test_suggested_eta_gives_three_quarters(margin):
+    """The median positive margin gets w_qual .75; log 3 by another base, or a sign, would not."""
+    assert quality_weights(np.array([margin]), suggest_eta(margin))["mean"] == pytest.approx(0.75, abs=0.01)
+
+
+def test_verdicts():
+    """Settings that do nothing, or everything, are called that; others are not."""
+    margins = np.linspace(0.1, 2, 100)
+    assert "almost nothing" in verdict_on_eta(quality_weights(margins / 100, 0.7))
+    assert "saturates" in verdict_on_eta(quality_weights(margins * 100, 0.7))
+    assert "in its range" in verdict_on_eta(quality_weights(margins, 0.7))
+    assert "above every" in verdict_on_tau_good(0.0) and "below every" in verdict_on_tau_good(1.0)
+    assert "lets 40.0 %" in verdict_on_tau_good(0.4)
+    assert suggest_eta(None) is None
