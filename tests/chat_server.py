@@ -1,5 +1,6 @@
 """A small OpenAI-compatible chat endpoint for the tests: it answers by a rule or fails as told, and keeps count."""
 
+import contextlib
 import json
 import threading
 import time
@@ -9,9 +10,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
+SECONDS_HUNG = 8
+
+
 @dataclass(frozen=True)
 class Reply:
-    """What the endpoint says: `text` in a chat completion, unless `raw` (a whole body) or another status is given."""
+    """What the endpoint says: `text` in a chat completion, unless `raw` (a whole body) or another status is given.
+
+    With `hang` it says so after `SECONDS_HUNG`.
+    """
 
     text: str | None = ""
     status: int = 200
@@ -90,11 +97,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.chat.asked.append(asked)
         reply = self.chat.rule(asked, number)
         reply = Reply(reply) if isinstance(reply, str) else reply
-        if reply.hang:
-            self.chat.closing.wait(60)
-            self.close_connection = True
+        if reply.hang and self.chat.closing.wait(SECONDS_HUNG):
             return
-        self._send(reply)
+        with contextlib.suppress(OSError):  # nobody waits any more
+            self._send(reply)
 
     def _send(self, reply: Reply) -> None:
         message = {"role": "assistant", "content": reply.text}

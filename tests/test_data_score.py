@@ -56,7 +56,11 @@ def test_a_described_data_set_keeps_its_column_names(tmp_path, asking):
     rows = unscored(tmp_path, 3)
     write_dataset(tmp_path, rows, columns=columns)
     score("pairs", "--dataset-dir", tmp_path, "-o", tmp_path / "out.jsonl", *asking)
-    assert [row["good"] for row in read(tmp_path / "out.jsonl")] == [judged(row["chosen"]) for row in rows]
+    found = read(tmp_path / "out.jsonl")
+    assert [row["good"] for row in found] == [judged(row["chosen"]) for row in rows]
+    write_dataset(tmp_path, found, columns=columns)
+    with pytest.raises(DataError, match='row 0 .* "good" already'):
+        score("pairs", "--dataset-dir", tmp_path, "-o", tmp_path / "out.jsonl", *asking)
 
 
 def test_what_was_asked_is_not_asked_again(tmp_path, server, asking):

@@ -3,8 +3,9 @@
 import itertools
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 from ..errors import DataError
@@ -93,20 +94,33 @@ class Endpoint:
         Raises:
             DataError: the endpoint refuses the key, or there is no such model.
         """
-        requests = iter(requests)
-        pool = ThreadPoolExecutor(self.asking.concurrency)
+        requests, waiting = iter(requests), 0
+        tasks, results = SimpleQueue(), SimpleQueue()
+        for _ in range(self.asking.concurrency):  # daemons, so that Ctrl-C need not wait for a reply that hangs
+            Thread(target=self._work, args=(tasks, results), daemon=True).start()
         try:
-            waiting: dict[Future, Request] = {}
             while True:
-                for request in itertools.islice(requests, 2 * self.asking.concurrency - len(waiting)):
-                    waiting[pool.submit(self._score, request)] = request
+                for request in itertools.islice(requests, 2 * self.asking.concurrency - waiting):
+                    tasks.put(request)
+                    waiting += 1
                 if not waiting:
                     return
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    yield [(waiting.pop(future), future.result())]
+                request, score = results.get()
+                waiting -= 1
+                if isinstance(score, BaseException):
+                    raise score
+                yield [(request, score)]
         finally:
             self.pacer.stop()
-            pool.shutdown(wait=False, cancel_futures=True)
+            for _ in range(self.asking.concurrency):
+                tasks.put(None)
+
+    def _work(self, tasks: SimpleQueue, results: SimpleQueue) -> None:
+        while request := tasks.get():
+            try:
+                results.put((request, self._score(request)))
+            except BaseException as error:  # what is no reason to leave an answer out ends the run
+                results.put((request, error))
 
     def _score(self, request: Request) -> float | Unscored:
         import openai
