@@ -152,6 +152,7 @@ answers      $out/before.jsonl, $out/after.jsonl, $out/eval/*/*.xlsx
 table        $out/table
 
 What to type next
+  a look at the pairs:      $python scripts/uni_dpo/data.py stats demo_pairs --dataset-dir $out/pairs --by kind
   noisier pairs:            $python scripts/demo.py pairs --mislabelled 0.3 --out $out/noisy
   the real model:           bash examples/uni_dpo/Qwen2_VL_2B_uni_dpo.sh --help
 END
