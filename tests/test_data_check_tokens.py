@@ -5,28 +5,15 @@ import json
 import pytest
 from pairs import as_sharegpt, make_rows, options, train, write_dataset
 from PIL import Image
-from test_data_check import SCORED, read_findings
-from typer.testing import CliRunner
+from test_data_check import SCORED, here, read_findings
 
-from pair_data.check.run import Plan
-from pair_data.check.run import check as run_check
+from pair_data.check.run import Plan, check
 from pair_data.check.tokens import _Measure
 from pair_data.check.training import read_options
-from pair_data.cli import app
-from pair_data.errors import DataError
 from pair_data.sources import COLUMNS, Source
 
 
 CUTOFF = 128
-
-
-def check(*arguments):
-    """Run the command in this process, which has LlamaFactory already; return exit status and output."""
-    done = CliRunner().invoke(app, ["check", *map(str, arguments)])
-    if isinstance(done.exception, DataError):
-        return 2, str(done.exception)
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.exit_code, done.output
 
 
 @pytest.fixture
@@ -58,12 +45,12 @@ def config(data, model, tmp_path, **changes):
 def test_cuts_are_found_with_the_options_of_a_training_run(data, tmp_path, tiny_model):
     path, run = config(data, tiny_model, tmp_path)
     findings = tmp_path / "findings.jsonl"
-    assert check("--config", path, "--findings", findings)[0] == 1
+    assert here("--config", path, "--findings", findings)[0] == 1
     assert read_findings(findings) == DUE
     with pytest.raises(Exception, match="row 3 .*cuts the prompt within an image"):
         train(run)
-    assert check("--config", path, "cutoff_len=4096")[0] == 0
-    assert check("--config", path, "--fix", data / "pairs.jsonl")[0] == 0
+    assert here("--config", path, "cutoff_len=4096")[0] == 0
+    assert here("--config", path, "--fix", data / "pairs.jsonl")[0] == 0
     entries = json.loads((data / "dataset_info.json").read_text())
     entries["pairs"]["file_name"] = "pairs.jsonl"
     (data / "dataset_info.json").write_text(json.dumps(entries))
@@ -98,7 +85,7 @@ def test_conversations_are_measured_too(data, tiny_model):
     (data / "talks.json").write_text(json.dumps(rows))
     source = Source("talks", (data / "talks.json",), columns, data, "sharegpt", described=True)
     given = {"model_name_or_path": str(tiny_model), "template": "qwen2_vl", "cutoff_len": CUTOFF}
-    found = run_check(Plan([source], training=read_options(given)), progress=False).found
+    found = check(Plan([source], training=read_options(given)), progress=False).found
     assert set(found.counts) == set().union(*DUE.values())
 
 
@@ -109,13 +96,13 @@ def test_a_config_brings_its_data_its_held_out_data_and_its_loss(data, tmp_path,
     write_dataset(data, rows[:1], "test", SCORED)
     path, _ = config(data, tiny_model, tmp_path, dataset="plain", eval_dataset="test", pref_loss="sigmoid")
     findings = tmp_path / "findings.jsonl"
-    check("--config", path, "--no-tokens", "--findings", findings)
+    here("--config", path, "--no-tokens", "--findings", findings)
     assert read_findings(findings) == {0: {"leak-pair"}}, "scores are asked for, or held-out data is not read"
-    assert "column-missing" in check("--config", path, "--no-tokens", "pref_loss=uni_dpo")[1]
-    status, output = check("--config", path, "model_name_or_path=/no/such/model")
+    assert "column-missing" in here("--config", path, "--no-tokens", "pref_loss=uni_dpo")[1]
+    status, output = here("--config", path, "model_name_or_path=/no/such/model")
     assert status == 2 and "cannot load the tokenizer" in output
-    assert check("--config", path, "dataset=other")[0] == 2
+    assert here("--config", path, "dataset=other")[0] == 2
     twice = rows[:2] + [rows[0] | {"chosen": "Another."}]
     write_dataset(data, twice, "twice", SCORED)
     options_of_split = ("dataset=twice", "eval_dataset=null", "val_size=0.5")
-    assert "leak-by-split: 1 x" in check("--config", path, "--no-tokens", *options_of_split)[1]
+    assert "leak-by-split: 1 x" in here("--config", path, "--no-tokens", *options_of_split)[1]
