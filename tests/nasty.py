@@ -2,6 +2,7 @@
 
 import copy
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +166,12 @@ def rows_with(good: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of a row with some columns changed."""
     row = copy.deepcopy(good) | changes
     return {name: value for name, value in row.items() if value is not ABSENT}
+
+
+def work(item: Any) -> Any:
+    """End the process, hang it, or double the item."""
+    if item == "die":
+        os._exit(11)
+    if item == "hang":
+        time.sleep(1000)
+    return item * 2

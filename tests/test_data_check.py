@@ -1,7 +1,6 @@
 """`data.py check` finds every nasty row and file, says where it is, and leaves a copy that trains."""
 
 import json
-import os
 import subprocess
 import sys
 from collections import defaultdict
@@ -9,6 +8,10 @@ from collections import defaultdict
 import nasty
 import pytest
 from pairs import ALPACA, ROOT, make_rows, options, train, write_dataset
+from typer.testing import CliRunner
+
+from pair_data.cli import app
+from pair_data.errors import DataError
 
 
 SCORED = ALPACA | {"score_chosen": "score_chosen", "score_rejected": "score_rejected"}
@@ -16,10 +19,19 @@ LINES = ['{"instruction": "cut', "[1, 2]", "3", "null", b'{"chosen": "caf\xe9"}'
 LINE_KINDS = ["row-unreadable", *["row-not-object"] * 3, "row-unreadable", "text-not-unicode"]
 
 
-def check(*arguments, **environment):
-    """Run the command; return the finished process."""
+def check(*arguments):
+    """Run the command as a user does; return the finished process."""
     command = [sys.executable, str(ROOT / "scripts/uni_dpo/data.py"), "check", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def here(*arguments):
+    """Run the command in this process, which has its libraries already; return exit status and output."""
+    done = CliRunner().invoke(app, ["check", *map(str, arguments)])
+    if isinstance(done.exception, DataError):  # `cli.main` tells it and leaves with 2
+        return 2, str(done.exception)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
 
 
 def read_findings(path):
@@ -72,8 +84,7 @@ def test_every_nasty_row_and_file_is_found_and_the_cleaned_copy_trains(mess, tmp
     for row, kinds in due.items():
         assert kinds <= found.get(row, set()), f"row {row}: {kinds} due, {found.get(row)} found"
     assert "The copy has no errors" in done.stdout
-    again = check(clean, "--findings", tmp_path / "again.jsonl")
-    assert again.returncode == 0
+    assert here(clean, "--findings", tmp_path / "again.jsonl")[0] == 0
     kinds = set().union(*read_findings(tmp_path / "again.jsonl").values())
     assert not kinds & {"image-rotated", "image-transparent", "image-deep", "image-animated", "duplicate"}
     write_dataset(tmp_path, json.loads(clean.read_text()), "clean", SCORED)
@@ -86,10 +97,10 @@ def test_a_check_stops_scripts_at_errors_only_and_at_warnings_when_asked(good, t
     path = tmp_path / "pairs.json"
     for changes, code, strict in [({}, 0, 0), ({"score_chosen": -1.0}, 0, 1), ({"chosen": ""}, 1, 1)]:
         path.write_text(json.dumps([*good, good[0] | {"instruction": "<image>Else?"} | changes]))
-        assert check(path).returncode == code
-        assert check(path, "--strict").returncode == strict
+        assert here(path, "--no-images")[0] == code
+        assert here(path, "--no-images", "--strict")[0] == strict
     assert check(tmp_path / "nothing.json").returncode == 2
-    assert check(path, "--fix", path).returncode == 2, "the input would be written over"
+    assert here(path, "--fix", path)[0] == 2, "the input would be written over"
 
 
 def test_leaks_between_training_and_held_out_data_are_found_by_content(good, tmp_path):
@@ -98,9 +109,9 @@ def test_leaks_between_training_and_held_out_data_are_found_by_content(good, tmp
     (tmp_path / "pairs.json").write_text(json.dumps(good))
     (tmp_path / "test.json").write_text(json.dumps(held_out))
     findings = tmp_path / "findings.jsonl"
-    done = check(tmp_path / "pairs.json", "--held-out", tmp_path / "test.json", "--findings", findings)
+    status, _ = here(tmp_path / "pairs.json", "--held-out", tmp_path / "test.json", "--findings", findings)
     found = {row: kinds & {"leak-pair", "leak-image"} for row, kinds in read_findings(findings).items()}
-    assert done.returncode == 1
+    assert status == 1
     assert found == {3: {"leak-pair"}, 4: {"leak-image"}}
 
 
@@ -108,12 +119,14 @@ def test_one_column_that_is_nowhere_is_told_once(good, tmp_path):
     for row in good:
         del row["score_chosen"]
     (tmp_path / "pairs.json").write_text(json.dumps(good))
-    done = check(tmp_path / "pairs.json", "--no-images")
-    assert done.returncode == 1
-    assert done.stdout.count("score_chosen") == 1 and "column-missing: 1 x" in done.stdout
+    status, output = here(tmp_path / "pairs.json", "--no-images")
+    assert status == 1
+    assert output.count('"score_chosen"') == 1 and "column-missing: 1 x" in output
 
 
 def test_a_cleaned_copy_never_writes_over_anything_when_nothing_can_be_fixed(good, tmp_path):
     (tmp_path / "pairs.json").write_text(json.dumps([{"question": "?"}]))
-    done = check(tmp_path / "pairs.json", "--fix", tmp_path / "clean.json")
-    assert done.returncode == 2 and not (tmp_path / "clean.json").exists()
+    assert (
+        here(tmp_path / "pairs.json", "--fix", tmp_path / "clean.json")[0] == 2
+        and not (tmp_path / "clean.json").exists()
+    )

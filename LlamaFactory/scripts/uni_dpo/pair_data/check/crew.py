@@ -10,11 +10,16 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from ..errors import DataError
+
 
 BATCH = 16  # items that a process has before it, at most
 
+START = 300  # seconds that a process may take to start, on a busy machine
+
 # Instead of the result of an item that ended its process, or was not done in time.
 DIED, HUNG = "died", "hung"
+_READY = "ready"  # the first message of a process
 
 
 class Crew:
@@ -39,6 +44,9 @@ class Crew:
         """Yield (key, result) for every (key, item), in the order in which they are done.
 
         A result is `DIED` or `HUNG` where there is none. Few items are taken ahead of the work.
+
+        Raises:
+            DataError: processes do not start.
         """
         items = iter(items)
         try:
@@ -62,31 +70,38 @@ class Crew:
                 return False
             if number == len(self._members):
                 self._members.append(_Member(self.work))
-            self._members[number].give(batch)
+            self._members[number].give(batch, self.patience)
         return True
 
     def _collect(self, busy: list["_Member"]) -> Iterator[tuple[Any, Any]]:
-        left = min(member.since for member in busy) + self.patience - time.monotonic()
+        left = min(member.deadline for member in busy) - time.monotonic()
         ready = wait([member.connection for member in busy], timeout=max(0.0, left))
         for member in busy:
             if member.connection in ready:
-                try:
-                    result = member.connection.recv()
-                except (EOFError, OSError):
-                    yield self._replace(member), DIED
-                else:
-                    member.since = time.monotonic()
-                    yield member.todo.popleft()[0], result
-            elif time.monotonic() - member.since > self.patience:
+                yield from self._receive(member)
+            elif time.monotonic() > member.deadline:
                 yield self._replace(member), HUNG
+
+    def _receive(self, member: "_Member") -> Iterator[tuple[Any, Any]]:
+        try:
+            result = member.connection.recv()
+        except (EOFError, OSError):
+            yield self._replace(member), DIED
+            return
+        member.deadline = time.monotonic() + self.patience
+        if member.started:
+            yield member.todo.popleft()[0], result
+        member.started = True
 
     def _replace(self, member: "_Member") -> Any:
         member.dismiss()
+        if not member.started:
+            raise DataError("cannot start processes to open images: see above. Is there memory left? Try --workers 1.")
         key, _ = member.todo.popleft()
         successor = _Member(self.work)
         self._members[self._members.index(member)] = successor
         if member.todo:
-            successor.give(list(member.todo))
+            successor.give(list(member.todo), self.patience)
         return key
 
 
@@ -96,7 +111,8 @@ class _Member:
 
     work: Callable[[Any], Any]
     todo: deque[tuple[Any, Any]] = field(default_factory=deque)
-    since: float = 0.0
+    started: bool = False
+    deadline: float = 0.0  # on the monotonic clock: when the next message is due
 
     def __post_init__(self):
         context = multiprocessing.get_context("spawn")  # forking a process with threads may hang
@@ -104,10 +120,11 @@ class _Member:
         self.process = context.Process(target=_serve, args=(self.work, theirs), daemon=True)
         self.process.start()
         theirs.close()
+        self.deadline = time.monotonic() + START
 
-    def give(self, batch: list[tuple[Any, Any]]) -> None:
-        if not self.todo:
-            self.since = time.monotonic()
+    def give(self, batch: list[tuple[Any, Any]], patience: float) -> None:
+        if self.started and not self.todo:
+            self.deadline = time.monotonic() + patience
         self.todo.extend(batch)
         try:
             for _, item in batch:
@@ -123,9 +140,10 @@ class _Member:
 
 def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent leaves with one message
+    connection.send(_READY)
     while True:
         try:
             item = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the parent has gone
             return
         connection.send(work(item))

@@ -144,6 +144,8 @@ def _load(options: Options) -> tuple[Any, Any, Any]:
             f"cannot load the tokenizer of {options.model.model_name_or_path}, template {options.data.template}: "
             f"{reason} Give a local folder, or leave tokens out with --no-tokens."
         ) from error
+    template = copy.copy(template)  # it is LlamaFactory's only one, and its plugin will be told to remember
+    template.mm_plugin = copy.copy(template.mm_plugin)
     return loaded["tokenizer"], loaded["processor"], template
 
 

@@ -1,0 +1,113 @@
+"""What `--fix` repairs, in which formats, and what it leaves alone."""
+
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from datasets import load_dataset
+from pairs import as_sharegpt, make_rows
+from test_data_check import SCORED, here
+
+from pair_data.rows import read_rows
+
+
+@pytest.fixture
+def rows(tmp_path):
+    rows = make_rows(tmp_path, 6)
+    for row in rows:
+        row["score_chosen"] = row["score_rejected"] + 1.5
+    return rows
+
+
+def fix(source, output, *arguments):
+    """Run check --fix; return the output of the command, the rows, and what a further check finds in them."""
+    status, said = here(source, "--fix", output, "--workers", 1, *arguments)
+    assert status == 0, said
+    findings = output.with_name("again.findings")
+    status, again = here(output, "--findings", findings, "--workers", 1)
+    assert status == 0, again
+    kinds = [json.loads(line)["kind"] for line in findings.read_text().splitlines()]
+    return said, list(read_rows(output)), kinds
+
+
+def write(path, rows):
+    text = "\n".join(map(json.dumps, rows)) if path.suffix == ".jsonl" else json.dumps(rows)
+    path.write_text(text)
+    return path
+
+
+def test_types_are_made_alike_where_that_is_no_guess(rows, tmp_path):
+    rows[1] |= {"score_chosen": " 7.25 ", "score_rejected": 1}
+    rows[2]["images"] = rows[2]["images"][0]
+    rows[3]["note"], rows[4]["note"] = "text", 5
+    output, fixed, kinds = fix(write(tmp_path / "x.jsonl", rows), tmp_path / "clean.jsonl")
+    assert len(fixed) == 6 and not kinds
+    assert fixed[1]["score_chosen"] == 7.25 and fixed[2]["images"] == [rows[2]["images"]]
+    assert all("note" not in row for row in fixed) and 'column "note" left out' in output
+    load_dataset("json", data_files=[str(tmp_path / "clean.jsonl")], split="train")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_scores_that_are_whole_numbers_at_first_load_afterwards(rows, tmp_path, suffix):
+    """The loader takes a column of the first 10 MB for whole numbers, and stops at the first that is not."""
+    long = [rows[0] | {"instruction": f"<image>{i} " + "x" * 1000, "score_chosen": 9} for i in range(10_000)]
+    for row in long[9_900:]:
+        row["score_chosen"] = 9.5
+    path = write(tmp_path / "x.jsonl", long)
+    with pytest.raises(Exception, match="An error occurred while generating the dataset"):
+        load_dataset("json", data_files=[str(path)], split="train", cache_dir=str(tmp_path / "cache"))
+    assert here(path, "--no-images")[0] == 1
+    clean = tmp_path / f"clean{suffix}"
+    _, fixed, _ = fix(path, clean)
+    assert len(fixed) == 10_000
+    kind = "parquet" if suffix == ".parquet" else "json"
+    load_dataset(kind, data_files=[str(clean)], split="train", cache_dir=str(tmp_path / "cache"))
+
+
+def test_a_row_with_an_image_comes_first_where_many_have_none(rows, tmp_path):
+    texts = [rows[0] | {"instruction": f"What is {i}?", "images": []} for i in range(1000)]
+    _, fixed, kinds = fix(write(tmp_path / "x.json", texts + rows), tmp_path / "clean.json")
+    assert fixed == [rows[0], *texts, *rows[1:]] and "images-late" not in kinds
+
+
+def test_of_duplicates_the_first_stays_unless_it_has_errors(rows, tmp_path):
+    bad = rows[0] | {"score_chosen": None}
+    output, fixed, _ = fix(write(tmp_path / "x.json", [bad, *rows, rows[0], rows[3]]), tmp_path / "clean.json")
+    assert fixed == rows
+    assert "duplicate: 2" in output and "score-missing: 1" in output
+
+
+def test_images_inside_a_parquet_file_are_seen_and_corrected(rows, tmp_path):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.new("RGB", (60, 40)).save(tmp_path / "turned.jpg", exif=exif)
+    for row in rows:
+        row["images"] = [{"bytes": (tmp_path / row["images"][0]).read_bytes(), "path": None}]
+    rows[1]["images"] = [{"bytes": (tmp_path / "turned.jpg").read_bytes(), "path": "turned.jpg"}]
+    rows[2]["images"] = [{"bytes": b"no image", "path": None}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "x.parquet")
+    corrected = ("--fix-images", tmp_path / "corrected")
+    output, fixed, kinds = fix(tmp_path / "x.parquet", tmp_path / "clean.parquet", *corrected)
+    assert "image-rotated: 1 x" in output and "image-unreadable: 1 x" in output
+    assert [row["instruction"] for row in fixed] == [rows[i]["instruction"] for i in (0, 1, 3, 4, 5)]
+    assert "image-rotated" not in kinds
+
+
+def test_conversations_in_a_folder_of_files_keep_their_form(rows, tmp_path):
+    talks = [as_sharegpt(row) for row in rows]
+    talks[4]["conversations"] += [{"from": "human", "value": "And?"}]  # two questions in a row
+    for number, part in enumerate((talks[:3], talks[3:])):
+        (tmp_path / "parts").mkdir(exist_ok=True)
+        write(tmp_path / "parts" / f"{number}.jsonl", part)
+    columns = {"messages": "conversations"} | {use: name for use, name in SCORED.items() if use != "prompt"}
+    entry = {"file_name": "parts", "ranking": True, "formatting": "sharegpt", "columns": columns}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"talks": entry}))
+    findings, clean = tmp_path / "findings.jsonl", tmp_path / "clean.jsonl"
+    status, output = here("talks", "--dataset-dir", tmp_path, "--findings", findings, "--fix", clean)
+    assert status == 0, output
+    found = json.loads(findings.read_text())
+    assert (found["kind"], found["row"]) == ("messages", 1) and found["file"].endswith("1.jsonl")
+    assert list(read_rows(clean)) == talks[:4] + talks[5:]

@@ -1,0 +1,108 @@
+"""`check` with a model: exactly the pairs that training would cut, and exactly the data that a YAML names."""
+
+import json
+
+import pytest
+from pairs import as_sharegpt, make_rows, options, train, write_dataset
+from PIL import Image
+from test_data_check import SCORED, here, read_findings
+
+from pair_data.check.run import Plan, check
+from pair_data.check.tokens import _Measure
+from pair_data.check.training import read_options
+from pair_data.sources import COLUMNS, Source
+
+
+CUTOFF = 128
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Rows: fine, a long answer, a long question, an image of too many tokens, answers that differ late."""
+    rows = make_rows(tmp_path, 5)
+    Image.new("RGB", (560, 560)).save(tmp_path / "large.png")
+    long = " ".join(f"word {i}" for i in range(CUTOFF))
+    rows[1] |= {"chosen": long, "rejected": "Short."}
+    rows[2] |= {"instruction": "<image>" + long, "chosen": "Yes.", "rejected": "No."}
+    rows[3] |= {"images": ["large.png"]}
+    rows[4] |= {"chosen": long + " yes", "rejected": long + " no"}
+    for row in rows:
+        row["score_chosen"] = row["score_rejected"] + 1
+    write_dataset(tmp_path, rows, columns=SCORED)
+    return tmp_path
+
+
+DUE = {1: {"answer-cut"}, 2: {"prompt-cut"}, 3: {"image-tokens-cut"}, 4: {"answers-cut-alike"}}
+
+
+def config(data, model, tmp_path, **changes):
+    path = tmp_path / "run.yaml"
+    run = options(model, data, tmp_path / "out", cutoff_len=CUTOFF, **changes)
+    path.write_text(json.dumps(run))
+    return path, run
+
+
+def test_cuts_are_found_with_the_options_of_a_training_run(data, tmp_path, tiny_model):
+    path, run = config(data, tiny_model, tmp_path)
+    findings = tmp_path / "findings.jsonl"
+    assert here("--config", path, "--findings", findings)[0] == 1
+    assert read_findings(findings) == DUE
+    with pytest.raises(Exception, match="row 3 .*cuts the prompt within an image"):
+        train(run)
+    assert here("--config", path, "cutoff_len=4096")[0] == 0
+    assert here("--config", path, "--fix", data / "pairs.jsonl")[0] == 0
+    entries = json.loads((data / "dataset_info.json").read_text())
+    entries["pairs"]["file_name"] = "pairs.jsonl"
+    (data / "dataset_info.json").write_text(json.dumps(entries))
+    assert train(run | {"max_steps": 1})[-1]["train_loss"] > 0
+
+
+def test_lengths_are_those_of_training(data, tiny_model):
+    """Token for token: what is measured on blank images is what upstream's processor makes of the real ones."""
+    from llamafactory.data.processor import PairwiseDatasetProcessor
+    from pair_data.check.tokens import _converter, _load
+
+    given = {"model_name_or_path": str(tiny_model), "template": "qwen2_vl", "cutoff_len": 10**6}
+    read = read_options(given | {"dataset_dir": str(data)})
+    tokenizer, processor, template = _load(read)
+    source = Source("pairs", (data / "pairs.json",), dict(COLUMNS), data)
+    upstream, measure = PairwiseDatasetProcessor(template, tokenizer, processor, read.data), _Measure(read)
+    for row in json.loads((data / "pairs.json").read_text()):
+        example = _converter(source, read)(row)
+        size = Image.open(data / row["images"][0]).size
+        lengths = measure(example, [size])
+        paths = [str(data / name) for name in row["images"]]
+        args = (example["_prompt"], example["_response"], example["_system"], example["_tools"], paths, [], [])
+        chosen, labels, rejected, _ = upstream._encode_data_example(*args)
+        assert lengths.prompt + lengths.answers[0] == chosen
+        assert lengths.prompt + lengths.answers[1] == rejected
+        assert labels.count(-100) == len(lengths.prompt)
+
+
+def test_conversations_are_measured_too(data, tiny_model):
+    rows = [as_sharegpt(row) for row in json.loads((data / "pairs.json").read_text())]
+    columns = {"messages": "conversations"} | {use: SCORED[use] for use in SCORED if use != "prompt"}
+    (data / "talks.json").write_text(json.dumps(rows))
+    source = Source("talks", (data / "talks.json",), columns, data, "sharegpt", described=True)
+    given = {"model_name_or_path": str(tiny_model), "template": "qwen2_vl", "cutoff_len": CUTOFF}
+    found = check(Plan([source], training=read_options(given)), progress=False).found
+    assert set(found.counts) == set().union(*DUE.values())
+
+
+def test_a_config_brings_its_data_its_held_out_data_and_its_loss(data, tmp_path, tiny_model):
+    rows = json.loads((data / "pairs.json").read_text())
+    plain = [{name: value for name, value in row.items() if "score" not in name} for row in rows]
+    write_dataset(data, plain, "plain")
+    write_dataset(data, rows[:1], "test", SCORED)
+    path, _ = config(data, tiny_model, tmp_path, dataset="plain", eval_dataset="test", pref_loss="sigmoid")
+    findings = tmp_path / "findings.jsonl"
+    here("--config", path, "--no-tokens", "--findings", findings)
+    assert read_findings(findings) == {0: {"leak-pair"}}, "scores are asked for, or held-out data is not read"
+    assert "column-missing" in here("--config", path, "--no-tokens", "pref_loss=uni_dpo")[1]
+    status, output = here("--config", path, "model_name_or_path=/no/such/model")
+    assert status == 2 and "cannot load the tokenizer" in output
+    assert here("--config", path, "dataset=other")[0] == 2
+    twice = rows[:2] + [rows[0] | {"chosen": "Another."}]
+    write_dataset(data, twice, "twice", SCORED)
+    options_of_split = ("dataset=twice", "eval_dataset=null", "val_size=0.5")
+    assert "leak-by-split: 1 x" in here("--config", path, "--no-tokens", *options_of_split)[1]
