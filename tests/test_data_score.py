@@ -185,9 +185,13 @@ def test_report(tmp_path, server, asking):
     ties = sum(row["rejected"].startswith("It is") or "19" in row["instruction"] for row in rows)
     everything = content["groups"]["all"]
     assert (everything["agree"], everything["ties"], everything["disagree"]) == (0, ties, 24 - ties)
-    assert [content["groups"][name]["pairs"] for name in "ab"] == [12, 12]
+    assert [content["groups"][f"subset: {name}"]["pairs"] for name in "ab"] == [12, 12]
     assert everything["chosen"] == {"mean": 1.0, "sd": 0.0}
     assert "contradict" in content["hints"][0] and content["hints"][0] in shown
+    with pytest.raises(DataError, match='no column "sub"'):
+        score(data, "-o", tmp_path / "out.jsonl", *asking, "--by", "sub")
+    shown = score(data, "-o", tmp_path / "out.jsonl", *asking)
+    assert "(no image) " in shown and "(other images) " in shown
 
 
 def test_nothing_but_failures_ends_the_run(tmp_path, server, asking):

@@ -25,7 +25,9 @@ def run(
     ] = None,
     rubric: Annotated[
         Path | None,
-        typer.Option(help="what a judge is asked: a text with {question} and {answer}", show_default="built in"),
+        typer.Option(
+            help="what a judge is asked: a text with {question} and {answer}", show_default="see score/rubrics.py"
+        ),
     ] = None,
     backend: Annotated[
         str | None, typer.Option(help="what runs the folder: transformers or vllm", show_default="transformers")
@@ -72,7 +74,8 @@ def run(
         bool, typer.Option("--drop-unscored", help="leave rows out that cannot be scored, instead of writing nothing")
     ] = False,
     by: Annotated[
-        str | None, typer.Option(help="a column that names subsets, to report each", show_default=False)
+        str | None,
+        typer.Option(help="column whose values are the subsets", show_default="the folder of MM-RLHF an image is in"),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="also write the report as JSON here", show_default=False)] = None,
     dataset_dir: DatasetDir = None,
@@ -103,7 +106,7 @@ def run(
     and images and by the scorer, and never asked for twice. The output appears when every row has both scores.
 
     Models lay out dialogues by their own chat template. For value-head that must say what LlamaFactory's template
-    said in training; for Qwen2-VL and Qwen2.5-VL it does. Nothing is cut to a cutoff_len.
+    said in training; for Qwen2-VL it does. Nothing is cut to a cutoff_len.
 
     Scales differ: the published thresholds (tau_good 2.5, eta 0.7) belong to the scores of the published data. Look at
     yours with `data.py stats` and take the values that it suggests.

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from ..errors import DataError
 from ..pairs import read_pair
 from ..sources import Source
+from ..stats.gather import image_folder
 from ..writing import write_rows
 from .agreement import Group
 from .cache import Cache
@@ -21,6 +22,7 @@ from .survey import EXAMPLES, SIDES, Survey, stamp, take_survey
 
 FAILURES_IN_A_ROW = 20
 ALL = "all"
+MOST_GROUPS = 50
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,12 @@ def score_pairs(
         output: the file to write, when all rows have their scores.
         overwrite: whether to replace scores that rows have.
         drop_unscored: whether to leave rows out that could not be scored.
-        by: a column that names subsets.
+        by: a column that names subsets; None for the folder of MM-RLHF that the first image is in.
 
     Raises:
         DataError: rows cannot be scored and are not to be left out, or the scorer fails.
     """
-    survey = take_survey(source, scorer, pictures, cache, overwrite)
+    survey = take_survey(source, scorer, pictures, cache, overwrite, by)
     if survey.bad and not drop_unscored:
         raise _unscored(survey.bad, survey.rows, survey.examples, "Nothing was scored yet. Correct them")
     start, count = time.monotonic(), len(survey.todo)
@@ -82,7 +84,7 @@ def score_pairs(
     left_out = survey.bad + missing.count
     if left_out == survey.rows:
         raise _unscored(survey.rows, survey.rows, survey.examples + missing.examples, "Nothing is left to write")
-    groups = {ALL: Group()}
+    groups: dict[str, Group] = {}
     complete = _with_scores(source, survey, cache, groups, by, survey.rows - left_out)
     rows = write_rows(output, complete)
     return Result(rows, left_out, survey.distinct, count - len(reasons), seconds, groups)
@@ -160,12 +162,16 @@ def _with_scores(
         scores = [cache.get(survey.key(number, side)) for side in range(2)]
         if None not in scores:
             count -= 1
-            groups[ALL].add(*scores)
-            if by:
-                groups.setdefault(str(row.get(by)), Group()).add(*scores)
+            for name in (ALL, _subset(row, source, by, groups)):
+                groups.setdefault(name, Group()).add(*scores)
             yield row | dict(zip(columns, scores, strict=True))
     if count or stamp(source) != survey.stamp:
         raise DataError(f"{source.name} or {cache.path} changed while it was being scored. Run the command again.")
+
+
+def _subset(row: dict[str, Any], source: Source, by: str | None, groups: dict[str, Group]) -> str:
+    name = f"{by}: {row.get(by)}" if by else image_folder(read_pair(row, source).images)
+    return name if name in groups or len(groups) < MOST_GROUPS else "(others)"
 
 
 def _unscored(count: int, rows: int, examples: list[str], advice: str) -> DataError:

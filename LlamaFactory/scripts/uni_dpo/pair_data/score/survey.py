@@ -49,16 +49,19 @@ class Survey:
         return bytes(self.keys[start : start + KEY_BYTES])
 
 
-def take_survey(source: Source, scorer: Scorer, pictures: Pictures, cache: Cache, overwrite: bool) -> Survey:
+def take_survey(
+    source: Source, scorer: Scorer, pictures: Pictures, cache: Cache, overwrite: bool, by: str | None = None
+) -> Survey:
     """Read all rows once, and look up the scores that there are.
 
     Raises:
-        DataError: there are scores already, or images that the scorer cannot look at.
+        DataError: there are scores already, images that the scorer cannot look at, or no column `by`.
     """
-    survey, seen, name = Survey(stamp=stamp(source)), set(), scorer_key(scorer)
+    survey, seen, name, named = Survey(stamp=stamp(source)), set(), scorer_key(scorer), by is None
     for number, value in enumerate(source.values("reading")):
         try:
             row = _checked(value, number, source, overwrite)
+            named = named or by in row
             pair = read_pair(row, source)
             check_placeholders(pair, source)
             if pair.images and not scorer.reads_images:
@@ -81,6 +84,8 @@ def take_survey(source: Source, scorer: Scorer, pictures: Pictures, cache: Cache
     survey.distinct = len(seen)
     if not survey.rows:
         raise DataError(f"{source.name} has no rows.")
+    if not named:
+        raise DataError(f'{source.name} has no column "{by}"; --by names a column of the rows.')
     return survey
 
 
