@@ -172,7 +172,7 @@ def check_data_file(name: str, description: dict, folder: Path, media_dir: Path)
                 raise UserError(
                     f"data set {name!r}: row {number} (counted from 0) of {path} needs the image {image}\n"
                     f"  which is neither {media_dir / image} nor a file by itself\n"
-                    "  put the images there, or name the folder that these paths start from: media_dir=/path/to/folder\n"
+                    "  put the images there, or name the folder that these paths start from: media_dir=/path/to/it\n"
                     "  paths of another machine are rewritten by: python scripts/uni_dpo/data.py paths"
                     + ("\n  MM-RLHF's images come with: data.py download" if name == RECIPE_DATA else "")
                 )
