@@ -126,7 +126,7 @@ def _lengths(axes: Axes, lengths: dict[str, Any]) -> None:
     correlation = "" if rank is None else f"; Spearman {rank:+.2f}"
     _write(axes, f"chosen longer in {percent(lengths['chosen_longer'])}{correlation}", side="left")
     axes.set(
-        xlabel=f"length of chosen - length of rejected ({lengths['unit']})",
+        xlabel=f"length of chosen - length of rejected ({lengths['unit']}), in tenths of pairs",
         ylabel="margin: median,\nmiddle half of pairs",
     )
     axes.margins(y=0.3)
