@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -9,6 +10,9 @@ import zipfile
 import pytest
 from hub_server import Hub
 from pairs import ROOT
+
+from pair_data import DataError
+from pair_data.download.hub import SPARE, Remote, require_disk
 
 
 COMMAND = [sys.executable, str(ROOT / "scripts" / "uni_dpo" / "data.py"), "download"]
@@ -95,3 +99,31 @@ def test_without_a_network_it_says_what_to_put_where(hub, tmp_path):
 def test_an_unknown_file_is_told(hub, tmp_path):
     status, said = download(hub, tmp_path, "--files", "nope.zip")
     assert status == 2 and "has no file nope.zip; it has long.zip, dpo_pairs.jsonl" in said
+
+
+def test_images_that_were_deleted_are_fetched_again(hub, tmp_path):
+    """The mark of an archive that was unpacked does not outlive its images."""
+    assert download(hub, tmp_path, "--files", "long.zip", "--remove-archives")[0] == 0
+    shutil.rmtree(tmp_path / "MM-RLHF" / "long")
+    assert download(hub, tmp_path, "--files", "long.zip")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "MM-RLHF" / "long").iterdir()) == ["a.png", "b.png"]
+
+
+def test_room_is_needed_for_what_is_missing_only(tmp_path, monkeypatch):
+    """Not again for what an earlier run has fetched, half fetched or unpacked."""
+    big = [Remote("long.zip", 9 << 20, "")]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, SPARE + (1 << 20)))
+    with pytest.raises(DataError, match="are needed"):
+        require_disk(big, tmp_path, True)
+    part = tmp_path / ".cache" / "huggingface" / "download" / "long.zip.abc.incomplete"
+    for path, size in {part: 8 << 20, tmp_path / "long" / "sub" / "a.png": 9 << 20}.items():
+        with pytest.raises(DataError):
+            require_disk(big, tmp_path, True)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(size))
+    require_disk(big, tmp_path, True)
+    part.unlink()
+    with pytest.raises(DataError):
+        require_disk(big, tmp_path, True)
+    (tmp_path / "long.zip").write_bytes(b"")
+    require_disk(big, tmp_path, True)

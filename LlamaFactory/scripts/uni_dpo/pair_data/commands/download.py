@@ -60,7 +60,7 @@ def run(
         return
     # Small files first, so that a broken connection leaves something to look at.
     names = list(dict.fromkeys(files or [*hub.ANSWERS, *reversed(hub.ARCHIVES)]))
-    missing = [name for name in names if not _stamp(folder, name).exists()]
+    missing = [name for name in names if not _is_unpacked(folder, name)]
     remotes = hub.describe(missing, folder) if missing else []
     hub.require_disk(remotes, folder, unpack)
     for remote in remotes:
@@ -76,6 +76,10 @@ def _unpack(path: Path, folder: Path, unpack_archive, remove: bool) -> None:
     if remove:
         path.unlink()
     print(f"{path.name}: {written:,} files unpacked into {folder}" + (", archive removed" if remove else ""))
+
+
+def _is_unpacked(folder: Path, name: str) -> bool:
+    return _stamp(folder, name).exists() and (folder / name).with_suffix("").is_dir()
 
 
 def _stamp(folder: Path, name: str) -> Path:

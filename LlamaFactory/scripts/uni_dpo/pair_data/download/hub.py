@@ -101,10 +101,13 @@ def require_disk(remotes: list[Remote], folder: Path, unpack: bool) -> None:
     Raises:
         DataError: there is not enough room.
     """
-    needed = SPARE
+    # What an earlier run has fetched and unpacked needs no room again.
+    needed = SPARE - sum(part.stat().st_size for part in folder.glob(".cache/huggingface/download/*.incomplete"))
     for remote in remotes:
-        there = (folder / remote.name).is_file()
-        needed += remote.size * (not there) + remote.size * (unpack and remote.name.endswith(".zip"))
+        needed += 0 if (folder / remote.name).is_file() else remote.size
+        if unpack and remote.name.endswith(".zip"):
+            unpacked = (folder / remote.name).with_suffix("").rglob("*")
+            needed += max(0, remote.size - sum(path.stat().st_size for path in unpacked if path.is_file()))
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed:

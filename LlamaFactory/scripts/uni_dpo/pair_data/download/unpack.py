@@ -18,6 +18,11 @@ from ..errors import DataError
 
 
 TOP = "MM-RLHF"
+FOLDERS = ("long", "short", "mcq", "safety", "video")  # what MM-RLHF's archives hold
+JUNK = ("__MACOSX", ".DS_Store")
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks the others whole, in memory
+LONGEST_NAME = 240  # bytes of a part of a path, so that there is room for .part
+LONGEST_PATH = 1000  # bytes of a path in the archive
 LARGEST_ENTRY = 1 << 30  # bytes; the largest image of a data set is a few dozen MB
 LARGEST_RATIO = 100  # of a whole archive and of entries above LARGE; images hardly compress at all
 LARGE = 1 << 20
@@ -43,13 +48,14 @@ def unpack(archive: Path, folder: Path) -> int:
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            entries = [info for info in opened.infolist() if not info.filename.startswith("__MACOSX/")]
-            files = judge(archive, entries)
+            files = judge(archive, opened.infolist())
             targets = _targets(archive, files, folder)
-            _require_room(archive, files, folder)
+            _require_room(archive, targets, folder)
             return _write_all(opened, targets, archive, folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise DataError(f"{archive} is damaged ({error}). Download it again.") from error
+    except OSError as error:
+        raise DataError(f"cannot unpack {archive} into {folder}: {error}") from error
 
 
 def judge(archive: Path, entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
@@ -67,7 +73,7 @@ def judge(archive: Path, entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo
             raise DataError(f"{archive}: the entry {info.orig_filename!r} {reason}. Nothing was unpacked.")
         seen.add(info.filename)
         folders.update(map(str, PurePosixPath(info.filename).parents))
-    files = [info for info in entries if not info.is_dir()]
+    files = [info for info in entries if not info.is_dir() and not set(JUNK) & set(info.filename.split("/"))]
     both = next((info.filename for info in files if info.filename in folders), None)
     if both:
         raise DataError(f"{archive}: {both!r} is a file and a folder. Nothing was unpacked.")
@@ -86,27 +92,37 @@ def _harm(info: zipfile.ZipInfo) -> str | None:
         return "is not a relative path"
     if any(part in ("", ".", "..") for part in parts):
         return "leads out of its folder" if ".." in parts else "has an empty part"
-    if any(ord(character) < 32 for character in name) or any(len(os.fsencode(part)) > 240 for part in parts):
+    if any(ord(character) < 32 for character in name) or _too_long(name, parts):
         return "has a name that cannot be written"
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link" if kind == stat.S_IFLNK else "is not a file"
     if info.flag_bits & 1:
         return "is encrypted"
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return "is compressed in a way whose memory has no bound"
+    if info.compress_type not in METHODS:
+        return f"is compressed by method {info.compress_type}, and only 0 and 8 are unpacked here"
     if info.file_size > LARGEST_ENTRY or info.file_size > max(LARGE, LARGEST_RATIO * info.compress_size):
         return f"would become {info.file_size:,} bytes"
     return None
 
 
+def _too_long(name: str, parts: list[str]) -> bool:
+    return len(os.fsencode(name)) > LONGEST_PATH or any(len(os.fsencode(part)) > LONGEST_NAME for part in parts)
+
+
 def _targets(archive: Path, files: list[zipfile.ZipInfo], folder: Path) -> dict[Path, zipfile.ZipInfo]:
-    """Return where each file goes; a top folder `MM-RLHF/` is taken off, and `long/` put on where it is missing."""
-    names = [PurePosixPath(info.filename) for info in files]
-    if names and all(name.parts[0] == TOP and len(name.parts) > 1 for name in names):
-        names = [PurePosixPath(*name.parts[1:]) for name in names]
-    if any(name.parts[0] != archive.stem for name in names):
-        names = [PurePosixPath(archive.stem, name) for name in names]
-    targets = {folder.joinpath(*name.parts): info for name, info in zip(names, files, strict=True)}
+    """Return where each file goes.
+
+    Of the folders that all names share, those up to `MM-RLHF/` and up to one of MM-RLHF's own, `long/`, are taken
+    off; where there is none of these, the archive's name stands for it.
+    """
+    names = [PurePosixPath(info.filename).parts for info in files]
+    shared = os.path.commonprefix([name[:-1] for name in names])
+    start = len(shared) - shared[::-1].index(TOP) if TOP in shared else 0
+    own = next((at for at in range(start, len(shared)) if shared[at] in FOLDERS), None)
+    if own is None and {name[start] for name in names} <= set(FOLDERS):  # several of them in one archive
+        own = start
+    base, start = (folder, own) if own is not None else (folder / archive.stem, start)
+    targets = {base.joinpath(*name[start:]): info for name, info in zip(names, files, strict=True)}
     root = folder.resolve()
     for parent in dict.fromkeys(target.parent for target in targets):
         if not parent.resolve().is_relative_to(root):
@@ -114,9 +130,10 @@ def _targets(archive: Path, files: list[zipfile.ZipInfo], folder: Path) -> dict[
     return targets
 
 
-def _require_room(archive: Path, files: list[zipfile.ZipInfo], folder: Path) -> None:
+def _require_room(archive: Path, targets: dict[Path, zipfile.ZipInfo], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    needed, free = sum(info.file_size for info in files) + SPARE, shutil.disk_usage(folder).free
+    missing = sum(info.file_size for target, info in targets.items() if not _has_size(target, info))
+    needed, free = missing + SPARE, shutil.disk_usage(folder).free
     if free < needed:
         raise DataError(f"{archive} needs {needed / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB free.")
 
@@ -133,8 +150,12 @@ def _write_all(opened: zipfile.ZipFile, targets: dict[Path, zipfile.ZipInfo], ar
     return written
 
 
+def _has_size(target: Path, info: zipfile.ZipInfo) -> bool:
+    return target.is_file() and not target.is_symlink() and target.stat().st_size == info.file_size
+
+
 def _is_there(target: Path, info: zipfile.ZipInfo) -> bool:
-    if not target.is_file() or target.is_symlink() or target.stat().st_size != info.file_size:
+    if not _has_size(target, info):
         return False
     with target.open("rb") as file:
         crc = 0
