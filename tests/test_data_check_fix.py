@@ -72,9 +72,9 @@ def test_a_row_with_an_image_comes_first_where_many_have_none(rows, tmp_path):
 
 
 def test_of_duplicates_the_first_stays_unless_it_has_errors(rows, tmp_path):
-    bad = rows[0] | {"score_chosen": None}
-    output, fixed, _ = fix(write(tmp_path / "x.json", [bad, *rows, rows[0], rows[3]]), tmp_path / "clean.json")
-    assert fixed == rows
+    bad, other = rows[0] | {"score_chosen": None}, rows[0] | {"images": rows[1]["images"]}
+    output, fixed, _ = fix(write(tmp_path / "x.json", [bad, *rows, rows[0], rows[3], other]), tmp_path / "clean.json")
+    assert fixed == [*rows, other]  # the same words about another image are another question
     assert "duplicate: 2" in output and "score-missing: 1" in output
 
 

@@ -7,8 +7,9 @@ from pairs import as_sharegpt, make_rows, options, train, write_dataset
 from PIL import Image
 from test_data_check import SCORED, here, read_findings
 
+from llamafactory.data.processor import PairwiseDatasetProcessor
 from pair_data.check.run import Plan, check
-from pair_data.check.tokens import _Measure
+from pair_data.check.tokens import _converter, _load, _Measure
 from pair_data.check.training import read_options
 from pair_data.sources import COLUMNS, Source
 
@@ -57,26 +58,29 @@ def test_cuts_are_found_with_the_options_of_a_training_run(data, tmp_path, tiny_
     assert train(run | {"max_steps": 1})[-1]["train_loss"] > 0
 
 
-def test_lengths_are_those_of_training(data, tiny_model):
-    """Token for token: what is measured on blank images is what upstream's processor makes of the real ones."""
-    from llamafactory.data.processor import PairwiseDatasetProcessor
-    from pair_data.check.tokens import _converter, _load
-
+@pytest.mark.parametrize("sizes", [[(560, 560)], [(1, 1), (2000, 1500), (300, 21)], [(9000, 40), (57, 199), (84, 83)]])
+def test_lengths_are_those_of_training(tmp_path, tiny_model, sizes):
+    """Token for token: what is measured from sizes is what upstream's processor makes of the images."""
     given = {"model_name_or_path": str(tiny_model), "template": "qwen2_vl", "cutoff_len": 10**6}
-    read = read_options(given | {"dataset_dir": str(data)})
+    read = read_options(given)
     tokenizer, processor, template = _load(read)
-    source = Source("pairs", (data / "pairs.json",), dict(COLUMNS), data)
     upstream, measure = PairwiseDatasetProcessor(template, tokenizer, processor, read.data), _Measure(read)
-    for row in json.loads((data / "pairs.json").read_text()):
-        example = _converter(source, read)(row)
-        size = Image.open(data / row["images"][0]).size
-        lengths = measure(example, [size])
-        paths = [str(data / name) for name in row["images"]]
-        args = (example["_prompt"], example["_response"], example["_system"], example["_tools"], paths, [], [])
-        chosen, labels, rejected, _ = upstream._encode_data_example(*args)
-        assert lengths.prompt + lengths.answers[0] == chosen
-        assert lengths.prompt + lengths.answers[1] == rejected
-        assert labels.count(-100) == len(lengths.prompt)
+    paths = [str(tmp_path / f"{number}.png") for number in range(len(sizes))]
+    for path, size in zip(paths, sizes, strict=True):
+        Image.new("RGB", size).save(path)
+    row = {
+        "instruction": "<image>" * len(sizes) + "What?",
+        "chosen": "It is this.",
+        "rejected": "No.",
+        "images": paths,
+    }
+    example = _converter(Source("pairs", (), dict(COLUMNS), tmp_path), read)(row)
+    lengths = measure(example, sizes)
+    args = (example["_prompt"], example["_response"], example["_system"], example["_tools"], paths, [], [])
+    chosen, labels, rejected, _ = upstream._encode_data_example(*args)
+    assert lengths.prompt + lengths.answers[0] == chosen
+    assert lengths.prompt + lengths.answers[1] == rejected
+    assert labels.count(-100) == len(lengths.prompt)
 
 
 def test_conversations_are_measured_too(data, tiny_model):

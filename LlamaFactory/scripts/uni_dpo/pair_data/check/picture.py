@@ -141,8 +141,7 @@ def _judge_header(image: Image.Image, picture: Picture, path: str) -> None:
 def _decode(image: Image.Image) -> None:
     try:
         image.draft("RGB", (1, 1))  # a JPEG: all of its data is read, and only every eighth pixel is made
-        image.load()
-        image.crop((0, 0, 1, 1)).convert("RGB")
+        image.crop((0, 0, 1, 1)).convert("RGB")  # decodes all of it, and shows whether there is a way to RGB
     except Exception as error:  # as above
         cut = any(word in str(error).lower() for word in ("truncated", "unexpected end", "not enough", "eof"))
         kind = "image-truncated" if cut else "image-unreadable"

@@ -1,10 +1,11 @@
 """What is left of a pair after `cutoff_len`, found out with the run's own tokenizer, processor and template.
 
 LlamaFactory's code does the work. Images are not opened again: what a Qwen-VL's processor makes of one, in tokens,
-depends on its size alone, so a blank image of each size is processed once.
+depends on its size alone.
 """
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,8 +53,7 @@ class _Measure:
         tokenizer, processor, template = _load(options)
         plugin = template.mm_plugin
         self.image_id = None if plugin.image_token is None else tokenizer.convert_tokens_to_ids(plugin.image_token)
-        grids = _Grids(plugin._get_mm_inputs)
-        plugin._get_mm_inputs = grids
+        plugin._get_mm_inputs = _Grids(plugin)
         whole = copy.copy(options.data)
         whole.cutoff_len = 1 << 40  # the cut comes afterwards, to see what it takes
         from llamafactory.train.uni_dpo.prompts import PromptOnceProcessor
@@ -101,11 +101,14 @@ class _Lengths:
 class _Grids:
     """Stands in for a plugin's processing of images, for images that are only sizes.
 
-    A processor that reports a grid for each image (Qwen-VL's) is asked once for each size; others every time.
+    A Qwen-VL's processor makes a grid of patches of an image, and can count them without one. Its count is used if it
+    is right for the first size; otherwise blank images are processed, once for each size if there are grids.
     """
 
-    def __init__(self, process: Any):
-        self.process, self.known, self.has_grids = process, {}, True
+    def __init__(self, plugin: Any):
+        self.process, self.scale = plugin._get_mm_inputs, plugin._regularize_images
+        self.known: dict[Size, list[int]] = {}
+        self.has_grids, self.counts_right = True, False
 
     def __call__(self, images: list[Size], videos: list, audios: list, processor: Any, *more: Any) -> dict[str, Any]:
         import torch
@@ -114,12 +117,29 @@ class _Grids:
             return self.process([_blank(size) for size in images], videos, audios, processor, *more)
         for size in images:
             if size not in self.known:
-                made = self.process([_blank(size)], [], [], processor, *more)
-                if "image_grid_thw" not in made:
-                    self.has_grids = False
-                    return self(images, videos, audios, processor, *more)
-                self.known[size] = made["image_grid_thw"].tolist()[0]
+                self.known[size] = self._grid(size, processor, *more)
+        if not self.has_grids:
+            return self(images, videos, audios, processor, *more)
         return {"image_grid_thw": torch.tensor([self.known[size] for size in images])}
+
+    def _grid(self, size: Size, processor: Any, *more: Any) -> list[int]:
+        count = self._count(size, processor)
+        if count and self.counts_right:
+            return [1, count, 1]
+        made = self.process([_blank(size)], [], [], processor, *more)
+        if "image_grid_thw" not in made:
+            self.has_grids = False
+            return []
+        grid = made["image_grid_thw"].tolist()[0]
+        self.counts_right = not self.known and math.prod(grid) == count
+        return grid
+
+    def _count(self, size: Size, processor: Any) -> int:
+        if not hasattr(processor.image_processor, "get_number_of_image_patches"):
+            return 0
+        limits = {name: getattr(processor, name) for name in ("image_max_pixels", "image_min_pixels")}
+        width, height = self.scale([_blank(size)], **limits)["images"][0].size
+        return processor.image_processor.get_number_of_image_patches(height, width, {})
 
 
 def _blank(size: Size) -> Any:
