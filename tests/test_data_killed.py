@@ -4,6 +4,7 @@ UNI_DPO_KILLS=100 kills each command a hundred times. A command is added by a li
 what it reads into a folder, and returns its command line; everything it writes has to be in that folder too.
 """
 
+import io
 import os
 import random
 import sys
@@ -11,10 +12,13 @@ import textwrap
 import zipfile
 
 import pytest
+from chat_server import ChatServer
 from data_cli import DATA
 from killed import survives
 from pairs import ROOT
+from PIL import Image
 
+from pair_data.rows import read_rows
 from pair_data.writing import write_rows
 
 
@@ -22,7 +26,7 @@ KILLS = int(os.environ.get("UNI_DPO_KILLS", 6))
 ROWS = 3000
 
 
-def pairs(folder):
+def pairs(folder, count=ROWS, images=True):
     """Write scored pairs as they are downloaded, and return their file."""
     rng = random.Random(0)
     file = folder / "in.json"
@@ -30,14 +34,14 @@ def pairs(folder):
         file,
         (
             {
-                "instruction": f"<image>Question {i}?",
+                "instruction": f"{'<image>' * images}Question {i}?",
                 "chosen": f"{rng.random()} " * 40,
                 "rejected": f"{rng.random()} " * 30,
                 "score_chosen": rng.random(),
                 "score_rejected": rng.random(),
-                "images": [f"/somebody/MM-RLHF/long/{i}.png"],
+                "images": [f"/somebody/MM-RLHF/long/{i}.png"] * images,
             }
-            for i in range(ROWS)
+            for i in range(count)
         ),
     )
     return file
@@ -75,7 +79,41 @@ def unpack(folder):
     return [*DATA, "download", "--archive", folder / "long.zip", "--to", folder]
 
 
+def questions(folder):
+    """Write questions with ranked answers, each with its picture inside, and return their file."""
+    drawn = io.BytesIO()
+    Image.new("RGB", (28, 28), "red").save(drawn, "PNG")
+    rng = random.Random(0)
+    answers = [[{"response": f"{rng.random()} " * 30, "rank": rank} for rank in range(1, 5)] for _ in range(ROWS)]
+    rows = (
+        # A PNG ends at its last chunk: what follows makes a hundred different files of one picture.
+        {"question": f"Question {i}?", "image": {"bytes": drawn.getvalue() + bytes([i % 100])}, "responses": listed}
+        for i, listed in enumerate(answers)
+    )
+    write_rows(folder / "in.parquet", rows)
+    return folder / "in.parquet"
+
+
+def convert(folder):
+    return [*DATA, "convert", questions(folder), "-o", folder / "out.json", "--pairs", "adjacent"]
+
+
+def check_and_fix(folder):
+    file = pairs(folder)
+    rows = [row | {"chosen": "" if number % 50 == 0 else row["chosen"]} for number, row in enumerate(read_rows(file))]
+    write_rows(file, rows)
+    written = ["--findings", folder / "findings.jsonl", "--fix", folder / "out.parquet"]
+    return [*DATA, "check", file, "--no-images", *written]
+
+
+def stats(folder):
+    return [*DATA, "stats", pairs(folder), "--no-images", "--out", folder / "stats"]
+
+
 COMMANDS = {
+    "convert": convert,
+    "check and fix": check_and_fix,
+    "stats": stats,
     "paths": paths,
     "paths to Parquet": paths_to_parquet,
     "paths in place": paths_in_place,
@@ -91,6 +129,27 @@ def test_killed_at_any_moment(tmp_path, name):
     outcome = survives(tmp_path, COMMANDS[name](tmp_path), KILLS)
     print(f"{name}: {KILLS} kills, {outcome}")
     assert outcome.hit > 0, "no run was killed before its end"
+
+
+def test_killed_while_scoring(tmp_path):
+    """The same where answers come from an endpoint; its cache, which grows, lies elsewhere."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with ChatServer(lambda asked, _: f"Score: {len(asked.text) % 10}") as server:
+        command = [
+            *DATA,
+            "score",
+            pairs(folder, 60, images=False),
+            "-o",
+            folder / "out.json",
+            "--overwrite",
+            "--endpoint",
+            server.url,
+        ]
+        command += ["--model", "judge", "--cache", tmp_path / "cache.sqlite"]
+        outcome = survives(folder, command, KILLS, OPENAI_API_KEY="none")
+    print(f"score: {KILLS} kills, {outcome}")
+    assert outcome.hit > 0 and len(server.asked) <= 60 * 2 + 8 * KILLS, "what was scored is asked for again"
 
 
 CARELESS = {
