@@ -39,6 +39,9 @@ def main(program: typer.Typer = app) -> None:
     except DataError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
+    except PermissionError as error:
+        print(f"Error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
     except BrokenPipeError:  # `data.py stats ... | head`
         sys.stderr.close()
         sys.exit(1)

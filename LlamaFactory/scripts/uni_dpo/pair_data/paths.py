@@ -12,7 +12,7 @@ from typing import IO, Any
 from .errors import DataError
 from .rows import read_rows
 from .sources import Source
-from .writing import require_new_name, to_json, whole_file, write_rows
+from .writing import require_new_name, require_writable, to_json, whole_file, write_rows
 
 
 PREFIX = "MM-RLHF/"
@@ -66,8 +66,10 @@ def rewrite_paths(
     if "images" not in source.columns:
         raise DataError(f"the data set {source.name} has no column for images in dataset_info.json")
     rewriting = _Rewriting(source, Path(os.path.abspath(image_dir)), wanted)
+    require_writable(output)
     if missing:
         require_new_name(missing, [*source.files, output])
+        require_writable(missing, [".jsonl"])
     with whole_file(missing) if missing else nullcontext() as listing:
         write_rows(output, rewriting.rows(listing))
     return rewriting.report

@@ -1,8 +1,10 @@
 """Adding a data set to a `dataset_info.json` without touching a byte of the others."""
 
+import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ class Registered:
         entry: what stands there now.
         change: "added", "replaced", or "unchanged" where it stood there already.
         rows: how many rows the file has.
+        lost: an image of its first rows that training would not find, empty if there is none.
         marked: whether `info` starts with a byte order mark, which LlamaFactory does not read.
     """
 
@@ -45,6 +48,7 @@ class Registered:
     entry: dict[str, Any]
     change: str
     rows: int
+    lost: str
     marked: bool
 
 
@@ -56,10 +60,35 @@ def register(name: str, file: Path, dataset_dir: Path, replace: bool = False) ->
     """
     if not name or name != name.strip() or re.search(r"[,\x00-\x1f]", name):
         raise DataError(f'training could not name the data set "{name}": no commas, no spaces around it, not empty')
+    with _locked(dataset_dir):
+        return _register(name, file, dataset_dir, replace)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one `register` at a time change a folder. The lock is on the folder, so that no lock file stays behind."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where folders cannot be opened
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise DataError(f"cannot write into {folder}: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _register(name: str, file: Path, dataset_dir: Path, replace: bool) -> Registered:
     info = dataset_dir / "dataset_info.json"
     text = _read(info)
     spans = _spans(text, info)
-    entry, rows = describe(file, dataset_dir)
+    entry, rows, lost = describe(file, dataset_dir)
     old = json.loads(text[slice(*spans[name])]) if name in spans else None
     change = "unchanged" if old == entry else "replaced" if name in spans else "added"
     if change == "replaced" and not replace:
@@ -70,11 +99,11 @@ def register(name: str, file: Path, dataset_dir: Path, replace: bool = False) ->
             raise DataError(f"{info} is laid out in an unknown way. Add this by hand: {json.dumps({name: entry})}")
         with whole_file(info, "wb") as out:
             out.write(new.encode())
-    return Registered(info, entry, change, rows, _bare(text) != text)
+    return Registered(info, entry, change, rows, lost, _bare(text) != text)
 
 
-def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int]:
-    """Return the entry for a file, with the columns that it has, and the number of its rows.
+def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int, str]:
+    """Return the entry for a file, with the columns that it has, the number of its rows, and an image that is lost.
 
     Raises:
         DataError: the file cannot be read, or its first rows are not pairs that training could use.
@@ -94,13 +123,15 @@ def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int]:
         )
     entry = {"file_name": _file_name(file, dataset_dir)} | _shape(names, first)
     tags = entry.get("tags", TAGS)
-    source = Source(file.name, (file,), entry["columns"], file.parent, entry["formatting"], tags)
+    source = Source(file.name, (file,), entry["columns"], dataset_dir, entry["formatting"], tags)
+    lost = ""
     for number, row in enumerate(first):
         try:
-            read_pair(row, source)
+            paths = [image for image in read_pair(row, source).images if isinstance(image, str)]
+            lost = lost or next((path for path in paths if not os.path.isfile(source.find_image(path))), "")
         except RowError as error:
             raise DataError(f'{file}, {place(number)}, column "{error.column}": {error}') from error
-    return entry, count
+    return entry, count, lost
 
 
 def _shape(names: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -98,6 +98,10 @@ def open_source(name: str, dataset_dir: Path | None = None, media_dir: Path | No
     if dataset_dir:
         known = ", ".join(described) or "nothing"
         raise DataError(f'no data set "{name}" in {dataset_dir / "dataset_info.json"}, which describes {known}')
+    if not path.suffix:
+        raise DataError(
+            f"{name} is neither a .json, .jsonl or .parquet file nor, without --dataset-dir, a data set's name"
+        )
     require_file(path)
     raise DataError(f"{path} is not a file")
 

@@ -28,8 +28,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO]:
         DataError: the place cannot be written.
     """
     path = Path(os.path.realpath(path))
-    if os.path.isdir(path) or os.path.islink(path):  # a link that is left leads around in a circle
-        raise DataError(f"cannot write {path}: there is a folder of that name, or a link that leads nowhere")
+    _require_free(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = part_of(path)
@@ -63,14 +62,45 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     return writers[path.suffix.lower()](path, rows)
 
 
-def require_new_name(output: Path, inputs: Iterable[Path], in_place: bool = False) -> None:
-    """Refuse to write over what is being read, unless asked to.
+def require_writable(path: Path, suffixes: Iterable[str] = SUFFIXES) -> None:
+    """Refuse an output before any work goes into it.
+
+    Args:
+        path: where a file is to be written.
+        suffixes: what its name may end in.
 
     Raises:
-        DataError: the output is one of the inputs.
+        DataError: its name ends otherwise, there is a folder or something else that is no file, or one may not write.
     """
-    if not in_place and any(Path(output).resolve() == Path(path).resolve() for path in inputs):
-        raise DataError(f"{output} is also the input. Give the output another name, or ask for it with --in-place.")
+    if path.suffix.lower() not in suffixes:
+        raise DataError(f"{path}: the name must end in {' or '.join(suffixes)}, which says how it is written.")
+    path = Path(os.path.realpath(path))
+    _require_free(path)
+    folder = next(parent for parent in path.parents if os.path.lexists(parent))
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
+        raise DataError(f"cannot write {path}: {folder} is not a folder that you may write in")
+
+
+def require_new_name(output: Path, others: Iterable[Path | None]) -> None:
+    """Refuse to write over what is being read, or written as well.
+
+    Args:
+        output: what is to be written.
+        others: the other files of the command; None for one that is not asked for.
+
+    Raises:
+        DataError: the output is one of them.
+    """
+    if any(other is not None and os.path.realpath(output) == os.path.realpath(other) for other in others):
+        raise DataError(f"{output} is also read, or written twice, by this command. Give the output another name.")
+
+
+def _require_free(path: Path) -> None:
+    """Refuse a place where something else than a file is; a link that is left here leads around in a circle."""
+    if os.path.isdir(path) or os.path.islink(path):
+        raise DataError(f"cannot write {path}: there is a folder of that name, or a link that leads nowhere")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError(f"cannot write {path}: what is there is not a file")
 
 
 def part_of(path: Path) -> Path:

@@ -57,7 +57,7 @@ def print_report(report: Report, output: Path, missing: Path | None = None) -> N
     print(f"{report.left} left alone. They lie in {report.folder}")
     if not report.missing:
         return
-    rest = f"; all of them are in {missing}" if missing else "; --missing FILE lists them all"
+    rest = f"; all of them are in {missing}" if missing else "; data.py paths --missing FILE lists them all"
     print(f"Warning: {report.missing} images are not there{rest}:", file=sys.stderr)
     for entry in report.first_missing:
         print(f"  row {entry['row']}: {entry['image']}", file=sys.stderr)

@@ -37,5 +37,7 @@ def run(
     missing = [side for side in ("score_chosen", "score_rejected") if side not in done.entry["columns"]]
     if missing:
         print(f"Note: there is no {' and no '.join(missing)}; Uni-DPO needs them, data.py score adds them.")
+    if done.lost:
+        print(f"Note: {done.lost} is not a file from there: give training the media_dir it starts from.")
     if done.marked:
         print(f"Warning: {done.info} starts with a byte order mark, which LlamaFactory refuses.", file=sys.stderr)

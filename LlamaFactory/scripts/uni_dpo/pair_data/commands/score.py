@@ -1,5 +1,6 @@
 """The command `score`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,11 +117,10 @@ def run(
     from ..score.pictures import Pictures
     from ..score.scoring import score_pairs
     from ..sources import open_source
-    from ..writing import require_new_name
 
     source = open_source(data, dataset_dir, media_dir)
-    require_new_name(output, source.files)
-    _require_suffix(output)
+    cache = cache or output.with_name(output.name + ".scores.sqlite")
+    _require_outputs(output, cache, report, source.files)
     options = Options(
         model=model,
         endpoint=endpoint,
@@ -141,18 +141,27 @@ def run(
     )
     pictures = Pictures(source, image_max_pixels, image_min_pixels)
     scorer = choose(options, pictures)
-    kept = Cache(cache or output.with_name(output.name + ".scores.sqlite"))
-    result = score_pairs(source, scorer, pictures, kept, output, overwrite, drop_unscored, by)
-    _tell(result, output, kept.path, report, scorer.identity)
+    try:
+        result = score_pairs(source, scorer, pictures, Cache(cache), output, overwrite, drop_unscored, by)
+    except KeyboardInterrupt:
+        print(
+            f"\nInterrupted. Scores so far are kept in {cache}: the same command goes on from there.", file=sys.stderr
+        )
+        raise
+    _tell(result, output, cache, report, scorer.identity)
 
 
-def _require_suffix(output: Path) -> None:
-    """Refuse now what could not be written hours later."""
-    from ..errors import DataError
-    from ..rows import SUFFIXES
+def _require_outputs(output: Path, cache: Path, report: Path | None, inputs: tuple[Path, ...]) -> None:
+    """Refuse now what could not be written hours later, or would be written over something else."""
+    from ..writing import require_new_name, require_writable
 
-    if output.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{output}: the name must end in {', '.join(SUFFIXES)}, which says how it is written.")
+    require_writable(output)
+    require_writable(cache, [cache.suffix.lower()])
+    require_new_name(output, [*inputs, cache, report])
+    require_new_name(cache, [*inputs, report])
+    if report:
+        require_writable(report, [".json"])
+        require_new_name(report, inputs)
 
 
 def _tell(result: Any, output: Path, cache: Path, report: Path | None, identity: dict[str, Any]) -> None:

@@ -144,10 +144,20 @@ def _digest(path: Path) -> str:
 
 
 def choose_device(device: str) -> str:
-    """Return the device that "auto" stands for: a GPU if there is one."""
+    """Return the device that "auto" stands for: a GPU if there is one.
+
+    Raises:
+        DataError: there is no such device.
+    """
     import torch
 
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without CUDA
+        raise DataError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def choose_dtype(dtype: str, device: str, config: Any) -> str:
