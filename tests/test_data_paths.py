@@ -132,7 +132,7 @@ def test_in_place_only_when_asked(folder):
     write_rows(folder / "in.json", [row("/x/MM-RLHF/long/1.png")])
     command = ["paths", folder / "in.json", "--image-dir", folder / "here"]
     for options, message in {
-        ("-o", folder / "in.json"): "also the input",
+        ("-o", folder / "in.json"): "is also read",
         (): "either --output FILE or --in-place",
     }.items():
         status, _, messages = data(*command, *options)
