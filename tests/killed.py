@@ -35,7 +35,7 @@ def survives(folder: Path, command: list[object], kills: int, seed: int = 0, **e
     Args:
         folder: holds what the command reads, and all that it writes; files only, no links.
         command: the command line.
-        kills: how often; the moments are spread over the time that the first run took, at random within their shares.
+        kills: how often; the moments are spread over the time that a whole run takes, at random within their shares.
         seed: of those moments.
         **environment: variables of the command.
 
@@ -43,9 +43,7 @@ def survives(folder: Path, command: list[object], kills: int, seed: int = 0, **e
         AssertionError: after a kill a file was neither as before nor complete; or another run did not mend it all.
     """
     moments, before = random.Random(seed), contents(folder)
-    start = time.monotonic()
-    _run(command, environment)
-    usual, after = time.monotonic() - start, contents(folder)
+    usual, after = _run(command, environment), contents(folder)
     assert after != before, "a command that writes nothing shows nothing"
     hit = writing = done = 0
     for number in range(kills):
@@ -58,7 +56,7 @@ def survives(folder: Path, command: list[object], kills: int, seed: int = 0, **e
         for name in (found.keys() | before.keys()) - parts:
             allowed = [state.get(name) for state in (before, after)]
             assert found.get(name) in allowed, f"kill {number} of {kills} left {name} neither as before nor complete"
-        _run(command, environment)
+        usual = _run(command, environment)  # measured anew, as other work comes and goes on the machine
         assert contents(folder) == after, f"the run after kill {number} of {kills} did not give the same files"
     return Outcome(hit, writing, done)
 
@@ -73,10 +71,12 @@ def is_part(name: str) -> bool:
     return Path(name).name.startswith(".") and name.endswith(".part")
 
 
-def _run(command: list[object], environment: dict[str, str]) -> None:
-    variables = os.environ | environment
+def _run(command: list[object], environment: dict[str, str]) -> float:
+    """Run a command to its end and return the seconds it took."""
+    variables, start = os.environ | environment, time.monotonic()
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=variables, timeout=LIMIT)
     assert done.returncode == 0, done.stdout + done.stderr
+    return time.monotonic() - start
 
 
 def _kill(command: list[object], environment: dict[str, str], delay: float) -> bool:

@@ -71,6 +71,7 @@ def test_content_decides_between_array_and_lines(tmp_path):
     """As in training, where both are `json`; blank lines and a byte order mark are no rows."""
     assert read(text_file(tmp_path / "a.json", '\ufeff{"a": 1}\r\n\r\n{"a": 2}')) == [{"a": 1}, {"a": 2}]
     assert read(text_file(tmp_path / "a.jsonl", '\n[{"a": 1},\n{"a": 2}]')) == [{"a": 1}, {"a": 2}]
+    assert read(text_file(tmp_path / "b.jsonl", '\ufeff\n{"a": 1}')) == [{"a": 1}]
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".parquet"])
