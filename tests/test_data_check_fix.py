@@ -24,7 +24,7 @@ def fix(source, output, *arguments):
     """Run check --fix; return the output of the command, the rows, and what a further check finds in them."""
     status, said = here(source, "--fix", output, "--workers", 1, *arguments)
     assert status == 0, said
-    findings = output.with_name("again.findings")
+    findings = output.with_name("again.jsonl")
     status, again = here(output, "--findings", findings, "--workers", 1)
     assert status == 0, again
     kinds = [json.loads(line)["kind"] for line in findings.read_text().splitlines()]

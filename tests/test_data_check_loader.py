@@ -8,7 +8,8 @@ from pairs import make_rows, options, train, write_dataset
 from test_data_check import SCORED
 
 from pair_data.check.kinds import KINDS
-from pair_data.check.run import Plan, check
+from pair_data.check.plan import Plan
+from pair_data.check.run import check
 from pair_data.sources import COLUMNS, Source
 
 

@@ -8,8 +8,9 @@ from PIL import Image
 from test_data_check import SCORED, here, read_findings
 
 from llamafactory.data.processor import PairwiseDatasetProcessor
-from pair_data.check.run import Plan, check
-from pair_data.check.tokens import _converter, _load, _Measure
+from pair_data.check.plan import Plan
+from pair_data.check.run import check
+from pair_data.check.tokens import Measure, _converter, _load
 from pair_data.check.training import read_options
 from pair_data.sources import COLUMNS, Source
 
@@ -64,7 +65,7 @@ def test_lengths_are_those_of_training(tmp_path, tiny_model, sizes):
     given = {"model_name_or_path": str(tiny_model), "template": "qwen2_vl", "cutoff_len": 10**6}
     read = read_options(given)
     tokenizer, processor, template = _load(read)
-    upstream, measure = PairwiseDatasetProcessor(template, tokenizer, processor, read.data), _Measure(read)
+    upstream, measure = PairwiseDatasetProcessor(template, tokenizer, processor, read.data), Measure(read)
     paths = [str(tmp_path / f"{number}.png") for number in range(len(sizes))]
     for path, size in zip(paths, sizes, strict=True):
         Image.new("RGB", size).save(path)

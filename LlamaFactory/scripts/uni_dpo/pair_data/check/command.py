@@ -8,13 +8,13 @@ from typing import Any
 import psutil
 
 from ..errors import DataError
-from ..rows import SUFFIXES
 from ..sources import open_source
-from ..writing import require_new_name
+from ..writing import require_new_name, require_writable
 from .fixing import Fixer
 from .kinds import ERROR, WARNING
+from .plan import Plan
 from .report import summary
-from .run import Checked, Plan, check
+from .run import Checked, check
 from .training import plan_from_config, read_options
 
 
@@ -66,11 +66,14 @@ def require_outputs(plan: Plan, findings: Path | None, fix: Path | None, fix_ima
         raise DataError("--fix-images has to open images; leave --no-images out.")
     if fix and len(plan.sources) > 1:
         raise DataError("--fix writes a copy of one data set; give them one at a time.")
-    if fix and fix.suffix.lower() not in SUFFIXES:
-        raise DataError(f"--fix {fix}: the name must end in {', '.join(SUFFIXES)}, which says how it is written.")
-    for path in (findings, fix):
-        if path:
-            require_new_name(path, inputs)
+    if findings:
+        require_writable(findings, [".jsonl"])
+        require_new_name(findings, [*inputs, fix])
+    if fix:
+        require_writable(fix)
+        require_new_name(fix, inputs)
+    if fix_images:
+        require_writable(fix_images / "any.png", [".png"])
 
 
 def check_and_fix(plan: Plan, findings: Path | None, fix: Path | None, fix_images: Path | None, strict: bool) -> bool:
@@ -104,6 +107,8 @@ def _fix(plan: Plan, checked: Checked, output: Path, images: Path | None) -> Che
     if errors:
         print(summary(copy, []))
     print(f"The copy has {errors or 'no'} errors. Its image paths start from {source.media_dir}, as before.")
+    if os.path.realpath(output.parent) != os.path.realpath(source.media_dir) and checked.gallery.relative:
+        print(f"Relative paths among them: where the copy lies, training needs media_dir: {source.media_dir}")
     return copy
 
 

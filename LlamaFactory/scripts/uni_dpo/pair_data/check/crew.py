@@ -118,7 +118,12 @@ class _Member:
         context = multiprocessing.get_context("spawn")  # forking a process with threads may hang
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(self.work, theirs), daemon=True)
-        self.process.start()
+        # Ctrl-C reaches all processes; this one inherits to ignore it, and the parent leaves with one message.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self.process.start()
+        finally:
+            signal.signal(signal.SIGINT, before)
         theirs.close()
         self.deadline = time.monotonic() + START
 
@@ -139,7 +144,6 @@ class _Member:
 
 
 def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent leaves with one message
     connection.send(_READY)
     while True:
         try:

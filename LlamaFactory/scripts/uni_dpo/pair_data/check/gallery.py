@@ -1,5 +1,6 @@
 """Which rows use which images, each looked at once."""
 
+import os
 from array import array
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ class Gallery:
         widths: in pixels, by image; 0 where it is not known.
         heights: likewise.
         problems: of the images that have any: kinds of findings, with messages.
+        relative: whether a path starts from `media_dir`.
     """
 
     def __init__(self):
@@ -29,6 +31,7 @@ class Gallery:
         self._numbers: dict[int, int] = {}  # digest of the path or of the bytes: number
         self.widths, self.heights, self._digests = array("I"), array("I"), array("Q")
         self.problems: dict[int, list[tuple[str, str]]] = {}
+        self.relative = False
 
     def number(self, image: Any, media_dir: Path) -> tuple[int, list[Item]]:
         """Return the number of an image, and what there is to inspect if it is new."""
@@ -37,6 +40,7 @@ class Gallery:
         if number is not None:
             return number, []
         number = self._numbers[key] = len(self._digests)
+        self.relative |= isinstance(image, str) and not os.path.isabs(image)
         for values, value in ((self.widths, 0), (self.heights, 0), (self._digests, key)):
             values.append(value)
         return number, [((number, _name(image)), (image, str(media_dir)))]

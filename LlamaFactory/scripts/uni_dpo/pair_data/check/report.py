@@ -47,6 +47,12 @@ def _kinds(checked: Checked) -> Iterator[str]:
 
 def _conclusion(checked: Checked) -> str:
     counts = checked.found.level_counts()
+    if 2 * checked.found.counts["score-reversed"] > sum(checked.found.ends):
+        return f"Most pairs are reversed: chosen and rejected, or their scores, look swapped.\n{_totals(counts)}"
+    return _totals(counts)
+
+
+def _totals(counts: dict[str, int]) -> str:
     parts = [_count(counts[level], level) for level in LEVELS if counts[level]]
     return f"{', '.join(parts)}." if parts else "Nothing to report."
 

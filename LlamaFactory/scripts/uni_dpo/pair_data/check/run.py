@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ..images import MAX_PIXELS, MIN_PIXELS
 from ..pairs import Pair, RowError, read_pair
 from ..rows import Broken, read_values, require_file
 from ..sources import Source
@@ -18,6 +17,7 @@ from .findings import WHOLE, Findings
 from .gallery import Gallery, Item, printable
 from .loader import LoaderCheck, is_list
 from .picture import inspect
+from .plan import Plan
 from .row_rules import Problem, check_pair, check_scores, explain_row_error
 from .shapes import Shape, unloadable
 from .twins import RowTable, compare
@@ -25,35 +25,6 @@ from .twins import RowTable, compare
 
 FIRST_TABLE = 1000  # rows that `datasets` writes at a time: the first of them settle the types
 IF_ABSENT = ("score-missing", "answer-missing", "question-empty", "messages")  # told once for a column in no row
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to check, and how.
-
-    Attributes:
-        sources: the data sets to train on.
-        held_out: those to evaluate on.
-        scored: whether pairs need scores.
-        images: whether to open images.
-        workers: processes that open images.
-        max_pixels: LlamaFactory's `image_max_pixels`.
-        min_pixels: and `image_min_pixels`.
-        shards: processes that training prepares the data with, each from its own part of the rows.
-        split: whether training holds out some of the rows itself (`val_size`).
-        training: for tokens, the options of training (`training.Options`), or None.
-    """
-
-    sources: list[Source]
-    held_out: list[Source] = field(default_factory=list)
-    scored: bool = True
-    images: bool = True
-    workers: int = 1
-    max_pixels: int = MAX_PIXELS
-    min_pixels: int = MIN_PIXELS
-    shards: int = 1
-    split: bool = False
-    training: Any = None
 
 
 @dataclass
@@ -79,6 +50,11 @@ def check(plan: Plan, progress: bool = True) -> Checked:
     Raises:
         DataError: a file cannot be read at all, or the model of `plan.training` cannot.
     """
+    measure = None
+    if plan.training and plan.images:
+        from .tokens import Measure, check_tokens
+
+        measure = Measure(plan.training)  # before hours of images, as it may be that there is no model
     reading = _Reading(plan, progress)
     checked = reading.checked
     if plan.images:
@@ -92,10 +68,8 @@ def check(plan: Plan, progress: bool = True) -> Checked:
         checked.gallery.report(checked.found, number, table.images)
     compare(checked.found, checked.tables, checked.gallery, plan.split)
     _find_late_images(checked, plan)
-    if plan.training and plan.images:
-        from .tokens import check_tokens
-
-        check_tokens(checked, plan.training, progress)
+    if measure:
+        check_tokens(checked, measure, plan.training, progress)
     return checked
 
 

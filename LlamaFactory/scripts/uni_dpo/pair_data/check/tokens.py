@@ -20,18 +20,15 @@ from .training import Options
 Size = tuple[int, int]  # width, height
 
 
-def check_tokens(checked: Any, options: Options, progress: bool) -> None:
+def check_tokens(checked: Any, measure: "Measure", options: Options, progress: bool) -> None:
     """Add findings about what is cut from every row that has no errors so far.
 
     Args:
         checked: `run.Checked`, with all images seen.
+        measure: tokenises pairs.
         options: of training.
         progress: whether to show a bar.
-
-    Raises:
-        DataError: the model's tokenizer or its template cannot be loaded.
     """
-    measure = _Measure(options)
     for number, source in enumerate(checked.found.sources):
         convert = _converter(source, options)
         for row, value in _good_rows(source, checked.found, number, progress):
@@ -46,10 +43,15 @@ def check_tokens(checked: Any, options: Options, progress: bool) -> None:
                     checked.found.add(kind, number, row, None, message)
 
 
-class _Measure:
+class Measure:
     """Tokenises pairs whole, remembering what images of a size become."""
 
     def __init__(self, options: Options):
+        """Load what training would.
+
+        Raises:
+            DataError: the model's tokenizer or its template cannot be loaded.
+        """
         tokenizer, processor, template = _load(options)
         plugin = template.mm_plugin
         self.image_id = None if plugin.image_token is None else tokenizer.convert_tokens_to_ids(plugin.image_token)
@@ -61,6 +63,7 @@ class _Measure:
         self.processor = PromptOnceProcessor(template, tokenizer, processor, whole)
 
     def __call__(self, example: dict[str, Any], images: list[Size]) -> "_Lengths":
+        """Return the tokens of a converted pair, whose images have these sizes."""
         encoded = self.processor._encode_data_example(
             prompt=example["_prompt"],
             response=example["_response"],

@@ -1,12 +1,13 @@
 """The options of a training run: from its YAML, or from the command line."""
 
+import difflib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
 from ..sources import open_source
-from .run import Plan
+from .plan import Plan
 
 
 @dataclass
@@ -54,6 +55,7 @@ def plan_from_config(config: Path, overrides: list[str], **settings: Any) -> Pla
         DataError: the file cannot be read, or says nothing of data.
     """
     given = _read_config(config, overrides)
+    _require_known(given, config)
     if not given.get("dataset"):
         raise DataError(f'{config}: there is no "dataset" to check.')
     if given.get("stage", "sft") != "dpo":
@@ -74,6 +76,29 @@ def plan_from_config(config: Path, overrides: list[str], **settings: Any) -> Pla
         training=options,
         **settings,
     )
+
+
+def _require_known(given: dict[str, Any], config: Path) -> None:
+    """Refuse what LlamaFactory's parser would refuse: options that it does not know, and words where numbers belong.
+
+    Raises:
+        DataError: there is one.
+    """
+    import llamafactory.train.tuner  # noqa: F401  (it joins our options to the parser)
+    from llamafactory.hparams import parser
+
+    known = {option.name: option for group in parser._TRAIN_ARGS for option in fields(group)}
+    for name, value in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            raise DataError(f'{config}: training knows no option "{name}".{meant}')
+        number = next((kind for kind in (int, float) if type(known[name].default) is kind), None)
+        if number and isinstance(value, str):
+            try:
+                number(value)
+            except ValueError as error:
+                raise DataError(f"{config}: {name} must be a number, not {value!r}.") from error
 
 
 def _read_config(config: Path, overrides: list[str]) -> dict[str, Any]:
