@@ -179,3 +179,14 @@ def test_paths_start_where_the_source_is(tmp_path):
     convert(tmp_path / "raw" / "in.jsonl", "-o", tmp_path / "raw" / "out.json", "--image-prefix", "pictures/")
     (row,) = read_rows(tmp_path / "raw" / "out.json")
     assert row["images"] == ["pictures/a.png", "/away/b.png", "pictures/c.png"]
+
+
+@pytest.mark.parametrize("name", ["out", "folder.json", "file.txt/out.json"])
+def test_an_output_that_cannot_be_written_is_told_first(source, tmp_path, name):
+    """Hours of reading, and images written, before the name of the output turns out to be wrong."""
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "file.txt").write_text("")
+    file = source(PAIR | {"image": f"data:image/png;base64,{base64.b64encode(as_bytes('PNG')).decode()}"})
+    before = sorted(tmp_path.rglob("*"))
+    assert name in convert(file, "-o", tmp_path / name, fails=True).replace("file.txt is", name)
+    assert sorted(tmp_path.rglob("*")) == before

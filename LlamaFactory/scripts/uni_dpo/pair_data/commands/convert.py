@@ -86,8 +86,9 @@ def run(
     from ..convert.run import Reading, convert
     from ..convert.shapes import NAMES
     from ..errors import DataError
-    from ..writing import require_new_name
+    from ..writing import require_new_name, require_writable
 
+    require_writable(output)
     if shape and shape not in NAMES:
         raise DataError(f"--from {shape}: the shapes are {', '.join(NAMES)}.")
     if only_scored and no_scores:
