@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -223,3 +225,63 @@ def test_an_output_that_cannot_be_written_is_told_first(source, tmp_path, name):
     before = sorted(tmp_path.rglob("*"))
     assert name in convert(file, "-o", tmp_path / name, fails=True)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_files_of_other_kinds(tmp_path):
+    """A file that is there would be looked for on the hub, and not found."""
+    (tmp_path / "a.csv").write_text('prompt,chosen,rejected,score_chosen,score_rejected\n"Why, so?",So.,No.,2,0.5\n')
+    convert(tmp_path / "a.csv", "-o", tmp_path / "out.json")
+    (row,) = read_rows(tmp_path / "out.json")
+    assert (row["instruction"], row["chosen"], row["score_chosen"]) == ("Why, so?", "So.", 2.0)
+    (tmp_path / "a.txt").write_text("prompt")
+    message = convert(tmp_path / "a.txt", "-o", tmp_path / "out.json", fails=True)
+    assert "a.txt: the name must end in .json" in message and "Hub" not in message
+
+
+def test_sources_and_pictures_that_may_not_be_read():
+    """A traceback, and for a picture that is not even opened here the end of it all."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        raw_shapes.draw(folder / "closed" / "a.png")
+        write_rows(folder / "closed" / "in.jsonl", [PAIR])
+        write_rows(folder / "in.jsonl", [PAIR | {"image": "closed/a.png"}])
+        write_rows(folder / "no.jsonl", [PAIR])
+        (folder / "in.jsonl").chmod(0o644)
+        for path in (folder / "closed", folder / "no.jsonl"):
+            path.chmod(0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # nothing is closed to root
+        try:
+            for source in ("closed/in.jsonl", "closed/in.csv", "no.jsonl", "closed"):
+                message = convert(folder / source, "-o", folder / "out.json", fails=True)
+                assert source in message and "Traceback" not in message
+            convert(folder / "in.jsonl", "-o", folder / "new" / "out.json")
+            assert [row["images"] for row in read_rows(folder / "new" / "out.json")] == [["closed/a.png"]]
+        finally:
+            os.seteuid(user)
+            (folder / "closed").chmod(0o700)
+
+
+def test_advice_on_contradictions_helps(source, tmp_path):
+    """Options would be named that change nothing: --by has no say in pairs that are given."""
+    worse = PAIR | {"chosen_score": 1, "rejected_score": 2}
+    file, output = source(SCORED, worse), tmp_path / "out.json"
+    report = convert(file, "-o", output)
+    assert "1 pairs whose chosen answer has the lower score: --min-margin 0" in report and "--by" not in report
+    assert "lower score" not in convert(file, "-o", output, "--min-margin", "0")
+    ranked = {"question": "?", "answers": [answer | {"rank": answer["score"]} for answer in ANSWERS]}
+    assert "--by score" in convert(source(ranked), "-o", output)
+    assert "lower score" not in convert(source(ranked), "-o", output, "--by", "score")
+
+
+@pytest.mark.parametrize("name", ["empty.json", "empty.jsonl", "empty.parquet", "list.json"])
+def test_a_source_without_rows_is_called_so(tmp_path, name):
+    """The message would speak of reasons, and name none."""
+    (tmp_path / name).write_text("")
+    if name != "empty.json":
+        write_rows(tmp_path / name, [])
+    assert convert(tmp_path / name, "-o", tmp_path / "out.json", fails=True).endswith(
+        "there are no rows to convert.\n"
+    )

@@ -1,5 +1,6 @@
 """The conversion itself: rows in, questions, pairs, rows out."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -82,6 +83,8 @@ def convert(
                 continue
             spool.add({name: value for name, value in row.items() if scores != "none" or name not in WHOLE[0]})
         report.pairs, report.scored = spool.count, spool.seen["score_chosen"]
+        if not report.read:
+            raise DataError(f"{', '.join(sources)}: there are no rows to convert.")
         _require_use(report, spool, output)
         write_rows(output, spool.rows())
     return report
@@ -101,7 +104,7 @@ def _rows(
         shape, fields = recognise(start, source, reading.fields, reading.shape)
         print(f"{source}: {'read as' if reading.shape else 'recognised as'} {shape.name} ({shape.says}); {fields}")
         prefix = reading.prefix if reading.prefix is not None else MM_RLHF if shape.of_mm_rlhf else ""
-        base = reading.media_dir or (Path(source).parent if Path(source).is_file() else None)
+        base = reading.media_dir or (Path(source).parent if os.path.isfile(source) else None)
         for number, value in enumerate(chain(start, values)):
             report.read += 1
             try:
@@ -116,7 +119,9 @@ def _rows(
                     ) from None
                 report.leave_out(error.reason, where.removesuffix(" (the first is 0)"), error.understood)
                 continue
-            report.contradictions += sum(map(contradicts, pairs))
+            contradictions = sum(map(contradicts, pairs))
+            report.contradictions += contradictions
+            report.by_rank |= bool(contradictions) and not question.given
             yield from (_row(question, pair, images) for pair in pairs)
 
 
