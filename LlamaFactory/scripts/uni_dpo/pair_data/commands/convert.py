@@ -16,7 +16,7 @@ def run(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help=".json, .jsonl or .parquet files, folders (of Parquet shards, of save_to_disk), or hub ids",
+            help=".json, .jsonl, .parquet or .csv files, folders (of Parquet shards, of save_to_disk), or hub ids",
         ),
     ],
     output: Output,
