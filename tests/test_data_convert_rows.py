@@ -4,13 +4,14 @@ import base64
 import io
 import json
 import os
+import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 import raw_shapes
 from PIL import Image
-from test_data_convert import convert
+from test_data_convert import PROGRAM, convert
 
 from pair_data.convert.pictures import Pictures
 from pair_data.convert.question import Unusable
@@ -119,10 +120,26 @@ def test_ranks_that_only_some_have_are_left_out(source, tmp_path):
 def test_lists_that_come_late_do_not_go_into_jsonl(source, tmp_path):
     """LlamaFactory would fail hours later: the type of the column is taken from the first 10 MB."""
     long = PAIR | {"prompt": "q" * 100_000}
-    file = source(*[long] * 60, PAIR | {"image": "a.png"})
+    file = source(*[long] * 60, PAIR | {"history": [["a", "b"]]})
     assert "10 MB" in convert(file, "-o", tmp_path / "out.jsonl", fails=True)
     convert(file, "-o", tmp_path / "out.parquet")
-    convert(source(PAIR | {"image": "a.png"}, *[long] * 60), "-o", tmp_path / "out.jsonl")
+    convert(source(PAIR | {"history": [["a", "b"]]}, *[long] * 60), "-o", tmp_path / "out.jsonl")
+    convert(source(*[long] * 60, PAIR | {"image": "a.png"}), "-o", tmp_path / "out.jsonl")
+    assert [len(row["images"]) for row in read_rows(tmp_path / "out.jsonl")] == [1] + [0] * 60
+
+
+@pytest.mark.parametrize(("before", "moved"), [(999, False), (1000, True), (1700, True)])
+def test_images_do_not_come_late(source, tmp_path, before, moved):
+    """Training's loader would take the column for empty, and refuse the first image after 1,000 rows without."""
+    rows = [PAIR | {"id": n} for n in range(before + 30)]
+    for n in (before, before + 7):
+        rows[n]["image"] = raw_shapes.draw(tmp_path / f"{n}.png")
+    report = convert(source(*rows), "-o", tmp_path / "out.json")
+    ids = [int(row["id"]) for row in read_rows(tmp_path / "out.json")]
+    assert ids == ([before] if moved else []) + [n for n in range(before + 30) if n != before or not moved]
+    assert ("comes first" in report) == moved
+    checked = subprocess.run([*PROGRAM[:-1], "check", tmp_path / "out.json"], capture_output=True, text=True)
+    assert "images-late" not in checked.stdout
 
 
 def test_the_cut_into_files_does_not_matter(tmp_path):

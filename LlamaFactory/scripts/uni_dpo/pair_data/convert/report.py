@@ -17,6 +17,7 @@ class Report:
         scored: those with two scores.
         contradictions: those whose scores say the opposite of rank or source.
         by_rank: whether ranks made any of these.
+        moved: whether the first row with an image became the first of all.
         unscored: pairs left out for want of scores.
         answers: answers left out, by reason.
         left: rows left out on purpose (videos, ties), by reason: their places.
@@ -28,6 +29,7 @@ class Report:
     scored: int = 0
     contradictions: int = 0
     by_rank: bool = False
+    moved: bool = False
     unscored: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     left: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -58,6 +60,10 @@ class Report:
         """Return the report."""
         scores = "with scores" if self.scored else "without scores (data.py score adds them)"
         lines = [f"{self.read:>11,} questions read", f"{self.pairs:>11,} pairs in {output}, {scores}"]
+        if self.moved:
+            lines.append(
+                "            the first with an image comes first, or training would take the images for empty"
+            )
         lines += self.reasons()
         lines += [f"  {self.unscored:>9,} pairs left out: no scores"] if self.unscored else []
         lines += [f"  {count:>9,} answers left out: {reason}" for reason, count in sorted(self.answers.items())]
