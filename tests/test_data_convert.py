@@ -142,6 +142,7 @@ def test_mm_rlhf(tmp_path):
     answers = [{"response": text, "score": 4 - n, "rank": n} for n, text in enumerate(("best", "good", "bad"), 1)]
     rows = [{"id": 1, "video": "video/a.mp4", "question": "What moves?", "responses": answers}] * 25
     rows[0] = rows[0] | {"video": "/elsewhere/a.mp4"}  # recognised by those after it
+    rows[1] = rows[1] | {"image": "long/thumbnail.png"}  # a picture question it is not
     rows += [{"id": n, "image": f"{part}/{n}.png", "question": "What?", "responses": answers} for n, part in FOLDERS]
     write_rows(tmp_path / "data.jsonl", rows)
     report = convert(tmp_path / "data.jsonl", "-o", tmp_path / "pairs.json", "--pairs", "adjacent")

@@ -3,12 +3,15 @@
 import base64
 import io
 import json
+import os
+import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 import raw_shapes
 from PIL import Image
-from test_data_convert import convert
+from test_data_convert import PROGRAM, convert
 
 from pair_data.convert.pictures import Pictures
 from pair_data.convert.question import Unusable
@@ -117,10 +120,26 @@ def test_ranks_that_only_some_have_are_left_out(source, tmp_path):
 def test_lists_that_come_late_do_not_go_into_jsonl(source, tmp_path):
     """LlamaFactory would fail hours later: the type of the column is taken from the first 10 MB."""
     long = PAIR | {"prompt": "q" * 100_000}
-    file = source(*[long] * 60, PAIR | {"image": "a.png"})
+    file = source(*[long] * 60, PAIR | {"history": [["a", "b"]]})
     assert "10 MB" in convert(file, "-o", tmp_path / "out.jsonl", fails=True)
     convert(file, "-o", tmp_path / "out.parquet")
-    convert(source(PAIR | {"image": "a.png"}, *[long] * 60), "-o", tmp_path / "out.jsonl")
+    convert(source(PAIR | {"history": [["a", "b"]]}, *[long] * 60), "-o", tmp_path / "out.jsonl")
+    convert(source(*[long] * 60, PAIR | {"image": "a.png"}), "-o", tmp_path / "out.jsonl")
+    assert [len(row["images"]) for row in read_rows(tmp_path / "out.jsonl")] == [1] + [0] * 60
+
+
+@pytest.mark.parametrize(("before", "moved"), [(999, False), (1000, True), (1700, True)])
+def test_images_do_not_come_late(source, tmp_path, before, moved):
+    """Training's loader would take the column for empty, and refuse the first image after 1,000 rows without."""
+    rows = [PAIR | {"id": n} for n in range(before + 30)]
+    for n in (before, before + 7):
+        rows[n]["image"] = raw_shapes.draw(tmp_path / f"{n}.png")
+    report = convert(source(*rows), "-o", tmp_path / "out.json")
+    ids = [int(row["id"]) for row in read_rows(tmp_path / "out.json")]
+    assert ids == ([before] if moved else []) + [n for n in range(before + 30) if n != before or not moved]
+    assert ("comes first" in report) == moved
+    checked = subprocess.run([*PROGRAM[:-1], "check", tmp_path / "out.json"], capture_output=True, text=True)
+    assert "images-late" not in checked.stdout
 
 
 def test_the_cut_into_files_does_not_matter(tmp_path):
@@ -150,7 +169,8 @@ def test_images_inside_rows_become_files(tmp_path, kind, suffix):
     """Pictures would be changed, written twice, or named so that training takes them for something else."""
     data, pictures = as_bytes(kind), Pictures(tmp_path / "pairs.json")
     text = base64.b64encode(data).decode()
-    ways = [data, {"bytes": data, "path": "x"}, f"data:image/x;base64,{text}"]
+    ways = [data, {"bytes": data, "path": "x"}, f"data:image/x;base64,{text}", text, {"bytes": text, "path": "x"}]
+    ways += [text.rstrip("="), base64.encodebytes(data).decode(), {"bytes": f"data:image/x;base64,{text}"}]
     paths = {pictures.place(way, tmp_path / "elsewhere") for way in ways}
     (path,) = paths
     assert path.startswith("pairs_images/") and Path(path).suffix == suffix and pictures.written == 1
@@ -159,12 +179,29 @@ def test_images_inside_rows_become_files(tmp_path, kind, suffix):
     assert Path(outside).is_absolute() and Path(outside).read_bytes() == data
 
 
-@pytest.mark.parametrize("image", [b"no image", {"bytes": None}, 3, "data:image/png;base64,!", "http://a/b.png"])
+NO_IMAGES = [
+    b"no image",
+    {"bytes": None},
+    3,
+    "data:image/png;base64,!",
+    "http://a/b.png",
+    "a" * 4100,
+    "some text " * 500,
+]
+
+
+@pytest.mark.parametrize("image", [*NO_IMAGES, {"bytes": "no image"}])
 def test_what_is_no_image_is_refused(tmp_path, image):
     """A file that training cannot open would be written, or a column that is no path."""
     with pytest.raises(Unusable):
         Pictures(tmp_path / "pairs.json").place(image, None)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", ["/9j/a.png", "iVBORw0KGgo.png", "n" * 300, "a\0b"])
+def test_a_path_stays_a_path(tmp_path, path):
+    """A path that begins like base64, or that no system can look up, would end the conversion or be lost."""
+    assert Pictures(tmp_path / "pairs.json").place(path, tmp_path / "elsewhere") == path
 
 
 def test_paths_start_where_the_source_is(tmp_path):
@@ -179,3 +216,89 @@ def test_paths_start_where_the_source_is(tmp_path):
     convert(tmp_path / "raw" / "in.jsonl", "-o", tmp_path / "raw" / "out.json", "--image-prefix", "pictures/")
     (row,) = read_rows(tmp_path / "raw" / "out.json")
     assert row["images"] == ["pictures/a.png", "/away/b.png", "pictures/c.png"]
+
+
+def test_a_picture_beside_the_source_wins(source, tmp_path):
+    """Another data set's picture of the same name, in the output's folder, would be trained on without a word."""
+    out = tmp_path / "out"
+    for folder in (tmp_path, tmp_path / "media", out):
+        raw_shapes.draw(folder / "pics" / "0.png")
+    raw_shapes.draw(out / "pics" / "1.png")
+    file = source(PAIR | {"image": "pics/0.png"}, PAIR | {"image": "pics/1.png"})
+    for options, folder in (((), tmp_path), (("--media-dir", tmp_path / "media"), tmp_path / "media")):
+        convert(file, "-o", out / "out.json", *options)
+        found = [row["images"] for row in read_rows(out / "out.json")]
+        assert found == [[str(folder / "pics" / "0.png")], ["pics/1.png"]]
+    convert(file, "-o", out / "out.json", "--media-dir", out)
+    assert [row["images"] for row in read_rows(out / "out.json")] == [["pics/0.png"], ["pics/1.png"]]
+
+
+@pytest.mark.parametrize("name", ["out", "folder.json", "file.txt/out.json"])
+def test_an_output_that_cannot_be_written_is_told_first(source, tmp_path, name):
+    """Hours of reading, and images written, before the name of the output turns out to be wrong."""
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "file.txt").write_text("")
+    file = source(PAIR | {"image": f"data:image/png;base64,{base64.b64encode(as_bytes('PNG')).decode()}"})
+    before = sorted(tmp_path.rglob("*"))
+    assert name in convert(file, "-o", tmp_path / name, fails=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_files_of_other_kinds(tmp_path):
+    """A file that is there would be looked for on the hub, and not found."""
+    (tmp_path / "a.csv").write_text('prompt,chosen,rejected,score_chosen,score_rejected\n"Why, so?",So.,No.,2,0.5\n')
+    convert(tmp_path / "a.csv", "-o", tmp_path / "out.json")
+    (row,) = read_rows(tmp_path / "out.json")
+    assert (row["instruction"], row["chosen"], row["score_chosen"]) == ("Why, so?", "So.", 2.0)
+    (tmp_path / "a.txt").write_text("prompt")
+    message = convert(tmp_path / "a.txt", "-o", tmp_path / "out.json", fails=True)
+    assert "a.txt: the name must end in .json" in message and "Hub" not in message
+
+
+def test_sources_and_pictures_that_may_not_be_read():
+    """A traceback, and for a picture that is not even opened here the end of it all."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        raw_shapes.draw(folder / "closed" / "a.png")
+        write_rows(folder / "closed" / "in.jsonl", [PAIR])
+        write_rows(folder / "in.jsonl", [PAIR | {"image": "closed/a.png"}])
+        write_rows(folder / "no.jsonl", [PAIR])
+        (folder / "in.jsonl").chmod(0o644)
+        for path in (folder / "closed", folder / "no.jsonl"):
+            path.chmod(0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # nothing is closed to root
+        try:
+            for source in ("closed/in.jsonl", "closed/in.csv", "no.jsonl", "closed"):
+                message = convert(folder / source, "-o", folder / "out.json", fails=True)
+                assert source in message and "Traceback" not in message
+            convert(folder / "in.jsonl", "-o", folder / "new" / "out.json")
+            assert [row["images"] for row in read_rows(folder / "new" / "out.json")] == [["closed/a.png"]]
+        finally:
+            os.seteuid(user)
+            (folder / "closed").chmod(0o700)
+
+
+def test_advice_on_contradictions_helps(source, tmp_path):
+    """Options would be named that change nothing: --by has no say in pairs that are given."""
+    worse = PAIR | {"chosen_score": 1, "rejected_score": 2}
+    file, output = source(SCORED, worse), tmp_path / "out.json"
+    report = convert(file, "-o", output)
+    assert "1 pairs whose chosen answer has the lower score: --min-margin 0" in report and "--by" not in report
+    assert "lower score" not in convert(file, "-o", output, "--min-margin", "0")
+    ranked = {"question": "?", "answers": [answer | {"rank": answer["score"]} for answer in ANSWERS]}
+    assert "--by score" in convert(source(ranked), "-o", output)
+    assert "lower score" not in convert(source(ranked), "-o", output, "--by", "score")
+
+
+@pytest.mark.parametrize("name", ["empty.json", "empty.jsonl", "empty.parquet", "list.json"])
+def test_a_source_without_rows_is_called_so(tmp_path, name):
+    """The message would speak of reasons, and name none."""
+    (tmp_path / name).write_text("")
+    if name != "empty.json":
+        write_rows(tmp_path / name, [])
+    assert convert(tmp_path / name, "-o", tmp_path / "out.json", fails=True).endswith(
+        "there are no rows to convert.\n"
+    )

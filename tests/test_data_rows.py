@@ -269,3 +269,16 @@ def test_memory_does_not_grow_with_the_file(tmp_path, suffix):
         grown.append(int(subprocess.run(command, check=True, capture_output=True, env=environment).stdout))
     assert (tmp_path / "a.json").stat().st_size > 60e6
     assert grown[1] < grown[0] + 8e6
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the peak is read from Linux's /proc")
+def test_memory_does_not_grow_with_the_images(tmp_path):
+    """500 rows with images of 2 MB would take gigabytes to read one of, and again to write."""
+    environment = os.environ | {"PYTHONPATH": os.path.dirname(os.path.dirname(rows.__file__)), "TMPDIR": str(tmp_path)}
+    images = pyarrow.array([os.urandom(1 << 20) for _ in range(200)])
+    pyarrow.parquet.write_table(pyarrow.table({"image": images}), tmp_path / "a.parquet", write_batch_size=4)
+    command = [sys.executable, "-c", PEAK, tmp_path / "a.parquet", tmp_path / "copy.parquet"]
+    grown = int(subprocess.run(command, check=True, capture_output=True, env=environment).stdout)
+    assert pyarrow.parquet.ParquetFile(tmp_path / "a.parquet").num_row_groups == 1
+    assert pyarrow.parquet.read_table(tmp_path / "copy.parquet")["image"].to_pylist() == images.to_pylist()
+    assert grown < 350e6, grown

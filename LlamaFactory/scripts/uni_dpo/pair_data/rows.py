@@ -21,7 +21,8 @@ from .errors import DataError, place
 SUFFIXES = (".json", ".jsonl", ".parquet")
 CHUNK = 1 << 20  # bytes read at a time
 LONGEST_ROW = 1 << 28  # characters: room for a few images in base64
-BATCH = 500  # rows of a Parquet file in memory at a time
+BATCH = 500  # rows of a Parquet file in memory at a time,
+BATCH_BYTES = 1 << 24  # or fewer, so that rows with images come to no more than about this
 
 # A row that ends too early fails at its end, or in a string that is not closed.
 _CUT_SHORT = "Unterminated string"
@@ -205,11 +206,15 @@ def _read_parquet(path: Path, progress: str) -> Iterator[Any]:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
+        # With a buffer, columns are read as they are needed instead of a row group at once.
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=CHUNK) as file:
             with tqdm(total=file.metadata.num_rows, desc=progress, unit="row", disable=not progress) as bar:
-                for batch in file.iter_batches(BATCH):
-                    yield from batch.to_pylist()
-                    bar.update(batch.num_rows)
+                for number in range(file.num_row_groups):
+                    group = file.metadata.row_group(number)
+                    count = min(BATCH, max(1, BATCH_BYTES * group.num_rows // max(1, group.total_byte_size)))
+                    for batch in file.iter_batches(count, row_groups=[number], use_threads=False):
+                        yield from batch.to_pylist()
+                        bar.update(batch.num_rows)
     except (pyarrow.ArrowException, OSError) as error:
         yield Broken(f"not valid Parquet ({error})")
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 import psutil
 
 from .errors import DataError
-from .rows import BATCH, SUFFIXES
+from .rows import BATCH, BATCH_BYTES, SUFFIXES
 
 
 @contextlib.contextmanager
@@ -162,16 +162,16 @@ def _write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     import pyarrow
     import pyarrow.parquet
 
-    schema, count = pyarrow.schema([]), 0
+    schema, count, batches = pyarrow.schema([]), 0, 0
     with tempfile.TemporaryFile() as scratch, whole_file(path, "wb") as file:
         for batch in _batches(rows):
             schema = _with_columns(schema, batch, path)
             pickle.dump(batch, scratch)
-            count += len(batch)
+            count, batches = count + len(batch), batches + 1
         scratch.seek(0)
         try:
             with pyarrow.parquet.ParquetWriter(file, schema) as writer:
-                for _ in range(-(-count // BATCH)):
+                for _ in range(batches):
                     batch = pickle.load(scratch)
                     columns = [_column(batch, column.name, path, column.type) for column in schema]
                     writer.write_table(pyarrow.table(columns, schema=schema))
@@ -235,11 +235,20 @@ def _mixed(path: Path, column: str, error: Exception) -> DataError:
 
 
 def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    batch = []
+    batch, size = [], 0
     for row in rows:
         batch.append(row)
-        if len(batch) == BATCH:
+        size += _bytes_in(row)
+        if len(batch) == BATCH or size > BATCH_BYTES:
             yield batch
-            batch = []
+            batch, size = [], 0
     if batch:
         yield batch
+
+
+def _bytes_in(value: Any) -> int:
+    """Return how many bytes of images are in a value, at any depth."""
+    if isinstance(value, bytes):
+        return len(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(_bytes_in, parts))

@@ -16,7 +16,7 @@ def run(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help=".json, .jsonl or .parquet files, folders (of Parquet shards, of save_to_disk), or hub ids",
+            help=".json, .jsonl, .parquet or .csv files, folders (of Parquet shards, of save_to_disk), or hub ids",
         ),
     ],
     output: Output,
@@ -86,8 +86,9 @@ def run(
     from ..convert.run import Reading, convert
     from ..convert.shapes import NAMES
     from ..errors import DataError
-    from ..writing import require_new_name
+    from ..writing import require_new_name, require_writable
 
+    require_writable(output)
     if shape and shape not in NAMES:
         raise DataError(f"--from {shape}: the shapes are {', '.join(NAMES)}.")
     if only_scored and no_scores:

@@ -100,15 +100,14 @@ def images_of(row: dict[str, Any], turns: list[Turn], fields: Fields) -> list[An
     """Return the images of a row: of its image column, or else those inside its messages.
 
     Raises:
-        Unusable: it is about a video.
+        Unusable: it is about a video, alone or beside images.
     """
+    if any(row.get(name) for name in VIDEOS):
+        raise Unusable("a video, and videos are not supported", understood=True)
     images = look(row, fields.image) if fields.image else row.get(first(row, IMAGES))
     images = images if isinstance(images, list) else [images]
     images = [image for image in images if image not in (None, "")]
-    images = images or [image for turn in turns for image in turn.images]
-    if not images and first(row, VIDEOS):
-        raise Unusable("a video, and videos are not supported", understood=True)
-    return images
+    return images or [image for turn in turns for image in turn.images]
 
 
 def with_placeholders(turns: list[Turn], images: int) -> tuple[Turn, ...]:

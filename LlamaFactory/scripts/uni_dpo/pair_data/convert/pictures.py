@@ -16,6 +16,8 @@ from .question import Unusable
 
 
 MM_RLHF = "MM-RLHF/"
+BASE64 = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # what PNG, JPEG, GIF and WebP begin with
+LONGEST_PATH = 4096  # characters: no system has longer ones
 
 
 class Pictures:
@@ -38,7 +40,7 @@ class Pictures:
         """Return the path of an image, which becomes a file first if it is none.
 
         Args:
-            image: a path, the bytes of a file, a data URI, or a dictionary with "bytes" or "path".
+            image: a path, the bytes of a file, these as base64 or a data URI, or a dictionary with "bytes" or "path".
             base: where the source's relative paths start, if they start anywhere.
             prefix: what is put before relative paths that do not start with it.
 
@@ -46,10 +48,10 @@ class Pictures:
             Unusable: it is on the web, or not an image.
         """
         if isinstance(image, dict):
-            image = image.get("bytes") or image.get("path")
-            image = _decoded(image) if isinstance(image, str) and len(image) > 4096 else image
-        if isinstance(image, str) and image.startswith("data:"):
-            image = _decoded(image.partition(",")[2])
+            inside = image.get("bytes")
+            image = _decoded(inside) if isinstance(inside, str) and inside else inside or image.get("path")
+        if isinstance(image, str):
+            image = _from_text(image)
         if isinstance(image, bytes):
             return self._store(image)
         if not isinstance(image, str) or not image:
@@ -59,17 +61,19 @@ class Pictures:
         return self._found(image if os.path.isabs(image) or image.startswith(prefix) else prefix + image, base)
 
     def _found(self, path: str, base: Path | None) -> str:
-        """Make a path absolute if the image is beside its source, and not where training would look."""
-        if base is None or os.path.isabs(path) or base.resolve() == self.home or (self.home / path).is_file():
+        """Make a path absolute if the image is beside its source, where training does not look."""
+        if base is None or os.path.isabs(path):
             return path
-        beside = base.resolve() / path
-        return str(beside) if beside.is_file() else path
+        beside, inside = base.resolve() / path, self.home / path
+        if not os.path.isfile(beside) or (os.path.isfile(inside) and os.path.samefile(beside, inside)):
+            return path
+        return str(beside)
 
     def _store(self, data: bytes) -> str:
         """Write a file named by its content, once; folders by the first letters keep them small."""
         name = hashlib.sha256(data).hexdigest()[:32]
         path = self.folder / name[:2] / f"{name}{_suffix(data)}"
-        if not path.exists():
+        if not os.path.exists(path):
             with whole_file(path, "wb") as file:
                 file.write(data)
             self.written += 1
@@ -86,8 +90,28 @@ def _suffix(data: bytes) -> str:
     return {"jpeg": ".jpg", "mpo": ".jpg", "tiff": ".tif"}.get(kind, f".{kind}")
 
 
-def _decoded(text: str) -> bytes:
+def _from_text(text: str) -> str | bytes:
+    """Return the bytes of a file if that is what a text holds; otherwise it is a path, and comes back as it is.
+
+    Raises:
+        Unusable: it can be neither.
+    """
+    if text.startswith("data:"):
+        return _decoded(text)
+    if not text.startswith(BASE64) and len(text) <= LONGEST_PATH:
+        return text
     try:
-        return base64.b64decode(text, validate=True)
+        return _decoded(text)
+    except Unusable:
+        if len(text) > LONGEST_PATH:
+            raise
+        return text  # a folder may be called 9j
+
+
+def _decoded(text: str) -> bytes:
+    """Decode base64, with or without what a data URI has before it, line breaks and padding."""
+    text = "".join((text.partition(",")[2] if text.startswith("data:") else text).split()).rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Unusable("an embedded image that is not base64") from error

@@ -1,5 +1,6 @@
 """Opening sources: files by our own readers, everything else through `datasets`, all of it as streams."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ def read_source(source: str, split: str = "", config: str = "", progress: str = 
     """Yield what stands at the place of every row of a source, `Broken` for a row that cannot be read.
 
     Args:
-        source: a file (`.json`, `.jsonl`, `.parquet`), a folder (of `save_to_disk`, or of files that `datasets` can
-            load), or the id of a data set on the hub.
+        source: a file (`.json`, `.jsonl`, `.parquet`, `.csv`), a folder (of `save_to_disk`, or of files that
+            `datasets` can load), or the id of a data set on the hub.
         split: which split of a folder or hub data set; if empty, the only one.
         config: which configuration of a hub data set; if empty, its default.
         progress: what to write beside a progress bar; empty for none.
@@ -24,7 +25,9 @@ def read_source(source: str, split: str = "", config: str = "", progress: str = 
         DataError: there is no such source, or the end of it is missing.
     """
     path = Path(source)
-    if path.suffix.lower() in SUFFIXES and not path.is_dir():
+    if os.path.isfile(path) and path.suffix.lower() not in (*SUFFIXES, ".csv"):
+        raise DataError(f"{path}: the name must end in {', '.join(SUFFIXES)} or .csv, which says how it is read.")
+    if path.suffix.lower() in SUFFIXES and not os.path.isdir(path):
         values = read_values(path, progress)
     else:
         values = _stream(source, split, config, progress)
@@ -42,19 +45,21 @@ def _stream(source: str, split: str, config: str, progress: str) -> Iterator[dic
         rows = _open(source, split, config)
         yield from tqdm(rows, desc=progress, unit="row", disable=not progress)
     except (DatasetsError, OSError, ValueError, EOFError) as error:
-        if not Path(source).exists():
+        if not os.path.exists(source):
             known = f"neither a file or folder here nor a data set that the hub gives ({error})"
             raise DataError(f"{source} is {known}. Hub data sets need a network; see also --split.") from error
         raise DataError(f"{source} cannot be read: {error}") from error
 
 
 def _open(source: str, split: str, config: str) -> Any:
-    """Open a folder or hub data set as a stream whose images stay files."""
+    """Open a .csv, folder or hub data set as a stream whose images stay files."""
     from datasets import DatasetDict, IterableDatasetDict, load_dataset, load_from_disk
 
     path = Path(source)
-    if path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+    if any(os.path.isfile(path / name) for name in ("state.json", "dataset_dict.json")):
         data = load_from_disk(source)
+    elif os.path.isfile(path):
+        data = load_dataset("csv", data_files=source, streaming=True)
     else:
         data = load_dataset(source, config or None, streaming=True)
     if isinstance(data, (DatasetDict, IterableDatasetDict)):

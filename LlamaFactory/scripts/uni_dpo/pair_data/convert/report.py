@@ -16,6 +16,8 @@ class Report:
         pairs: pairs made.
         scored: those with two scores.
         contradictions: those whose scores say the opposite of rank or source.
+        by_rank: whether ranks made any of these.
+        moved: whether the first row with an image became the first of all.
         unscored: pairs left out for want of scores.
         answers: answers left out, by reason.
         left: rows left out on purpose (videos, ties), by reason: their places.
@@ -26,6 +28,8 @@ class Report:
     pairs: int = 0
     scored: int = 0
     contradictions: int = 0
+    by_rank: bool = False
+    moved: bool = False
     unscored: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     left: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -56,9 +60,14 @@ class Report:
         """Return the report."""
         scores = "with scores" if self.scored else "without scores (data.py score adds them)"
         lines = [f"{self.read:>11,} questions read", f"{self.pairs:>11,} pairs in {output}, {scores}"]
+        if self.moved:
+            lines.append(
+                "            the first with an image comes first, or training would take the images for empty"
+            )
         lines += self.reasons()
         lines += [f"  {self.unscored:>9,} pairs left out: no scores"] if self.unscored else []
         lines += [f"  {count:>9,} answers left out: {reason}" for reason, count in sorted(self.answers.items())]
         if self.contradictions:
-            lines.append(f"  {self.contradictions:>9,} pairs whose chosen answer has the lower score: see --by")
+            advice = "--min-margin 0 leaves them out" + (", --by score lets scores decide" if self.by_rank else "")
+            lines.append(f"  {self.contradictions:>9,} pairs whose chosen answer has the lower score: {advice}")
         return "\n".join(lines)

@@ -1,5 +1,6 @@
 """The conversion itself: rows in, questions, pairs, rows out."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from .spool import WHOLE, Spool
 LOOKED_AT = 20  # rows by which a source is recognised
 # LlamaFactory's loader takes a column's type from the first 10 MB of a .jsonl: only [] there is no list of text.
 TYPED_BY = 5_000_000  # characters of text, well within
+FIRST_TABLE = 1000  # rows that `datasets` writes at a time: the first of them settle the types
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,9 @@ def convert(
                 continue
             spool.add({name: value for name, value in row.items() if scores != "none" or name not in WHOLE[0]})
         report.pairs, report.scored = spool.count, spool.seen["score_chosen"]
+        if not report.read:
+            raise DataError(f"{', '.join(sources)}: there are no rows to convert.")
+        report.moved = spool.moved = _is_late(spool, output)
         _require_use(report, spool, output)
         write_rows(output, spool.rows())
     return report
@@ -101,7 +106,7 @@ def _rows(
         shape, fields = recognise(start, source, reading.fields, reading.shape)
         print(f"{source}: {'read as' if reading.shape else 'recognised as'} {shape.name} ({shape.says}); {fields}")
         prefix = reading.prefix if reading.prefix is not None else MM_RLHF if shape.of_mm_rlhf else ""
-        base = reading.media_dir or (Path(source).parent if Path(source).is_file() else None)
+        base = reading.media_dir or (Path(source).parent if os.path.isfile(source) else None)
         for number, value in enumerate(chain(start, values)):
             report.read += 1
             try:
@@ -116,7 +121,9 @@ def _rows(
                     ) from None
                 report.leave_out(error.reason, where.removesuffix(" (the first is 0)"), error.understood)
                 continue
-            report.contradictions += sum(map(contradicts, pairs))
+            contradictions = sum(map(contradicts, pairs))
+            report.contradictions += contradictions
+            report.by_rank |= bool(contradictions) and not question.given
             yield from (_row(question, pair, images) for pair in pairs)
 
 
@@ -144,6 +151,12 @@ def _row(question: Question, pair: Pair, images: list[str]) -> dict[str, Any]:
     return row | question.extras
 
 
+def _is_late(spool: Spool, output: Path) -> bool:
+    """Tell whether images begin so late that the loader would have taken the column for empty by then."""
+    typed = output.suffix.lower() == ".jsonl" and spool.characters.get("images", 0) > TYPED_BY
+    return spool.pictured is not None and (spool.pictured[0] >= FIRST_TABLE or typed)
+
+
 def _require_use(report: Report, spool: Spool, output: Path) -> None:
     """Refuse to write what would mislead.
 
@@ -163,9 +176,8 @@ def _require_use(report: Report, spool: Spool, output: Path) -> None:
             f"{report.scored:,} of {report.pairs:,} pairs have scores, and training wants them for all. Leave out "
             "the others with --only-scored, or all scores with --no-scores (data.py score can make new ones)."
         )
-    late = [column for column, before in spool.characters.items() if before > TYPED_BY]
-    if output.suffix.lower() == ".jsonl" and late:
+    if output.suffix.lower() == ".jsonl" and spool.characters.get("history", 0) > TYPED_BY:
         raise DataError(
-            f"no row has {' or '.join(late)} for so long that LlamaFactory cannot read it from a .jsonl, whose types "
+            "no row has a history for so long that LlamaFactory cannot read it from a .jsonl, whose types "
             "it takes from the first 10 MB. Write .json or .parquet instead."
         )
