@@ -139,7 +139,7 @@ def test_in_place_only_when_asked(folder):
         assert status == 2 and message in messages
     assert next(read_rows(folder / "in.json")) == row("/x/MM-RLHF/long/1.png")
     status, _, messages = data(*command, "--in-place", "--missing", folder / "in.json")
-    assert status == 2 and "also the input" in messages, "the list of what is missing must not replace the data"
+    assert status == 2 and "is also read" in messages, "the list of what is missing must not replace the data"
     assert next(read_rows(folder / "in.json")) == row("/x/MM-RLHF/long/1.png")
     assert data(*command, "--in-place")[0] == 0
     assert next(read_rows(folder / "in.json")) == row(str(folder / "here/MM-RLHF/long/1.png"))
