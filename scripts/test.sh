@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Set up and run every check: format, lint, tests. Arguments go to pytest: bash scripts/test.sh -k loss -x
+# bash scripts/test.sh long [ARGUMENT ...] runs the tests of tests/trust in full: hours of kills, ranks and fuzzing.
 # bash scripts/test.sh vllm [ARGUMENT ...] runs the tests of evaluation with vLLM, in an environment of their own.
 set -euo pipefail
 
@@ -25,4 +26,9 @@ cores=$(nproc)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 export PATH="$VENV/bin:$PATH"
+if [[ ${1:-} == long ]]; then
+    shift
+    export UNI_DPO_LONG=1
+    set -- tests/trust "$@"
+fi
 exec "$VENV/bin/python" -m pytest --numprocesses $((cores < 4 ? cores : 4)) --dist loadfile "$@"

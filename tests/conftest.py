@@ -17,7 +17,7 @@ from pairs import make_rows, write_dataset  # noqa: E402
 from demo_world.model import build  # noqa: E402
 
 
-pytest_plugins = ["installing"]
+pytest_plugins = ["installing", "figures"]
 
 
 @pytest.fixture(scope="session")

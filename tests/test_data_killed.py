@@ -14,6 +14,7 @@ import zipfile
 import pytest
 from chat_server import ChatServer
 from data_cli import DATA
+from figures import times
 from killed import survives
 from pairs import ROOT
 from PIL import Image
@@ -22,7 +23,7 @@ from pair_data.rows import read_rows
 from pair_data.writing import write_rows
 
 
-KILLS = int(os.environ.get("UNI_DPO_KILLS", 6))
+KILLS = int(os.environ.get("UNI_DPO_KILLS", times(6, 100)))
 ROWS = 3000
 
 

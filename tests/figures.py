@@ -1,0 +1,83 @@
+"""Long tests, and the figures that tests measured: a table at the end of the run, also in `outputs/tests/figures.md`.
+
+A pytest plugin (conftest.py names it). `UNI_DPO_LONG=1`, which `bash scripts/test.sh long` sets, runs tests marked
+`long` too, and lets `times` return its larger number. `python tests/figures.py` puts the table of the last run into
+`tests/README.md`, between its two marks.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+LONG = bool(os.environ.get("UNI_DPO_LONG"))
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "outputs" / "tests" / "figures.md"
+README = ROOT / "tests" / "README.md"
+MARKS = ("<!-- figures -->\n", "<!-- end of figures -->\n")
+HEAD = "| | tried | times | seen | command |\n| --- | --- | ---: | --- | --- |\n"
+
+
+def times(fast: int, long: int) -> int:
+    """Return how often to try something: `fast` by default, `long` in a long run."""
+    return long if LONG else fast
+
+
+@pytest.fixture
+def figure(record_property, request) -> Callable[[str, str, int, str], None]:
+    """Record `figure(part, tried, times, seen)`: a line of the table, under one of the headings of tests/README.md."""
+
+    def record(part: str, tried: str, count: int, seen: str) -> None:
+        record_property("figure", [part, tried, str(count), seen, request.node.nodeid.split("[")[0]])
+
+    return record
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line("markers", "long: takes minutes; runs in `bash scripts/test.sh long` only")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave long tests out of an ordinary run."""
+    if LONG:
+        return
+    left_out = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured, and keep it."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    found = [value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "figure"]
+    if not found:
+        return
+    rows = sorted({json.dumps(row) for row in found})
+    lines = [
+        f"| {part} | {tried} | {count} | {seen} | `pytest {test}` |\n"
+        for part, tried, count, seen, test in map(json.loads, rows)
+    ]
+    TABLE.parent.mkdir(parents=True, exist_ok=True)
+    scratch = TABLE.with_suffix(".part")
+    scratch.write_text(HEAD + "".join(lines))
+    scratch.replace(TABLE)
+    terminalreporter.section("figures")
+    terminalreporter.write(HEAD + "".join(lines))
+
+
+def main() -> None:
+    """Put the table of the last run into tests/README.md."""
+    if not TABLE.is_file():
+        sys.exit(f"{TABLE} is not there: run `bash scripts/test.sh long` first.")
+    before, _, rest = README.read_text().partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    README.write_text(before + MARKS[0] + "\n" + TABLE.read_text() + "\n" + MARKS[1] + after)
+
+
+if __name__ == "__main__":
+    main()
