@@ -25,10 +25,12 @@ class Answerer:
         """
         if not (Path(model_dir) / "config.json").is_file():
             raise FileNotFoundError(f"{model_dir} is not a checkpoint: it has no config.json.")
-        self.processor = AutoProcessor.from_pretrained(model_dir, use_fast=True)
+        safely = {"trust_remote_code": False}
+        self.processor = AutoProcessor.from_pretrained(model_dir, use_fast=True, **safely)
         self.processor.tokenizer.padding_side = "left"
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = AutoModelForImageTextToText.from_pretrained(model_dir, dtype=torch.float32).to(self.device).eval()
+        model = AutoModelForImageTextToText.from_pretrained(model_dir, dtype=torch.float32, **safely)
+        self.model = model.to(self.device).eval()
         self.batch_size = batch_size
 
     def prompt(self, text: str) -> str:

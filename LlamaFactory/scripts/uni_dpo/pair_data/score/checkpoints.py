@@ -41,7 +41,7 @@ class Checkpoint:
                 "reward model, so that its value head comes along)."
             )
         try:
-            self.config = AutoConfig.from_pretrained(self.folder)
+            self.config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"transformers cannot use the model {model}: {str(error).strip()[:200]}") from error
 
@@ -63,7 +63,7 @@ class Checkpoint:
 
         kind = AutoProcessor if self.is_vision_language else AutoTokenizer
         try:
-            processor = kind.from_pretrained(self.folder, use_fast=True)  # as training has it
+            processor = kind.from_pretrained(self.folder, use_fast=True, trust_remote_code=False)  # as training has it
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{self.folder} has no tokenizer that transformers can load: {error}") from error
         if not (processor.chat_template or getattr(self._tokenizer_of(processor), "chat_template", None)):

@@ -1,6 +1,7 @@
 """What is read of a model's output: a classifier's logit, a value head's value, a judge's Yes and No."""
 
 import inspect
+import pickle
 import sys
 from functools import cached_property
 from typing import Any
@@ -90,10 +91,15 @@ class ValueHead(TransformersScorer):
         Raises:
             DataError: the file holds something else.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         path = next(self.checkpoint.folder / name for name in HEADS if (self.checkpoint.folder / name).is_file())
-        tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        try:
+            tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise DataError(f"{path} cannot be read as the weights of a value head: {reason}") from error
         try:
             names = {name: tensors[f"v_head.summary.{name}"] for name in ("weight", "bias")}
         except KeyError as error:

@@ -77,7 +77,7 @@ class TransformersScorer:
         Raises:
             DataError: the checkpoint lacks weights that scores come from.
         """
-        options = {"dtype": getattr(torch, self.dtype), "output_loading_info": True}
+        options = {"dtype": getattr(torch, self.dtype), "output_loading_info": True, "trust_remote_code": False}
         try:
             model, info = self.model_class().from_pretrained(self.checkpoint.folder, **options)
         except (OSError, ValueError, KeyError, RuntimeError) as error:

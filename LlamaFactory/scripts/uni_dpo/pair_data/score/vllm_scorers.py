@@ -196,6 +196,7 @@ def require_vllm() -> None:
 def _set_defaults() -> None:
     """Choose for vLLM what the environment leaves open."""
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # CUDA does not survive a fork
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # or it reports every start to its makers
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, read by the build for CPUs alone
     if "OMP_NUM_THREADS" in os.environ:  # that build would bind a thread to every core all the same

@@ -62,7 +62,7 @@ class Checkpoint:
         """Load tokenizer and image processor as training does, with padding on the side where generation needs it."""
         from transformers import AutoProcessor
 
-        processor = AutoProcessor.from_pretrained(self.processor, use_fast=True)
+        processor = AutoProcessor.from_pretrained(self.processor, use_fast=True, trust_remote_code=False)
         processor.tokenizer.padding_side = "left"
         return processor
 
@@ -85,7 +85,8 @@ def open_checkpoint(path: str, base: str | None = None) -> Checkpoint:
         base: For an adapter: the full model, if it no longer lies where the adapter says.
 
     Raises:
-        CheckpointError: It is not there, is not a Qwen2-VL or Qwen2.5-VL, or is an adapter without its base.
+        CheckpointError: It is not there, is not a Qwen2-VL or Qwen2.5-VL, is an adapter without its base, or
+            has its weights in another form than safetensors.
     """
     folder = _locate(path)
     adapter = folder / ADAPTER
@@ -105,6 +106,8 @@ def open_checkpoint(path: str, base: str | None = None) -> Checkpoint:
             f"{base_folder / 'config.json'} says architecture {found}; this class runs {' and '.join(ARCHITECTURES)}\n"
             "  use the class of vlmeval.vlm that belongs to that model"
         )
+    for part in dict.fromkeys([base_folder, folder]):
+        _require_safetensors(part)
     trained = any((folder / trace).is_file() for trace in TRACES_OF_TRAINING)
     return Checkpoint(folder, base_folder, config, trained)
 
@@ -133,6 +136,18 @@ def read_json(path: Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}\n  is {path.parent} a whole checkpoint?") from error
+
+
+def _require_safetensors(folder: Path) -> None:
+    """Refuse pickled weights: who made such a file decides what a program does that loads it carelessly."""
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(path.name for pattern in ("*model*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+    what = f"its weights are pickled ({', '.join(pickled[:3])})" if pickled else "it has no weights"
+    raise CheckpointError(
+        f"{folder} has no *.safetensors: {what}\n"
+        "  train with `save_safetensors: true` (the default), or load the model where you trust it and save it again"
+    )
 
 
 def _files_that_matter(folder: Path) -> list[Path]:

@@ -90,6 +90,8 @@ def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attentio
         torch_dtype=dtype,
         attn_implementation=attention,
         device_map="auto" if device == "auto" else None,
+        use_safetensors=True,
+        trust_remote_code=False,
         output_loading_info=True,
     )
     if report["missing_keys"]:

