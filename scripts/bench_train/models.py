@@ -93,7 +93,7 @@ def build(sizes: Sizes, device: str, seed: int = 0) -> Models:
     choice = choose(model, reference)
     for part in (model, reference):
         attach(part, choice)
-    processor = AutoProcessor.from_pretrained(PROCESSOR)
+    processor = AutoProcessor.from_pretrained(PROCESSOR, trust_remote_code=False)
     processor.image_max_pixels = 2**24  # LlamaFactory scales larger images down
     return Models(sizes, model, reference, processor)
 

@@ -83,7 +83,9 @@ def write_weights(out: Path, seed: int) -> int:
     """
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(out), dtype=torch.float32)
+    model = AutoModelForImageTextToText.from_config(
+        AutoConfig.from_pretrained(out, trust_remote_code=False), dtype=torch.float32
+    )
     model.tie_weights()
     vision, language = model.config.vision_config, model.config.get_text_config()
     generator = torch.Generator().manual_seed(seed)
