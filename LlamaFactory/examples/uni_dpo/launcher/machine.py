@@ -132,6 +132,8 @@ def build_command(run: Run, config: Path) -> tuple[list[str], dict[str, str]]:
         UserError: MASTER_ADDR or NODE_RANK is missing for several machines.
     """
     variables = {"PYTHONUNBUFFERED": "1"}  # or the log lags behind the training
+    if "HF_UPDATE_DOWNLOAD_COUNTS" not in run.variables:  # `datasets` reports every file it loads, local ones too
+        variables["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
     if run.is_checkout:
         present = [run.variables["PYTHONPATH"]] if "PYTHONPATH" in run.variables else []
         variables["PYTHONPATH"] = os.pathsep.join([str(run.root / "src"), *present])

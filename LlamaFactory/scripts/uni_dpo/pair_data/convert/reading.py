@@ -53,6 +53,7 @@ def _stream(source: str, split: str, config: str, progress: str) -> Iterator[dic
 
 def _open(source: str, split: str, config: str) -> Any:
     """Open a .csv, folder or hub data set as a stream whose images stay files."""
+    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")  # or its makers hear of every file that is loaded
     from datasets import DatasetDict, IterableDatasetDict, load_dataset, load_from_disk
 
     path = Path(source)

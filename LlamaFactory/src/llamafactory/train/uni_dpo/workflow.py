@@ -8,10 +8,12 @@ later run in the same process finds LlamaFactory as it was.
 import functools
 import importlib
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import datasets
 from datasets.exceptions import DatasetGenerationError
 from pyarrow import ArrowInvalid
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from transformers import Seq2SeqTrainingArguments, TrainerCallback
 
     from ...hparams import DataArguments, FinetuningArguments, ModelArguments
+
+
+COUNTS = "HF_UPDATE_DOWNLOAD_COUNTS"
 
 
 def run_dpo(
@@ -74,6 +79,7 @@ def our_trainer() -> Iterator[None]:
     from .trainer import UniDPOTrainer
 
     with ExitStack() as stack:
+        stack.enter_context(_uncounted())
         stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=UniDPOTrainer))
         stack.enter_context(_swapped("train.dpo.workflow", PairwiseDataCollatorWithPadding=PairCollator))
         stack.enter_context(_swapped("data.loader", PairwiseDatasetProcessor=PromptOnceProcessor))
@@ -188,6 +194,17 @@ def _refusing_unscored(get_dataset: Callable) -> Callable:
         return dataset_module
 
     return with_scores
+
+
+@contextmanager
+def _uncounted() -> Iterator[None]:
+    """Keep `datasets` from telling its makers' server of every file it loads, unless the environment asks for it."""
+    counts = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
+    try:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counts and COUNTS in os.environ
+        yield
+    finally:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counts
 
 
 @contextmanager

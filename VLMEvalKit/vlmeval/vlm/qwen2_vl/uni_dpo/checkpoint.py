@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,11 +116,12 @@ def open_checkpoint(path: str, base: str | None = None) -> Checkpoint:
 def _locate(path: str, role: str = "the checkpoint") -> Path:
     """Return the folder of a checkpoint, fetching it if it is a name on the hub and not here yet."""
     filled = os.path.expanduser(os.path.expandvars(path))
-    if "$" in filled:
-        name = filled[filled.index("$") :].strip("${}").split("/")[0]
+    for folder in (path, filled):
+        if os.path.isdir(folder):
+            return Path(folder).resolve()
+    if unset := re.search(r"\$\{?(\w+)", filled):
+        name = unset[1]
         raise CheckpointError(f"model_path is {path}, and {name} is not set\n  start with {name}=/path/to/checkpoint")
-    if os.path.isdir(filled):
-        return Path(filled).resolve()
     if filled.count("/") != 1 or filled.startswith((".", "/", "~")):
         raise CheckpointError(f"no such folder: {filled} ({role})")
     from huggingface_hub import snapshot_download
