@@ -236,7 +236,10 @@ def disk_note(settings: dict) -> str | None:
             "  make room, or set OUTPUT to another disk"
         )
     checkpoint = weights * (1 if settings.get("save_only_model") else 1 + BYTES_PER_WEIGHT_BYTE)
-    kept = 1 + (settings.get("save_total_limit") or 1)  # an old checkpoint is removed after the new one is there
+    limit = settings.get("save_total_limit")
+    kept = 1 + (
+        limit if isinstance(limit, int) and limit > 0 else 1
+    )  # an old checkpoint is removed after the new one is there
     needed = weights + kept * checkpoint
     if free >= needed:
         return None
