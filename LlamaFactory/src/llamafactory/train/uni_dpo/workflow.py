@@ -154,7 +154,7 @@ def _explaining_failures(load_single_dataset: Callable) -> Callable:
     from .scores import explain_load_failure
 
     def loaded(dataset_attr: Any, model_args: Any, data_args: Any, training_args: Any) -> Any:
-        with blaming(f'Data set "{dataset_attr!r}"', "Its files must hold rows that all have the same columns."):
+        with blaming(f'Data set "{dataset_attr!r}"', "All its rows need the same columns and types."):
             refuse_null(dataset_attr, data_args.dataset_dir)
             try:
                 return load_single_dataset(dataset_attr, model_args, data_args, training_args)
