@@ -7,6 +7,7 @@ from datasets import load_dataset
 from pairs import make_rows, options, train, write_dataset
 from test_data_check import SCORED
 
+from llamafactory.train.uni_dpo.errors import UniDPOError
 from pair_data.check.kinds import KINDS
 from pair_data.check.plan import Plan
 from pair_data.check.run import check
@@ -143,7 +144,7 @@ def test_images_after_many_rows_without_any(tmp_path, tiny_model, without, late)
     found = check(Plan([source], images=False), progress=False).found
     assert ("images-late" in found.counts) is late
     if late:
-        with pytest.raises(TypeError, match="to null"):
+        with pytest.raises(UniDPOError, match="to null"):
             train(run)
     else:
         train(run)

@@ -75,9 +75,9 @@ def fit_attention(run: Run) -> None:
 def fit_workers(run: Run) -> None:
     """Lower the YAML's worker counts to what the cores allow; a training on the CPU needs the cores itself."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    preparing = run.settings.get("preprocessing_num_workers") or 1
+    wanted = ("preprocessing_num_workers", "dataloader_num_workers")
+    preparing, loading = (whole_number(name, run.settings.get(name) or 0, least=0) for name in wanted)
     run.suggest("preprocessing_num_workers", max(1, min(preparing, cores)))
-    loading = run.settings.get("dataloader_num_workers") or 0
     run.suggest("dataloader_num_workers", max(0, min(loading, cores // run.processes - 1)) if run.gpus else 0)
     if run.settings["dataloader_num_workers"] == 0:  # PyTorch refuses these two without workers
         run.settings.pop("dataloader_prefetch_factor", None)

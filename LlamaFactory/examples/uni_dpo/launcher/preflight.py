@@ -130,30 +130,45 @@ def check_data(settings: dict) -> None:
     info_file = Path(folder) / "dataset_info.json"
     try:
         described = json.loads(info_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"cannot read {info_file} ({error})\n  DATASET_DIR must be a folder with LlamaFactory's dataset_info.json"
         ) from error
+    if not isinstance(described, dict):
+        raise UserError(f"{info_file} must be an object of data sets, as LlamaFactory's is")
     for name in data_names(settings.get("dataset")) + data_names(settings.get("eval_dataset")):
         if name not in described:
             raise UserError(
                 f"data set {name!r} is not described in {info_file}\n"
                 f"  described there: {', '.join(described)}\n  set DATA to one of them, or add an entry"
             )
-        if "file_name" in described[name]:
+        entry = described[name]
+        texts = (entry.get("file_name", ""), entry.get("columns", {})) if isinstance(entry, dict) else (None, None)
+        if not (isinstance(texts[0], str) and isinstance(texts[1], dict)):
+            raise UserError(
+                f"data set {name!r}: its entry in {info_file} must be an object whose file_name is a text and whose "
+                "columns are an object"
+            )
+        if "file_name" in entry:
             check_data_file(name, described[name], Path(folder), Path(settings.get("media_dir") or folder))
 
 
 def data_names(value: str | list | None) -> list[str]:
-    """Split LlamaFactory's comma-separated data set names."""
+    """Split LlamaFactory's comma-separated data set names.
+
+    Raises:
+        UserError: They are not texts.
+    """
     names = value.split(",") if isinstance(value, str) else value or []
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise UserError(f"dataset and eval_dataset are names with commas between them, and not {value!r}")
     return [name.strip() for name in names]
 
 
 def check_data_file(name: str, description: dict, folder: Path, media_dir: Path) -> None:
     """Refuse a missing JSON file, and images of it that are neither under `media_dir` nor where they say."""
     path = folder / description["file_name"]
-    if not path.exists():
+    if not os.path.exists(path):
         recipe = (
             f"\n  It is the scored 50k pair file of the Uni-DPO authors; put it at that place. Its images are those\n"
             f"  of MM-RLHF: python scripts/uni_dpo/data.py download --to '{media_dir}'\n"
@@ -162,13 +177,13 @@ def check_data_file(name: str, description: dict, folder: Path, media_dir: Path)
         hint = "\n  put the file there, or correct file_name in dataset_info.json"
         raise UserError(f"data set {name!r}: there is no {path}{recipe if name == RECIPE_DATA else hint}")
     column = description.get("columns", {}).get("images")
-    if not column or not path.is_file() or path.suffix not in (".json", ".jsonl"):
+    if not isinstance(column, str) or not os.path.isfile(path) or path.suffix not in (".json", ".jsonl"):
         return
     rows = read_rows(path)
     for number in range(0, len(rows), max(1, len(rows) // 64)):
         images = rows[number].get(column) or []
-        for image in [images] if isinstance(images, str) else images:
-            if isinstance(image, str) and not (media_dir / image).is_file() and not Path(image).is_file():
+        for image in images if isinstance(images, list) else [images]:
+            if isinstance(image, str) and not any(map(os.path.isfile, (media_dir / image, image))):
                 raise UserError(
                     f"data set {name!r}: row {number} (counted from 0) of {path} needs the image {image}\n"
                     f"  which is neither {media_dir / image} nor a file by itself\n"
@@ -190,7 +205,7 @@ def read_rows(path: Path) -> list[dict]:
             rows = json.loads(text)
         else:  # JSON lines, which LlamaFactory also takes in a file called .json
             rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}\n  download it again or repair it") from error
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{path} must be a list of objects, one for each preference pair, and not empty")
@@ -221,7 +236,10 @@ def disk_note(settings: dict) -> str | None:
             "  make room, or set OUTPUT to another disk"
         )
     checkpoint = weights * (1 if settings.get("save_only_model") else 1 + BYTES_PER_WEIGHT_BYTE)
-    kept = 1 + (settings.get("save_total_limit") or 1)  # an old checkpoint is removed after the new one is there
+    limit = settings.get("save_total_limit")
+    kept = 1 + (
+        limit if isinstance(limit, int) and limit > 0 else 1
+    )  # an old checkpoint is removed after the new one is there
     needed = weights + kept * checkpoint
     if free >= needed:
         return None

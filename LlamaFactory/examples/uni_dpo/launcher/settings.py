@@ -21,6 +21,7 @@ LAUNCH_VARIABLES = (
     "FRESH",
 )
 PATH_OPTIONS = ("dataset_dir", "media_dir", "output_dir", "tokenized_path", "deepspeed", "ref_model")
+LONGEST_NUMBER = 18  # digits
 EXAMPLES = Path(__file__).resolve().parent.parent
 
 
@@ -74,9 +75,12 @@ def whole_number(name: str, value: object, least: int) -> int:
     Raises:
         UserError: It is not one, or less than `least`.
     """
-    if not str(value).isdecimal() or int(str(value)) < least:
-        raise UserError(f"{name}={value} must be a whole number, {least} or more")
-    return int(str(value))
+    if isinstance(value, int) and abs(value) >= 10**LONGEST_NUMBER:
+        value = "a number beyond all use"
+    text = str(value)
+    if not text.isdecimal() or len(text) > LONGEST_NUMBER or int(text) < least:
+        raise UserError(f"{name}={text[:60]} must be a whole number, {least} or more")
+    return int(text)
 
 
 def read_run(config: Path, arguments: list[str]) -> Run:
@@ -108,8 +112,25 @@ def read_run(config: Path, arguments: list[str]) -> Run:
     anchor_paths(settings, root)
     anchor_paths(chosen, Path.cwd())
     run = Run(root, is_checkout, settings | chosen, set(chosen), variables, resume)
-    run.settings["model_name_or_path"] = find_model(str(run.settings["model_name_or_path"]), root)
+    require_texts(run.settings, config)
+    run.settings["model_name_or_path"] = find_model(run.settings["model_name_or_path"], root)
     return run
+
+
+def require_texts(settings: dict, config: Path) -> None:
+    """Refuse settings without a model or an output folder, or with something else than their names.
+
+    Raises:
+        UserError: They are such.
+    """
+    for option, variable in (
+        ("model_name_or_path", "MODEL"),
+        ("output_dir", "OUTPUT"),
+        ("dataset_dir", "DATASET_DIR"),
+    ):
+        value = settings.setdefault("dataset_dir", "data") if option == "dataset_dir" else settings.get(option)
+        if not isinstance(value, str) or not value.strip() or "\0" in value:
+            raise UserError(f"{option} is {value!r}, and must be a text\n  set it in {config}, or with {variable}=...")
 
 
 def find_root() -> tuple[Path, bool]:
@@ -145,9 +166,12 @@ def load_yaml(path: Path) -> dict:
     from omegaconf import OmegaConf
 
     try:
-        return OmegaConf.to_container(OmegaConf.load(path))
+        settings = OmegaConf.to_container(OmegaConf.load(path))
     except Exception as error:  # a missing file, or any of YAML's complaints
         raise UserError(f"cannot read the settings in {path}: {error}") from error
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
+        raise UserError(f"{path} must hold options of LlamaFactory, as name: value")
+    return settings
 
 
 def parse_options(options: list[str]) -> dict:

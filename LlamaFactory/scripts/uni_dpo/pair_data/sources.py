@@ -110,7 +110,7 @@ def _described(folder: Path) -> dict[str, Any]:
     path = folder / "dataset_info.json"
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"cannot read {path} ({error}). --dataset-dir is the folder with dataset_info.json."
         ) from error
@@ -124,8 +124,9 @@ def _from_entry(name: str, entry: dict[str, Any], folder: Path, media_dir: Path)
     if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str) or ELSEWHERE & entry.keys():
         raise DataError(f'{where}: only data sets with a "file_name" can be read here. Download it first.')
     for part in ("columns", "tags"):
-        if not isinstance(entry.get(part, {}), dict):
-            raise DataError(f'{where}: "{part}" must be an object.')
+        names = entry.get(part, {})
+        if not (isinstance(names, dict) and all(isinstance(name, str | None) for name in names.values())):
+            raise DataError(f'{where}: "{part}" must be an object of texts.')
     if not entry.get("ranking"):
         raise DataError(f'{where}: preference pairs need "ranking": true, or training takes them for single answers.')
     formatting = entry.get("formatting", "alpaca")
@@ -143,7 +144,7 @@ def _from_entry(name: str, entry: dict[str, Any], folder: Path, media_dir: Path)
 
 
 def _files(path: Path, where: str) -> tuple[Path, ...]:
-    files = tuple(sorted(path.iterdir())) if path.is_dir() else (path,)
-    if not files or not all(file.is_file() for file in files):
+    files = tuple(sorted(path.iterdir())) if os.path.isdir(path) else (path,)
+    if not files or not all(map(os.path.isfile, files)):
         raise DataError(f"{where}: there is no file {path}")
     return files

@@ -20,9 +20,11 @@ this module before it parses arguments, so this is where the options join the pa
 """
 
 from ..uni_dpo.arguments import register_arguments
+from ..uni_dpo.odd_options import explain_failures
 from ..uni_dpo.workflow import run_dpo
 
 
 register_arguments()
+explain_failures()
 
 __all__ = ["run_dpo"]

@@ -11,6 +11,7 @@ from ...hparams import parser
 from ...hparams.finetuning_args import FinetuningArguments
 from .engine.choice import ROUTES
 from .errors import UniDPOError, print_errors_plainly
+from .odd_options import require_types
 
 
 # Upstream's own list of losses, whatever this version has, and ours.
@@ -120,6 +121,7 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
         if self.stage == "dpo":
             _check_loss(self)
         if self.uses_our_trainer:
+            require_types(UniDPOArguments, self)
             _check_trainer(self)
         if self.uses_uni_dpo:
             _check_numbers(self)

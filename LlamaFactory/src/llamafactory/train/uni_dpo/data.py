@@ -13,6 +13,7 @@ import torch
 from ...data.converter import AlpacaDatasetConverter, OpenAIDatasetConverter, SharegptDatasetConverter
 from ...data.parser import DatasetAttr
 from .prompts import PromptOnceProcessor
+from .rows import blaming
 from .scores import NO_ROW, ROW_COLUMN, SIDES, read_score
 
 
@@ -58,7 +59,8 @@ class _ReadsScores:
 
     def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
         attr, row = self.dataset_attr, example.get(ROW_COLUMN, NO_ROW)
-        converted = super().__call__(example)
+        with blaming(place(f'"{attr!r}"', row)):
+            converted = super().__call__(example)
         converted |= {f"_{side}": read_score(example, attr, side, row) for side in SIDES}
         converted |= {"_pair_dataset": attr.position, "_pair_row": row}
         return converted
@@ -94,7 +96,8 @@ class ScoredPairwiseProcessor(PromptOnceProcessor):
         batch: dict[str, list[Any]] = {}
         for i in range(len(examples["_prompt"])):
             self.place = self._place(examples["_pair_dataset"][i], examples["_pair_row"][i])
-            encoded = super().preprocess_dataset({name: [column[i]] for name, column in examples.items()})
+            with blaming(self.place):
+                encoded = super().preprocess_dataset({name: [column[i]] for name, column in examples.items()})
             if not encoded:
                 continue
             encoded |= {name: [examples[f"_{name}"][i]] for name in SCORED_DTYPES}
@@ -106,4 +109,9 @@ class ScoredPairwiseProcessor(PromptOnceProcessor):
         # Whether this is training or evaluation data is not known here, and mostly there is only one.
         lists = (self.data_args.dataset or [], self.data_args.eval_dataset or [])
         names = dict.fromkeys(f'"{names[position]}"' for names in lists if position < len(names))
-        return f"Data set {' or '.join(names)}, " + ("a row" if row == NO_ROW else f"row {row} (the first is 0)")
+        return place(" or ".join(names), row)
+
+
+def place(names: str, row: int) -> str:
+    """Begin a sentence about a row of a data set, which has a number unless it came in a stream."""
+    return f"Data set {names}, " + ("a row" if row == NO_ROW else f"row {row} (the first is 0)")

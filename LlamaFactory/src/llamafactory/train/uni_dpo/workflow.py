@@ -140,10 +140,13 @@ def caches(*run: Any) -> Iterator[None]:
 
 
 def _with_labels(get_dataset_list: Callable) -> Callable:
-    """Let every data set know its name and place, for messages and for the pair log."""
+    """Look at the descriptions; let every data set know its name and place, for messages and for the pair log."""
+    from .rows import check_entries
 
-    def labelled(dataset_names: list[str] | None, *args: Any, **kwargs: Any) -> list:
-        attrs = get_dataset_list(dataset_names, *args, **kwargs)
+    def labelled(dataset_names: list[str] | None, dataset_dir: str | dict) -> list:
+        if dataset_names:
+            check_entries(dataset_names, dataset_dir)
+        attrs = get_dataset_list(dataset_names, dataset_dir)
         for position, (label, attr) in enumerate(zip(dataset_names or [], attrs, strict=True)):
             attr.position, attr.label = position, label
         return attrs
@@ -152,24 +155,29 @@ def _with_labels(get_dataset_list: Callable) -> Callable:
 
 
 def _explaining_failures(load_single_dataset: Callable) -> Callable:
-    """Find out whether a score is why a file does not load: Arrow's own message names neither row nor column."""
+    """Name the data set that does not load, and find out whether a score is why: Arrow names no row and no column."""
+    from .rows import blaming, refuse_null
     from .scores import explain_load_failure
 
     def loaded(dataset_attr: Any, model_args: Any, data_args: Any, training_args: Any) -> Any:
-        try:
-            return load_single_dataset(dataset_attr, model_args, data_args, training_args)
-        except (DatasetGenerationError, ArrowInvalid) as error:
-            explain_load_failure(dataset_attr, data_args.dataset_dir, error)
-            raise
+        with blaming(f'Data set "{dataset_attr!r}"', "All its rows need the same columns and types."):
+            refuse_null(dataset_attr, data_args.dataset_dir)
+            try:
+                return load_single_dataset(dataset_attr, model_args, data_args, training_args)
+            except (DatasetGenerationError, ArrowInvalid) as error:
+                explain_load_failure(dataset_attr, data_args.dataset_dir, error)
+                raise
 
     return loaded
 
 
 def _with_checked_scores(align_dataset: Callable) -> Callable:
-    """Check all scores and number the rows before upstream converts a data set."""
+    """Check columns and all scores, and number the rows, before upstream converts a data set."""
+    from .rows import check_columns
     from .scores import check_scores, number_rows
 
     def aligned(dataset: Any, dataset_attr: Any, data_args: Any, training_args: Any) -> Any:
+        check_columns(dataset_attr, dataset.column_names)
         if not data_args.streaming:
             dataset, rows = number_rows(dataset)
             check_scores(dataset, dataset_attr, rows)
@@ -189,7 +197,10 @@ def _refusing_unscored(get_dataset: Callable) -> Callable:
     from .scores import check_tokenized
 
     def with_scores(template: Any, model_args: Any, data_args: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        dataset_module = get_dataset(template, model_args, data_args, *args, **kwargs)
+        from .rows import blaming
+
+        with blaming("The data", "No pair is left of it: see the warnings above."):
+            dataset_module = get_dataset(template, model_args, data_args, *args, **kwargs)
         check_tokenized(dataset_module, data_args.tokenized_path, SCORED_DTYPES)
         return dataset_module
 
