@@ -11,6 +11,7 @@ from ...hparams import parser
 from ...hparams.finetuning_args import FinetuningArguments
 from .engine.choice import ROUTES
 from .errors import UniDPOError, print_errors_plainly
+from .versions import check_versions
 
 
 # Upstream's own list of losses, whatever this version has, and ours.
@@ -120,6 +121,7 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
         if self.stage == "dpo":
             _check_loss(self)
         if self.uses_our_trainer:
+            check_versions()
             _check_trainer(self)
         if self.uses_uni_dpo:
             _check_numbers(self)
@@ -174,11 +176,16 @@ def register_arguments() -> None:
     """Make LlamaFactory parse our options: put our class where upstream's stands in the parser's lists.
 
     The lists are read when arguments are parsed, so this must run before that and may run twice.
+
+    Raises:
+        AttributeError: this LlamaFactory has no such list.
     """
+    lists = [classes for name, classes in vars(parser).items() if name.endswith("_ARGS") and isinstance(classes, list)]
+    if not any(cls in classes for classes in lists for cls in (FinetuningArguments, UniDPOFinetuningArguments)):
+        raise AttributeError("hparams.parser has no list of argument classes with FinetuningArguments in it")
     print_errors_plainly()
-    for name, classes in vars(parser).items():
-        if name.endswith("_ARGS") and isinstance(classes, list):
-            classes[:] = [UniDPOFinetuningArguments if cls is FinetuningArguments else cls for cls in classes]
+    for classes in lists:
+        classes[:] = [UniDPOFinetuningArguments if cls is FinetuningArguments else cls for cls in classes]
 
 
 def check_run(model_args: Any, finetuning_args: UniDPOFinetuningArguments) -> None:
