@@ -60,7 +60,7 @@ def broken(part: str) -> Iterator[str]:
 
 
 def overridden_and_not_listed(names: dict[str, str]) -> Iterator[str]:
-    """Find what our classes define and upstream's have as well, perhaps only since this version: a clash, or a seam."""
+    """Find what our classes define and upstream's have too, perhaps only since this version: a clash, or a seam."""
     bases = {base: defined for base, defined in upstream_names.overrides().items() if base in names}
     for base, defined in bases.items():
         for name in sorted(defined):
@@ -75,7 +75,7 @@ def listed(base: str, name: str, names: dict[str, str]) -> bool:
 
 
 def training_joined() -> Iterator[str]:
-    """Look whether our classes and options are where LlamaFactory finds them, and upstream's code says what it must."""
+    """Look whether LlamaFactory finds our classes and options, and whether its code says what it has to."""
     tuner, parser = resolve("llamafactory.train.tuner"), resolve("llamafactory.hparams.parser")
     ours = resolve("llamafactory.train.uni_dpo.arguments.UniDPOFinetuningArguments")
     if not tuner.run_dpo.__module__.endswith("uni_dpo.workflow"):

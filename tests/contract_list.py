@@ -1,8 +1,9 @@
-"""The upstream contract: every name of LlamaFactory, transformers, trl, peft, accelerate, DeepSpeed and VLMEvalKit that
-we touch, with the reason. `contract.py` looks whether they are there.
+"""The upstream contract: every name of other packages that we touch, with the reason.
 
-A reason stands for all names in front of it. `TRAINING` and `EVALUATION` hold what `upstream_names.py` finds in our
-sources (a test compares the two); `REACHED` what goes through objects under names that say nothing there.
+LlamaFactory, transformers, trl, peft, accelerate, DeepSpeed, VLMEvalKit, qwen_vl_utils and vLLM. `contract.py` looks
+whether the names are there. A reason stands for all names in front of it. `TRAINING` and `EVALUATION` hold what
+`upstream_names.py` finds in our sources (a test compares the two); `REACHED` what goes through objects under names
+that say nothing there.
 """
 
 TRAINER = "llamafactory.train.dpo.trainer.CustomDPOTrainer"
@@ -13,7 +14,7 @@ TRAINING = {
     # our way in
     f"{DPO}: run_dpo": "what train.tuner calls, and what the replaced file brings",
     f"{DPO}.workflow: run_dpo": "upstream's own, which runs with our classes standing in",
-    f"{DPO}.workflow: PairwiseDataCollatorWithPadding get_dataset create_ref_model": "run_dpo takes them from its module",
+    f"{DPO}.workflow: PairwiseDataCollatorWithPadding get_dataset create_ref_model": "taken from its module",
     "llamafactory.train: tuner": "imported by the data check so that our options join the parser",
     # options
     f"{HPARAMS}: parser": "the module with the lists of argument classes",
@@ -38,9 +39,9 @@ TRAINING = {
     ),
     "llamafactory.data.converter: get_dataset_converter": "the data check converts rows as training does",
     "llamafactory.data.parser: DatasetAttr": "the base of the entry that knows the columns of scores",
-    "llamafactory.data.parser.DatasetAttr: join __repr__ dataset_name": "reads dataset_info.json; its name in messages",
+    "llamafactory.data.parser.DatasetAttr: join __repr__ dataset_name": "reads dataset_info.json; messages",
     "llamafactory.data.processor: PairwiseDatasetProcessor": "the base of our tokenisation",
-    "llamafactory.data.processor.PairwiseDatasetProcessor: preprocess_dataset _encode_data_example": "one row at a time",
+    "llamafactory.data.processor.PairwiseDatasetProcessor: preprocess_dataset _encode_data_example": "row by row",
     "llamafactory.data.processor.PairwiseDatasetProcessor: template tokenizer data_args": "its fields",
     "llamafactory.data.processor.processor_utils: infer_seqlen": "the data check cuts as training does",
     "llamafactory.data.template: Template": "knows templates that encode in a way of their own",
@@ -78,7 +79,7 @@ TRAINING = {
     "transformers: Seq2SeqTrainingArguments TrainingArguments TrainerCallback TrainerControl TrainerState": "types",
     "transformers.Seq2SeqTrainingArguments: do_train should_save output_dir": "whether and where the run is plotted",
     "transformers.Seq2SeqTrainingArguments: bf16 fp16 deepspeed": "precision, which stored log-probs depend on",
-    "transformers.Seq2SeqTrainingArguments: accelerator_config dataloader_num_workers": "how a stream is dealt to ranks",
+    "transformers.Seq2SeqTrainingArguments: accelerator_config dataloader_num_workers": "how a stream is dealt out",
     "transformers.Seq2SeqTrainingArguments: main_process_first": "one rank hashes the data, the others find it done",
     "transformers.TrainerCallback: __init__ on_step_end on_train_begin": "when the pair log is written and cut back",
     "transformers: PreTrainedModel": "a model whose whole checkpoint from_pretrained can load again",
@@ -146,9 +147,10 @@ QWEN25 = "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"
 # Reached through `trainer.accelerator`, `model.model.visual`, `args.pref_beta` and the like.
 REACHED = {
     "llamafactory.train.tuner: run_dpo": "our way in: it has to be the overlay's",
-    f"{HPARAMS}.finetuning_args.FinetuningArguments: pref_beta pref_ftx dpo_label_smoothing pref_bco_weight ld_alpha": (
+    f"{HPARAMS}.finetuning_args.FinetuningArguments: pref_beta pref_ftx pref_bco_weight dpo_label_smoothing": (
         "checked beside our options"
     ),
+    f"{HPARAMS}.finetuning_args.FinetuningArguments: ld_alpha": "checked beside our options",
     "llamafactory.data.converter.AlpacaDatasetConverter: dataset_attr": "says where scores are",
     "llamafactory.data.mm_plugin.BasePlugin: process_messages get_mm_inputs image_token video_token": (
         "stood in for, so that media are processed once a pair"
@@ -157,10 +159,10 @@ REACHED = {
     "accelerate.Accelerator: reduce autocast is_main_process process_index num_processes": "work shared by ranks",
     "transformers.TrainerState: global_step epoch best_model_checkpoint is_world_process_zero": "where a run is",
     "transformers.trainer_pt_utils.AcceleratorConfig: dispatch_batches": "every rank reads its part of a stream",
-    "transformers.TrainingArguments: device seed data_seed logging_nan_inf_filter disable_tqdm": "the guard; the order",
+    "transformers.TrainingArguments: device seed data_seed logging_nan_inf_filter disable_tqdm": "guard and order",
     f"{QWEN}.Qwen2VLForConditionalGeneration: lm_head model get_input_embeddings get_output_embeddings": "the engine",
     f"{QWEN}.Qwen2VLModel: visual language_model get_image_features get_video_features": "the engine",
-    f"{QWEN25}.Qwen2_5_VLForConditionalGeneration: lm_head model get_input_embeddings get_output_embeddings": "the same",
+    f"{QWEN25}.Qwen2_5_VLForConditionalGeneration: lm_head model get_input_embeddings get_output_embeddings": "same",
     f"{QWEN25}.Qwen2_5_VLModel: visual language_model get_image_features get_video_features": "the same",
     "transformers.models.qwen2.modeling_qwen2.Qwen2ForCausalLM: lm_head model": "the engine on text models",
     "peft.PeftModel: get_base_model": "a model out of its wrapper",

@@ -60,7 +60,7 @@ def touched() -> dict[str, str]:
 
 
 def overrides() -> dict[str, set[str]]:
-    """Return upstream's classes that ours are made of, and the names that ours define: what of it exists, is overridden."""
+    """Return upstream's classes that ours are made of, and the names that ours define, new or overridden."""
     sources, bases = _read()
     found: dict[str, set[str]] = {}
     for source in sources:

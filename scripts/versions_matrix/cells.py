@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from overlay.kinds import LLAMAFACTORY, VLMEVAL, Kind
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
-
-from overlay.kinds import LLAMAFACTORY, VLMEVAL, Kind
 
 from . import MatrixError
 

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from packaging.version import Version
-
 from overlay.supported import supported
+from packaging.version import Version
 
 from .cells import Cell
 

@@ -135,8 +135,9 @@ def make_world(folder: Path) -> None:
     if (folder / "pairs").is_dir():
         return
     sys.path.insert(0, str(TESTS))
-    from demo_world.model import build
     from pairs import make_rows, write_dataset
+
+    from demo_world.model import build
 
     scratch = folder.with_name(f".{folder.name}")
     shutil.rmtree(scratch, ignore_errors=True)

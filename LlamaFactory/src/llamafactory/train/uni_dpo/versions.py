@@ -1,8 +1,8 @@
 """The versions that training supports, and how others are refused: by name, at the start, and our runs only.
 
-`SUPPORTED` is the one place that states them. The installer, `scripts/versions.py` and its table read it from here; the
-evaluation's are in `vlmeval/vlm/qwen2_vl/uni_dpo/versions.py`. `DISABLE_VERSION_CHECK=1`, LlamaFactory's own switch,
-makes a refusal a warning.
+`SUPPORTED` is the one place that states them. The installer, `scripts/versions.py` and its table read it from here;
+the evaluation's are in `vlmeval/vlm/qwen2_vl/uni_dpo/versions.py`. `DISABLE_VERSION_CHECK=1`, LlamaFactory's own
+switch, makes a refusal a warning.
 """
 
 import functools
@@ -53,7 +53,7 @@ def unsupported() -> str:
 
 
 def installed(name: str) -> str:
-    """Find the version in use; of LlamaFactory the one that its code states, since a checkout need not be installed."""
+    """Find the version in use; of LlamaFactory the one that its code states, as a checkout need not be installed."""
     if name == "llamafactory":
         from ...extras.env import VERSION
 
@@ -64,8 +64,11 @@ def installed(name: str) -> str:
 def misfit(error: Exception) -> UniDPOError:
     """Say that something of upstream's is not where we look for it; an unsupported version is the likely reason."""
     known = ", ".join(f"{name} {installed(name)}" for name in SUPPORTED)
-    advice = unsupported() or "Its versions are supported, so this is a mistake of ours or an edited LlamaFactory."
-    return UniDPOError(f"The Uni-DPO overlay does not fit {known} ({type(error).__name__}: {error}). {advice}")
+    return UniDPOError(
+        unsupported()
+        or f"The Uni-DPO overlay does not fit {known}, though it should: {type(error).__name__}: {error}. Either this "
+        "LlamaFactory has been edited, or the overlay is at fault; please report this line."
+    )
 
 
 def stand_back(run_dpo: Callable, error: Exception) -> Callable:
