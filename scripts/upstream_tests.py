@@ -25,9 +25,9 @@ examples:
       some of them
 
 Many of upstream's tests load models from the hub. Here the hub counts as offline, and they fail at once, alike on both
-sides; a tiny random Llama takes the place of those that upstream lets a variable name, so that more of them really run.
-The checkout is not touched. Copies, logs and an environment with pytest-timeout (a layer of some megabytes over this
-one) are in outputs/upstream_tests.
+sides; a tiny random Llama takes the place of those that upstream lets a variable name, so that more of them do run. The
+checkout is not touched. Copies, logs and an environment with pytest-timeout (a layer of some megabytes over this one)
+are in outputs/upstream_tests.
 
 exit codes: 0 no test differs; 1 some do; 2 wrong arguments, or the tests could not be run.
 """
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     wide = argparse.RawDescriptionHelpFormatter
     it = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=wide)
-    it.add_argument("tests", nargs="*", metavar="TEST", help=f"which ones (default: {', '.join(SUITES)})")
+    it.add_argument("tests", nargs="*", metavar="TEST", help="some of them (default: all)")
     it.add_argument("--checkout", type=Path, required=True, metavar="DIR", help="a git checkout of LlamaFactory")
     it.add_argument("--timeout", type=int, default=120, metavar="SECONDS", help="for one test (default: %(default)s)")
     it.add_argument(
