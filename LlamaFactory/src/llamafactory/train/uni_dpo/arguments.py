@@ -180,12 +180,12 @@ def register_arguments() -> None:
     Raises:
         AttributeError: this LlamaFactory has no such list.
     """
-    lists = [classes for name, classes in vars(parser).items() if name.endswith("_ARGS") and isinstance(classes, list)]
-    if not any(cls in classes for classes in lists for cls in (FinetuningArguments, UniDPOFinetuningArguments)):
-        raise AttributeError("hparams.parser has no list of argument classes with FinetuningArguments in it")
+    if not {FinetuningArguments, UniDPOFinetuningArguments} & set(parser._TRAIN_ARGS):
+        raise AttributeError("hparams.parser._TRAIN_ARGS has no FinetuningArguments")
     print_errors_plainly()
-    for classes in lists:
-        classes[:] = [UniDPOFinetuningArguments if cls is FinetuningArguments else cls for cls in classes]
+    for name, classes in vars(parser).items():
+        if name.endswith("_ARGS") and isinstance(classes, list):
+            classes[:] = [UniDPOFinetuningArguments if cls is FinetuningArguments else cls for cls in classes]
 
 
 def check_run(model_args: Any, finetuning_args: UniDPOFinetuningArguments) -> None:
