@@ -26,8 +26,8 @@ examples:
 
 Many of upstream's tests load models from the hub. Here the hub counts as offline, and they fail at once, alike on
 both sides; a tiny random Llama takes the place of those that upstream lets a variable name, so that more of them run.
-The checkout is not touched. Copies, logs and an environment with pytest-timeout (a layer of some megabytes over this one)
-are in outputs/upstream_tests.
+The checkout is not touched. Copies, logs and an environment with pytest-timeout (a layer of some megabytes over this
+one) are in outputs/upstream_tests.
 
 exit codes: 0 no test differs; 1 some do; 2 wrong arguments, or the tests could not be run.
 """
