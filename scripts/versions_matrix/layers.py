@@ -44,7 +44,8 @@ class Layer:
             shutil.copytree(cell.checkout, self.checkout, ignore=LEFT_OUT)
             if cell.kind is LLAMAFACTORY:
                 wanted = ["--editable", str(self.checkout), *wanted]
-            else:  # what it demands is what ms-vlmeval demands, and that is there
+            else:  # what it demands is what ms-vlmeval demands, and that is there; but for what it forgets to demand
+                wanted.append("rouge_score")
                 (site_packages(self.folder / "env") / "checkout.pth").write_text(f"{self.checkout}\n")
         else:
             release = f"{cell.kind.distribution}=={cell.version}"
