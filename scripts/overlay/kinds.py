@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from .supported import oldest
+
 
 # Everything of ours but the replaced files lies in folders of this name, which no upstream has.
 OWN = "uni_dpo"
@@ -65,7 +67,7 @@ LLAMAFACTORY = Kind(
     ours=f"src/llamafactory/train/{OWN}",
     version_file="extras/env.py",
     version_name="VERSION",
-    oldest="0.9.4",
+    oldest=oldest("llamafactory"),
     needed=(
         ("train/dpo/__init__.py", "", "the package of the DPO stage"),
         ("train/dpo/workflow.py", "from .trainer import CustomDPOTrainer", "the late import of CustomDPOTrainer"),
@@ -98,7 +100,7 @@ VLMEVAL = Kind(
     ours=f"vlmeval/vlm/qwen2_vl/{OWN}",
     version_file="__init__.py",
     version_name="__version__",
-    oldest="0.2rc1",
+    oldest=oldest("vlmeval"),
     needed=(
         ("vlm/qwen2_vl/__init__.py", "", "the package of the Qwen2-VL models"),
         ("vlm/qwen2_vl/model.py", "class Qwen2VLChat", "Qwen2VLChat"),

@@ -93,6 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = read_config(options.config)
         models = chosen_models(options, config)
         data = chosen_data(options, config)
+        require_supported_versions()
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -101,6 +102,20 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def require_supported_versions() -> None:
+    """Refuse what the adapter would refuse for every model and data set anew.
+
+    Raises:
+        RunError: VLMEvalKit or transformers is too old or too new.
+    """
+    from ..vlm.qwen2_vl.uni_dpo.versions import VersionError, check_versions
+
+    try:
+        check_versions()
+    except VersionError as error:
+        raise RunError(str(error)) from error
 
 
 def run(options: argparse.Namespace, models: dict[str, dict], data: dict[str, dict], judge: str) -> int:

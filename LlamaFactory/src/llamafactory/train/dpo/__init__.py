@@ -16,15 +16,21 @@
 
 Every way into LlamaFactory (its command line, `src/train.py`, torchrun and ray workers, the web UI's process) imports
 this module before it parses arguments, so this is where the options join the parser. Everything else is next door in
-`llamafactory.train.uni_dpo` and acts only on runs that ask for it.
+`llamafactory.train.uni_dpo` and acts only on runs that ask for it. Where that cannot be imported, because this
+LlamaFactory or its transformers is too old or too new for it, only those runs are refused.
 """
 
-from ..uni_dpo.arguments import register_arguments
-from ..uni_dpo.odd_options import explain_failures
-from ..uni_dpo.workflow import run_dpo
+try:
+    from ..uni_dpo.arguments import register_arguments
+    from ..uni_dpo.odd_options import explain_failures
+    from ..uni_dpo.workflow import run_dpo
 
+    register_arguments()
+    explain_failures()
+except Exception as error:  # whatever it is, other runs have nothing to do with it
+    from ..uni_dpo.versions import stand_back
+    from .workflow import run_dpo
 
-register_arguments()
-explain_failures()
+    run_dpo = stand_back(run_dpo, error)
 
 __all__ = ["run_dpo"]

@@ -10,7 +10,8 @@ Where to look:
 - `caches/`: reference log-probs and image features kept for later runs;
 - `trainer.py`, `metrics.py`, `resume.py`: one training step, its guard against non-finite values, and exact resuming;
 - `pair_log.py`, `plots.py`: what a run leaves to look at;
-- `workflow.py`: `run_dpo`, where upstream's names are swapped for ours during a run; `errors.py`: how errors look.
+- `workflow.py`: `run_dpo`, where upstream's names are swapped for ours during a run; `versions.py`: on which versions
+  of upstream; `errors.py`: how errors look.
 
 Paper: Uni-DPO: A Unified Paradigm for Dynamic Preference Optimization of LLMs, arXiv 2506.10054.
 """

@@ -12,6 +12,7 @@ from ...hparams.finetuning_args import FinetuningArguments
 from .engine.choice import ROUTES
 from .errors import UniDPOError, print_errors_plainly
 from .odd_options import require_types
+from .versions import check_versions
 
 
 # Upstream's own list of losses, whatever this version has, and ours.
@@ -121,6 +122,7 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
         if self.stage == "dpo":
             _check_loss(self)
         if self.uses_our_trainer:
+            check_versions()
             require_types(UniDPOArguments, self)
             _check_trainer(self)
         if self.uses_uni_dpo:
@@ -176,7 +178,12 @@ def register_arguments() -> None:
     """Make LlamaFactory parse our options: put our class where upstream's stands in the parser's lists.
 
     The lists are read when arguments are parsed, so this must run before that and may run twice.
+
+    Raises:
+        AttributeError: this LlamaFactory has no such list.
     """
+    if not {FinetuningArguments, UniDPOFinetuningArguments} & set(parser._TRAIN_ARGS):
+        raise AttributeError("hparams.parser._TRAIN_ARGS has no FinetuningArguments")
     print_errors_plainly()
     for name, classes in vars(parser).items():
         if name.endswith("_ARGS") and isinstance(classes, list):

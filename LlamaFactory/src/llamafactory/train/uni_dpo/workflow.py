@@ -19,6 +19,7 @@ from pyarrow import ArrowInvalid
 
 from .arguments import check_run
 from .errors import UniDPOError
+from .versions import misfit
 
 
 if TYPE_CHECKING:
@@ -45,20 +46,34 @@ def run_dpo(
     """
     upstream = _module("train.dpo.workflow")
     with ExitStack() as swaps:
-        if finetuning_args.uses_our_trainer:
-            check_run(model_args, finetuning_args)
-            swaps.enter_context(our_trainer())
-            _keep_stream_batches_apart(data_args, training_args)
-        if finetuning_args.uses_uni_dpo:
-            swaps.enter_context(scored_data())
-        if finetuning_args.uses_caches:
-            swaps.enter_context(caches(model_args, data_args, training_args, finetuning_args))
+        try:
+            _swap_in(swaps, model_args, data_args, training_args, finetuning_args)
+        except (AttributeError, ImportError) as error:
+            raise misfit(error) from error
         upstream.run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)
 
     if finetuning_args.uses_uni_dpo and training_args.do_train and training_args.should_save:
         from .plots import plot_run
 
         plot_run(training_args.output_dir)
+
+
+def _swap_in(
+    swaps: ExitStack,
+    model_args: "ModelArguments",
+    data_args: "DataArguments",
+    training_args: "Seq2SeqTrainingArguments",
+    finetuning_args: "FinetuningArguments",
+) -> None:
+    """Let our classes stand in until `swaps` is left, as far as this run asks for them."""
+    if finetuning_args.uses_our_trainer:
+        check_run(model_args, finetuning_args)
+        swaps.enter_context(our_trainer())
+        _keep_stream_batches_apart(data_args, training_args)
+    if finetuning_args.uses_uni_dpo:
+        swaps.enter_context(scored_data())
+    if finetuning_args.uses_caches:
+        swaps.enter_context(caches(model_args, data_args, training_args, finetuning_args))
 
 
 def _keep_stream_batches_apart(data_args: "DataArguments", training_args: "Seq2SeqTrainingArguments") -> None:
@@ -132,8 +147,8 @@ def caches(*run: Any) -> Iterator[None]:
         return create(*args, **kwargs) if plan.needs_reference_model else None
 
     with ExitStack() as stack:
-        swaps = {"get_dataset": identified, "create_ref_model": reference_if_needed}
-        stack.enter_context(_swapped("train.dpo.workflow", **swaps))
+        ours = _swapped("train.dpo.workflow", get_dataset=identified, create_ref_model=reference_if_needed)
+        stack.enter_context(ours)
         with_plan = functools.partial(trainer.CustomDPOTrainer, caches=plan)
         stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=with_plan))
         yield

@@ -7,7 +7,8 @@ Where to look:
 - `prompt.py`: the one place that writes prompts, for both backends;
 - `device.py`: what suits the machine;
 - `media.py`: images and videos from the disk;
-- `transformers_backend.py`, `vllm_backend.py`: prompts in, answers out.
+- `transformers_backend.py`, `vllm_backend.py`: prompts in, answers out;
+- `versions.py`: the versions of VLMEvalKit and transformers that are supported.
 
 The batched runner is in `vlmeval.uni_dpo`: `python -m vlmeval.uni_dpo --help`.
 """

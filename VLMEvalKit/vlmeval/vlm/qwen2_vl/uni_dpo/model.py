@@ -11,6 +11,7 @@ from .checkpoint import open_checkpoint
 from .device import default_device, default_dtype
 from .media import Question
 from .prompt import PromptWriter
+from .versions import check_versions
 
 
 # The data sets' own demand, as upstream's Qwen2-VL class meets it: small text needs enlarging.
@@ -54,6 +55,7 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
     Raises:
         CheckpointError: The checkpoint is missing, incomplete or of another architecture.
         PromptError: A prompt would not show the model its images.
+        VersionError: VLMEvalKit or transformers is too old or too new.
     """
 
     INSTALL_REQ = False
@@ -87,6 +89,7 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
         verbose: bool = False,
     ):
         """Look at the checkpoint; its weights are loaded for the first answer."""
+        check_versions()
         super().__init__(use_custom_prompt=use_custom_prompt)
         self.checkpoint = open_checkpoint(model_path, base_path)
         self.system_prompt, self.markup = system_prompt, markup

@@ -1,0 +1,170 @@
+"""Unsupported versions: our runs are refused by name at the start, others are left to LlamaFactory as it is."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import eval_tree
+import pytest
+from overlay.supported import STATED, oldest, supported
+from pairs import ROOT, options
+from upstream import wheel_tree
+from versions_matrix.cells import TRANSFORMERS, accepted_by
+
+from llamafactory.train.uni_dpo import versions
+
+
+@pytest.fixture(scope="module")
+def patched(tmp_path_factory):
+    """A function that copies a LlamaFactory, lays the overlay over it and edits files of it."""
+
+    def make(release: str, *edits: tuple[str, str, str]) -> Path:
+        folder = tmp_path_factory.mktemp("patched")
+        shutil.copytree(wheel_tree(release) / "llamafactory", folder / "llamafactory")
+        shutil.copytree(ROOT / "LlamaFactory" / "src" / "llamafactory", folder / "llamafactory", dirs_exist_ok=True)
+        for file, old, new in edits:
+            path = folder / "llamafactory" / file
+            assert old in path.read_text()
+            path.write_text(path.read_text().replace(old, new))
+        return folder
+
+    return make
+
+
+def pretend(folder: Path, name: str, version: str) -> Path:
+    """Make a folder from which Python reads another version of an installed package, and nothing else."""
+    facts = folder / f"{name}-{version}.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return folder
+
+
+def train(run, folder: Path, *path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Train as `llamafactory-cli train` does, with these folders first on the path."""
+    folder.mkdir(exist_ok=True)
+    (folder / "run.yaml").write_text(json.dumps(run))
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))} | environment
+    command = [sys.executable, "-m", "llamafactory.cli", "train", str(folder / "run.yaml")]
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
+
+
+def assert_refused(done, output: Path, *words: str) -> None:
+    """It ended in one message of ours, and nothing was written."""
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert last.startswith("Error: The Uni-DPO overlay does not") and all(word in last for word in words), last
+    assert not output.exists()
+
+
+@pytest.fixture
+def run(tiny_model, pair_data, tmp_path):
+    return options(tiny_model, pair_data, tmp_path / "out", max_steps=1)
+
+
+def test_transformers_too_old(run, patched, tmp_path):
+    """LlamaFactory 0.9.4 itself accepts 4.52, but not the PEFT that 0.9.5 demands."""
+    pretend(tmp_path / "old", "peft", "0.17.1")
+    done = train(run, tmp_path, pretend(tmp_path / "old", "transformers", "4.52.4"), patched("0.9.4"))
+    assert_refused(done, tmp_path / "out", "transformers 4.52.4", ">=4.55", 'pip install "transformers')
+
+
+def test_llamafactory_too_new(run, patched, tmp_path, figure):
+    done = train(run, tmp_path, patched("0.9.5", ("extras/env.py", '"0.9.5"', '"0.10.0"')))
+    assert_refused(
+        done, tmp_path / "out", "llamafactory 0.10.0", ">=0.9.4", "install_overlay.py", "DISABLE_VERSION_CHECK"
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    figure(
+        "4 contract",
+        "a LlamaFactory that says it is 0.10.0",
+        1,
+        f"exit code {done.returncode}: {last.partition(',')[0]}",
+    )
+
+
+@pytest.mark.long
+def test_upstreams_switch_makes_it_a_warning(run, patched, tmp_path):
+    tree = patched("0.9.5", ("extras/env.py", '"0.9.5"', '"0.10.0"'))
+    done = train(run, tmp_path, tree, DISABLE_VERSION_CHECK="1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (
+        "does not support llamafactory 0.10.0" in done.stdout + done.stderr
+        and (tmp_path / "out" / "model.safetensors").exists()
+    )
+
+
+@pytest.fixture(scope="module")
+def estranged(patched):
+    """A supported LlamaFactory in which the overlay cannot be imported: a name of transformers is gone."""
+    line = "from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS"
+    lost = ("train/uni_dpo/engine/attention.py", line, line.replace("ALL", "NO"))
+    return patched("0.9.5", lost)
+
+
+def test_where_ours_cannot_be_imported_ours_is_refused(run, estranged, tmp_path):
+    """Upstream refuses the options of ours that it does not know; the reason is told in place of its traceback."""
+    run |= {"uni_dpo_qual_eta": 0.7}
+    done = train(run, tmp_path, estranged)
+    assert_refused(done, tmp_path / "out", "does not fit llamafactory 0.9.5", "NO_MASK_ATTENTION_FUNCTIONS")
+
+
+def test_where_ours_cannot_be_imported_others_are_as_they_were(run, estranged, tmp_path):
+    """And `pref_loss: uni_dpo` alone, which upstream does not refuse, is refused before the model is loaded."""
+    found = {}
+    for name, tree in {"pristine": wheel_tree("0.9.5"), "estranged": estranged}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        stock = run | {"pref_loss": "sigmoid", "pref_beta": 0.1, "output_dir": str(folder / "stock")}
+        ours = run | {"output_dir": str(folder / "ours")}
+        code = f"sys.path.insert(0, {str(ROOT / 'tests')!r}); import json, run_many; from pathlib import Path\n"
+        code = f"import sys; {code}run_many.run_exp({stock!r})\n"
+        code += f"result = run_many.result(Path({stock['output_dir']!r}))\n"
+        code += "Path('result.json').write_text(json.dumps(result))\n"
+        code += f"run_many.run_exp({ours!r})\n" if tree is estranged else ""
+        variables = os.environ | {"PYTHONPATH": str(tree)}
+        done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=variables, capture_output=True, text=True)
+        found[name] = json.loads((folder / "result.json").read_text())
+    assert found["pristine"] == found["estranged"]
+    assert_refused(done, tmp_path / "estranged" / "ours", "does not fit")
+
+
+@pytest.mark.long
+def test_a_lost_list_of_options_is_refused(run, patched, tmp_path):
+    tree = patched("0.9.5", ("hparams/parser.py", "_TRAIN_ARGS", "_TRAINING_CLASSES"))
+    done = train(run | {"uni_dpo_qual_eta": 0.7}, tmp_path, tree)
+    assert_refused(done, tmp_path / "out", "_TRAIN_ARGS")
+
+
+def test_a_lost_seam_is_refused(run, patched, tmp_path):
+    """One that is only looked for when a run starts."""
+    tree = patched("0.9.5", ("data/loader.py", "_load_single_dataset", "_load_one"))
+    assert_refused(train(run, tmp_path, tree), tmp_path / "out", "_load_single_dataset")
+
+
+def test_evaluation_refuses_too(tmp_path, tiny_model):
+    tree = eval_tree.overlaid("installed", tmp_path / "tree")
+    pretend(tree, "transformers", "4.40.0")
+    arguments = ["-m", "vlmeval.uni_dpo", "--model", tiny_model, "--data", "POPE", "--work-dir", tmp_path / "work"]
+    done = eval_tree.python(tree, *arguments)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    last = done.stderr.strip().splitlines()[-1]
+    assert "does not support transformers 4.40.0, only transformers>=4.55" in last and "pip install" in last
+    assert not (tmp_path / "work").exists()
+
+
+def test_ranges_are_stated_once():
+    assert supported("llamafactory") == versions.SUPPORTED
+    assert oldest("llamafactory") == "0.9.4" and oldest("vlmeval") == "0.2rc1"
+    stated = [path for path in ROOT.glob("**/versions.py") if "SUPPORTED = {" in path.read_text()]
+    assert {path for path in stated if "outputs" not in path.parts} == set(STATED.values())
+
+
+def test_the_matrix_asks_upstream_what_goes_together():
+    def accepted(version):
+        return accepted_by((wheel_tree(version) / "llamafactory/extras/misc.py").read_text(), list(TRANSFORMERS))
+
+    assert accepted("0.9.4") == ["4.51.3", "4.55.4", "4.56.2", "4.57.1"]
+    assert accepted("0.9.5") == ["4.55.4", "4.56.2", "4.57.6", "5.0.0", "5.2.0", "5.6.0"]
