@@ -8,11 +8,13 @@ Seen with transformers 4.57 and accelerate 1.11, for every loss of LlamaFactory;
   first epoch meets the first epoch's order.
 """
 
+import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-from torch.utils.data import Sampler
-from transformers import PreTrainedModel
+from torch.utils.data import RandomSampler, Sampler
+from transformers import PreTrainedModel, Trainer
 
 
 class EpochSampler(Sampler[int]):
@@ -43,3 +45,31 @@ def restore_weights(model: PreTrainedModel, checkpoint: str) -> None:
     """
     saved = type(model).from_pretrained(checkpoint, torch_dtype=model.dtype)
     model.load_state_dict(saved.state_dict())
+
+
+class ExactResume(Trainer):
+    """A trainer that goes on exactly where a checkpoint was made."""
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler | None:
+        sampler = super()._get_train_sampler(*args, **kwargs)
+        if type(sampler) is not RandomSampler:  # not shuffled, or a stream
+            return sampler
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return EpochSampler(len(sampler), seed, lambda: int(self.state.epoch or 0))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        if self._saves_whole_model():
+            restore_weights(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        # A node that does not share the folder goes on with the last weights, with upstream's warning.
+        if self._saves_whole_model() and os.path.isdir(self.state.best_model_checkpoint):
+            restore_weights(self.model, self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
+
+    def _saves_whole_model(self) -> bool:
+        # DeepSpeed and FSDP keep files of their own beside the model's, and PEFT loads adapters by their own names.
+        return isinstance(self.model, PreTrainedModel) and not (self.is_deepspeed_enabled or self.is_fsdp_enabled)

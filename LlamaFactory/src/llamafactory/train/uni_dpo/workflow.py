@@ -38,10 +38,13 @@ def run_dpo(
         UniDPOError: an option or the data cannot be used with `pref_loss: uni_dpo`; raised before the model loads.
         NonFiniteError: training produced a NaN or an infinity.
     """
+    from .checkpoints import prepare_output
+
     upstream = _module("train.dpo.workflow")
     with ExitStack() as swaps:
         if finetuning_args.uses_our_trainer:
             check_run(model_args, finetuning_args)
+            prepare_output(training_args)
             swaps.enter_context(our_trainer())
             _keep_stream_batches_apart(data_args, training_args)
         if finetuning_args.uses_uni_dpo:
