@@ -5,7 +5,8 @@ Seen with transformers 4.57 and accelerate 1.11, for every loss of LlamaFactory;
 - `Trainer._load_from_checkpoint` loads a state dict without the key renaming that `save_pretrained` undid, and is not
   strict, so a vision-language model goes on with the weights it started from;
 - `accelerate.skip_first_batches` builds a data loader that counts epochs from 0 again, so a run resumed after the
-  first epoch meets the first epoch's order.
+  first epoch meets the first epoch's order;
+- a run that was killed between its last checkpoint and its end takes one step more, unless an epoch ends there.
 """
 
 import os
@@ -49,6 +50,19 @@ def restore_weights(model: PreTrainedModel, checkpoint: str) -> None:
 
 class ExactResume(Trainer):
     """A trainer that goes on exactly where a checkpoint was made."""
+
+    _was_over = False  # whether all steps had been taken when this run started
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
+        """Read the batches of the next step; none if there is no next step."""
+        if self.state.global_step < self.state.max_steps:
+            return super().get_batch_samples(*args, **kwargs)
+        self._was_over = self.control.should_training_stop = True
+        return [], None
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        if not self._was_over:  # or an epoch's end would be logged, evaluated and saved twice
+            super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler | None:
         sampler = super()._get_train_sampler(*args, **kwargs)
