@@ -12,12 +12,8 @@ from llamafactory.train.uni_dpo.caches import images, store, work
 from llamafactory.train.uni_dpo.caches.__main__ import main
 
 
-if __name__ == "__main__":
-    if "DS_ACCELERATOR" in os.environ:
-        import deepspeed
-
-        # With `use_cpu`, accelerate starts torch's processes but not DeepSpeed's view of them: it would see one alone.
-        deepspeed.init_distributed("gloo")
+def fill() -> None:
+    """Fill as the command line says."""
     pause = float(sys.argv.pop(1))
     work.FLUSH_SECONDS, images.PART_BYTES = 0.0, 1
     name_part = store.Store.new_part
@@ -29,3 +25,12 @@ if __name__ == "__main__":
 
     store.Store.new_part = named_slowly
     main()
+
+
+if __name__ == "__main__":
+    if "DS_ACCELERATOR" in os.environ:
+        import deepspeed
+
+        # With `use_cpu`, accelerate starts torch's processes but not DeepSpeed's view of them: it would see one alone.
+        deepspeed.init_distributed("gloo")
+    fill()

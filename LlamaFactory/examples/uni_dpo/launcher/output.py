@@ -49,7 +49,7 @@ def plan_output(output: Path, settings: dict, resume: bool | None) -> Plan:
     """
     checkpoint = last_checkpoint(output)
     has_weights = output.is_dir() and any(WEIGHTS.fullmatch(file.name) for file in output.iterdir())
-    finished = has_weights and (output / "train_results.json").is_file()  # LlamaFactory writes it after the model
+    finished = has_weights and all((output / name).is_file() for name in written_last(settings))
     if not checkpoint and not has_weights:
         return Plan("start", f"output: {output}")
     if resume is False:
@@ -70,6 +70,12 @@ def plan_output(output: Path, settings: dict, resume: bool | None) -> Plan:
     if not checkpoint:
         raise UserError(f"{output} holds a finished run without a checkpoint to go on from\n{ways_out}")
     return Plan("resume", f"output: {output}, resuming from {checkpoint.name} (start anew: FRESH=1)")
+
+
+def written_last(settings: dict) -> list[str]:
+    """Name the files that LlamaFactory writes after the model, of which a killed run may lack the last ones."""
+    evaluates = settings.get("do_eval") or settings.get("eval_strategy", "no") != "no"
+    return ["train_results.json", "trainer_state.json", *(["eval_results.json"] if evaluates else [])]
 
 
 def last_checkpoint(output: Path) -> Path | None:

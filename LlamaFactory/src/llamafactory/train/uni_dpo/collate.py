@@ -12,6 +12,7 @@ from .caches.reference import REFERENCE_COLUMNS
 from .data import SCORED_DTYPES
 from .engine import Choice, lay_out
 from .stand_in import StandIn
+from .unreadable import refuse_unreadable
 
 
 # Columns of shape (n,) that travel beside the model's inputs, where a data set has them.
@@ -33,7 +34,10 @@ class PairCollator(PairwiseDataCollatorWithPadding):
     Attributes:
         choice: what the engine wants; None if batches are for upstream's forward.
         images: stored features, which are read instead of images.
+        dataset_names: of training and of evaluation, for messages.
     """
+
+    dataset_names: tuple[list[str], ...] = ()
 
     def __post_init__(self):
         """Start as upstream's; `serve` changes that."""
@@ -50,19 +54,30 @@ class PairCollator(PairwiseDataCollatorWithPadding):
         self.template.mm_plugin = MediaOnce(self.template.mm_plugin)
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
-        """Collate pairs."""
+        """Collate pairs.
+
+        Raises:
+            UniDPOError: an image or a video cannot be read any more.
+        """
         if self.choice is None:
-            batch = super().__call__(features)
+            batch = self._upstream_batch(features)
         else:
             plugin = self.template.mm_plugin
             keys = [key for feature in features for key in feature.get("image_keys", [])]
             plugin.stored = None if self.images is None else [self.images.read(key) for key in keys]
-            batch = super().__call__(features)
+            batch = self._upstream_batch(features)
             self._lay_out(batch, plugin)
         for name, dtype in CARRIED_DTYPES.items():
             if name in features[0]:
                 batch[name] = torch.tensor([feature[name] for feature in features], dtype=dtype)
         return batch
+
+    def _upstream_batch(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return super().__call__(features)
+        except Exception:
+            refuse_unreadable(features, self.dataset_names)
+            raise
 
     def _lay_out(self, batch: dict[str, Any], plugin: "MediaOnce") -> None:
         media_ids = tuple(getattr(self.model.config, f"{kind}_token_id", None) for kind in ("image", "video"))

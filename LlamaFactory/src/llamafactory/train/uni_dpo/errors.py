@@ -15,6 +15,13 @@ class CachesFilled(Exception):
     """A run that was only to fill its caches has done so."""
 
 
+def own_words(error: UniDPOError) -> str:
+    """Take a message out of the traceback that torch makes of it if it comes from a data loader's worker."""
+    text = str(error)
+    _, found, words = text.rpartition(f"{type(error).__name__}: ")
+    return words.strip() if found and text.startswith("Caught ") else text
+
+
 def print_errors_plainly() -> None:
     """Let the command line show a `UniDPOError` as its message alone, without a traceback.
 
@@ -26,7 +33,7 @@ def print_errors_plainly() -> None:
 
     def hook(kind, error, traceback):
         if issubclass(kind, UniDPOError):
-            print(f"\nError: {error}", file=sys.stderr, flush=True)
+            print(f"\nError: {own_words(error)}", file=sys.stderr, flush=True)
         else:
             previous(kind, error, traceback)
 

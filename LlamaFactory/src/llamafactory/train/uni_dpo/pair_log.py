@@ -8,11 +8,15 @@ reference's margins, the reward margin, and the whole loss of the pair (with `pr
 import json
 import math
 import os
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from .checkpoints import way_on
+from .disk import explained, replacing
 
 
 PAIR_LOG = "uni_dpo_pairs.jsonl"
@@ -36,7 +40,8 @@ class PairLog(TrainerCallback):
         """Drop rows of steps that this run is going to take (again)."""
         self._waiting.clear()
         if state.is_world_process_zero and os.path.exists(self.path):
-            _keep_rows(self.path, state.global_step)
+            with self._explained():
+                _keep_rows(self.path, state.global_step)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -45,9 +50,14 @@ class PairLog(TrainerCallback):
         rows = gather_object([row for step, columns in self._waiting for row in _rows(step, columns)])
         self._waiting.clear()
         if state.is_world_process_zero:
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            with open(self.path, "a", encoding="utf-8") as log:
-                log.writelines(json.dumps(row) + "\n" for row in rows)
+            with self._explained():
+                os.makedirs(os.path.dirname(self.path), exist_ok=True)
+                with open(self.path, "a", encoding="utf-8") as log:
+                    log.writelines(json.dumps(row) + "\n" for row in rows)
+
+    def _explained(self) -> AbstractContextManager[None]:
+        folder, name = os.path.split(self.path)
+        return explained(name, folder, way_on(folder))
 
 
 def read_pair_log(path: str) -> list[dict[str, Any]]:
@@ -70,7 +80,5 @@ def _readable(value: float | int) -> float | int | None:
 
 def _keep_rows(path: str, last_step: int) -> None:
     rows = [row for row in read_pair_log(path) if row["step"] <= last_step]
-    temporary = f"{path}.tmp"
-    with open(temporary, "w", encoding="utf-8") as log:
+    with replacing(path) as scratch, open(scratch, "w", encoding="utf-8") as log:
         log.writelines(json.dumps(row) + "\n" for row in rows)
-    os.replace(temporary, path)

@@ -5,14 +5,17 @@ Seen with transformers 4.57 and accelerate 1.11, for every loss of LlamaFactory;
 - `Trainer._load_from_checkpoint` loads a state dict without the key renaming that `save_pretrained` undid, and is not
   strict, so a vision-language model goes on with the weights it started from;
 - `accelerate.skip_first_batches` builds a data loader that counts epochs from 0 again, so a run resumed after the
-  first epoch meets the first epoch's order.
+  first epoch meets the first epoch's order;
+- a run that was killed between its last checkpoint and its end takes one step more, unless an epoch ends there.
 """
 
+import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-from torch.utils.data import Sampler
-from transformers import PreTrainedModel
+from torch.utils.data import RandomSampler, Sampler
+from transformers import PreTrainedModel, Trainer
 
 
 class EpochSampler(Sampler[int]):
@@ -43,3 +46,44 @@ def restore_weights(model: PreTrainedModel, checkpoint: str) -> None:
     """
     saved = type(model).from_pretrained(checkpoint, torch_dtype=model.dtype)
     model.load_state_dict(saved.state_dict())
+
+
+class ExactResume(Trainer):
+    """A trainer that goes on exactly where a checkpoint was made."""
+
+    _was_over = False  # whether all steps had been taken when this run started
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
+        """Read the batches of the next step; none if there is no next step."""
+        if self.state.global_step < self.state.max_steps:
+            return super().get_batch_samples(*args, **kwargs)
+        self._was_over = self.control.should_training_stop = True
+        return [], None
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        if not self._was_over:  # or an epoch's end would be logged, evaluated and saved twice
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler | None:
+        sampler = super()._get_train_sampler(*args, **kwargs)
+        if type(sampler) is not RandomSampler:  # not shuffled, or a stream
+            return sampler
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return EpochSampler(len(sampler), seed, lambda: int(self.state.epoch or 0))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        if self._saves_whole_model():
+            restore_weights(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        # A node that does not share the folder goes on with the last weights, with upstream's warning.
+        if self._saves_whole_model() and os.path.isdir(self.state.best_model_checkpoint):
+            restore_weights(self.model, self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
+
+    def _saves_whole_model(self) -> bool:
+        # DeepSpeed and FSDP keep files of their own beside the model's, and PEFT loads adapters by their own names.
+        return isinstance(self.model, PreTrainedModel) and not (self.is_deepspeed_enabled or self.is_fsdp_enabled)

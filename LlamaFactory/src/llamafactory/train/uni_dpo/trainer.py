@@ -2,7 +2,7 @@
 
 Upstream's losses, reference handling and logging stay. Ours are the scores, the loss, length normalisation, the route
 to log-probs (`forward.py`), metrics that do not stall the device, the optional pair log, a guard that stops a run
-before a ruined model is saved, and exact resuming.
+before a ruined model is saved, whole saves (`saving.py`) and exact resuming (`resume.py`).
 """
 
 import math
@@ -10,8 +10,6 @@ import os
 from typing import Any, Literal
 
 import torch
-from torch.utils.data import RandomSampler, Sampler
-from transformers import PreTrainedModel
 from transformers.trainer_utils import TrainOutput
 
 from ...extras.constants import IGNORE_INDEX
@@ -26,11 +24,12 @@ from .errors import CachesFilled, NonFiniteError
 from .forward import PairForward
 from .loss import uni_dpo_loss
 from .pair_log import PAIR_LOG, PairLog
-from .resume import EpochSampler, restore_weights
+from .resume import ExactResume
+from .saving import WholeSaves
 from .self_check import check_engine
 
 
-class UniDPOTrainer(CustomDPOTrainer):
+class UniDPOTrainer(ExactResume, WholeSaves, CustomDPOTrainer):
     """LlamaFactory's DPO trainer with `pref_loss: uni_dpo`, and with our forward and options for its own losses."""
 
     def __init__(self, caches: CachePlan | None = None, **kwargs: Any):
@@ -225,27 +224,3 @@ class UniDPOTrainer(CustomDPOTrainer):
             f"{self.args.output_dir} are as they were. Usual causes: a learning rate too high, or a model that "
             "overflows in fp16 (use bf16). `uni_dpo_log_pairs: true` shows the pairs of each step."
         )
-
-    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler | None:
-        sampler = super()._get_train_sampler(*args, **kwargs)
-        if type(sampler) is not RandomSampler:  # not shuffled, or a stream
-            return sampler
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return EpochSampler(len(sampler), seed, lambda: int(self.state.epoch or 0))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        if self._saves_whole_model():
-            restore_weights(self.model, resume_from_checkpoint)
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_best_model(self) -> None:
-        # A node that does not share the folder goes on with the last weights, with upstream's warning.
-        if self._saves_whole_model() and os.path.isdir(self.state.best_model_checkpoint):
-            restore_weights(self.model, self.state.best_model_checkpoint)
-        else:
-            super()._load_best_model()
-
-    def _saves_whole_model(self) -> bool:
-        # DeepSpeed and FSDP keep files of their own beside the model's, and PEFT loads adapters by their own names.
-        return isinstance(self.model, PreTrainedModel) and not (self.is_deepspeed_enabled or self.is_fsdp_enabled)

@@ -67,8 +67,11 @@ def _swap_in(
 ) -> None:
     """Let our classes stand in until `swaps` is left, as far as this run asks for them."""
     if finetuning_args.uses_our_trainer:
+        from .checkpoints import prepare_output
+
         check_run(model_args, finetuning_args)
-        swaps.enter_context(our_trainer())
+        prepare_output(training_args)
+        swaps.enter_context(our_trainer(data_args))
         _keep_stream_batches_apart(data_args, training_args)
     if finetuning_args.uses_uni_dpo:
         swaps.enter_context(scored_data())
@@ -87,7 +90,7 @@ def _keep_stream_batches_apart(data_args: "DataArguments", training_args: "Seq2S
 
 
 @contextmanager
-def our_trainer() -> Iterator[None]:
+def our_trainer(data_args: "DataArguments") -> Iterator[None]:
     """Train with `UniDPOTrainer` and what it needs; upstream imports its trainer late, so it finds ours."""
     from .collate import PairCollator
     from .prompts import PromptOnceProcessor
@@ -96,7 +99,9 @@ def our_trainer() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(_uncounted())
         stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=UniDPOTrainer))
-        stack.enter_context(_swapped("train.dpo.workflow", PairwiseDataCollatorWithPadding=PairCollator))
+        names = (data_args.dataset or [], data_args.eval_dataset or [])
+        collator = functools.partial(PairCollator, dataset_names=names)
+        stack.enter_context(_swapped("train.dpo.workflow", PairwiseDataCollatorWithPadding=collator))
         stack.enter_context(_swapped("data.loader", PairwiseDatasetProcessor=PromptOnceProcessor))
         yield
 

@@ -2,16 +2,20 @@
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ..disk import explained, require_writable
 from ..errors import UniDPOError
 
 
 KEY_FILE = "key.json"
+# A part is written within seconds; clocks of several machines may differ by minutes.
+ABANDONED_SECONDS = 3600.0
 
 
 class Store:
@@ -32,15 +36,16 @@ class Store:
         Raises:
             UniDPOError: the folder was made with another key, or is not a cache.
         """
-        self.folder, path = Path(folder), Path(folder) / KEY_FILE
+        self.folder, path, self._option = Path(folder), Path(folder) / KEY_FILE, option
         key = json.loads(json.dumps(key))
         others = self.folder.is_dir() and any(file.suffix != ".tmp" for file in self.folder.iterdir())
         if not path.is_file() and others:  # asked in this order, as another run may be making the folder
             raise UniDPOError(f"`{option}: {folder}` is a folder with other things in it; name a new or an empty one.")
         if path.is_file():
             _compare(option, folder, json.loads(path.read_text()), key)
+            self._clear()
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        require_writable(option, folder)
         with self.writing(KEY_FILE) as temporary:
             temporary.write_text(json.dumps(key, indent=2) + "\n")
 
@@ -48,11 +53,20 @@ class Store:
     def writing(self, name: str) -> Iterator[Path]:
         """Give a path to write to, which becomes `name` when all is written."""
         temporary = self.folder / f".{name}.{uuid.uuid4().hex}.tmp"
-        try:
-            yield temporary
-            os.replace(temporary, self.folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+        advice = "Make room there; the same command goes on behind the parts that are complete."
+        with explained(f"`{self._option}`", self.folder, advice):
+            try:
+                yield temporary
+                os.replace(temporary, self.folder / name)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def _clear(self) -> None:
+        """Delete what killed runs left half-written, but nothing that another run may be writing now."""
+        for file in self.folder.glob(".*.tmp"):
+            with suppress(OSError):
+                if time.time() - file.stat().st_mtime > ABANDONED_SECONDS:
+                    file.unlink()
 
     def new_part(self, ending: str) -> str:
         """Invent a name for a part that no other process uses."""

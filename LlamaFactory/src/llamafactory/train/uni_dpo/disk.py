@@ -1,0 +1,94 @@
+"""Writing that is whole or not there, and what to say when the disk does not take it."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from .errors import UniDPOError
+
+
+# Holds what is being written, in the folder where it will be; cleared when a run starts.
+UNFINISHED = ".unfinished"
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a path to write to, whose file takes the place of `path` when all is written."""
+    path = Path(path)
+    scratch = path.parent / UNFINISHED / path.name
+    scratch.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield scratch
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+        with suppress(OSError):  # others are being written
+            scratch.parent.rmdir()
+
+
+def read_json(path: Path) -> Any:
+    """Read a file; None if it is not there, or is not whole."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+@contextmanager
+def explained(what: str, folder: str | os.PathLike, advice: str) -> Iterator[None]:
+    """Say in one message what could not be written, where, why, and how to go on.
+
+    Raises:
+        UniDPOError: the system refused to write.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        raise UniDPOError(f"{what} could not be written: {reason(error, folder)}. {advice}") from error
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether an exception says that the system did not take what was written.
+
+    safetensors has an exception of its own, and torch raises a RuntimeError from its archive writer.
+    """
+    from_torch = isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("PytorchStreamWriter", "inline_container")
+    )
+    return isinstance(error, (OSError, SafetensorError)) or from_torch
+
+
+def reason(error: BaseException, folder: str | os.PathLike) -> str:
+    """Describe a refusal in a few words, with the space that is left; torch's words alone do not say why."""
+    words = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return f"{words} ({folder})"
+    return f"{words} ({free / 1e9:.3g} GB free in {folder})"
+
+
+def require_writable(option: str, folder: str | os.PathLike) -> None:
+    """Make a folder, and a file in it that goes again at once.
+
+    Raises:
+        UniDPOError: that is not possible.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"1")
+    except OSError as error:
+        raise UniDPOError(
+            f"`{option}: {folder}` is a folder that cannot be written to: {error.strerror}. Name another one, or give "
+            "yourself the right to write there, or make room."
+        ) from error
