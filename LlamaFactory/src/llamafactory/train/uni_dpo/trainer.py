@@ -226,6 +226,16 @@ class UniDPOTrainer(CustomDPOTrainer):
             "overflows in fp16 (use bf16). `uni_dpo_log_pairs: true` shows the pairs of each step."
         )
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Create upstream's optimizer, under DeepSpeed without empty groups, which LoRA leaves for biases and norms.
+
+        DeepSpeed drops them later itself, and a scheduler made before that fails at its first step (torch 2.10).
+        """
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self.is_deepspeed_enabled:
+            optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+        return optimizer
+
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler | None:
         sampler = super()._get_train_sampler(*args, **kwargs)
         if type(sampler) is not RandomSampler:  # not shuffled, or a stream
