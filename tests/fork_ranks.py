@@ -18,6 +18,10 @@ from pathlib import Path
 
 import deepspeed
 import torch
+from accelerate import DistributedType, PartialState
+from accelerate.state import AcceleratorState
+from torch.distributed import fsdp
+from transformers import TrainerCallback
 
 from llamafactory.train.tuner import run_exp
 
@@ -30,13 +34,15 @@ def work(job: dict, rank: int, port: int) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ |= job["environment"] | _as_torchrun(job["ranks"], rank, port)
+        if "ACCELERATE_USE_FSDP" in job["environment"]:
+            _let_fsdp_run_on_a_cpu()
         if "deepspeed" in job["options"]:
             # With `use_cpu`, accelerate starts torch's processes but not DeepSpeed's view of them.
             deepspeed.init_distributed("gloo")
         if job["ranks"]:
             # LlamaFactory's last call; gloo may abort a rank whose connections the other has closed before it.
             torch.distributed.destroy_process_group = torch.distributed.barrier
-        run_exp(job["options"])
+        run_exp(job["options"], callbacks=[Sharing()])
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -44,6 +50,38 @@ def work(job: dict, rank: int, port: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+class Sharing(TrainerCallback):
+    """Prints by which strategy the ranks train, and how much of the model this one holds: options may be ignored."""
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        """Look once, after the first step."""
+        if state.global_step == 1:
+            accelerate = AcceleratorState()
+            found = {"type": accelerate.distributed_type.name, "held": sum(map(_held, model.parameters()))}
+            if accelerate.distributed_type == DistributedType.DEEPSPEED:
+                found["stage"] = accelerate.deepspeed_plugin.zero_stage
+            print(f"sharing: {json.dumps(found)}", flush=True)
+
+
+def _held(weight: torch.nn.Parameter) -> int:
+    if hasattr(weight, "ds_tensor"):
+        return weight.ds_tensor.numel()
+    return (weight.to_local() if hasattr(weight, "to_local") else weight).numel()
+
+
+def _let_fsdp_run_on_a_cpu() -> None:
+    """Have accelerate take the CPU for a device.
+
+    torch shards models on a CPU too, and transformers and accelerate do with it what they do on a device, but for two
+    things: accelerate looks for a device of its list and falls back on DDP without a word if there is none; and on
+    saving it moves FSDP1's weights to the CPU, where torch frees them if they were there already.
+    """
+    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+    config = fsdp.FullStateDictConfig
+    fsdp.FullStateDictConfig = lambda **kwargs: config(offload_to_cpu=False, rank0_only=False)
 
 
 def _as_torchrun(ranks: int, rank: int, port: int) -> dict[str, str]:
