@@ -21,9 +21,11 @@ import torch
 from accelerate import DistributedType, PartialState
 from accelerate.state import AcceleratorState
 from torch.distributed import fsdp
-from transformers import TrainerCallback
+from transformers import AutoModelForImageTextToText, TrainerCallback
+from transformers.models.qwen2_vl import modeling_qwen2_vl  # noqa: F401 (as the next two: before forking, not in forks)
 
 from llamafactory.train.tuner import run_exp
+from llamafactory.train.uni_dpo import plots, trainer  # noqa: F401
 
 
 def work(job: dict, rank: int, port: int) -> None:
@@ -115,6 +117,7 @@ def train(job: dict) -> list[int]:
 
 if __name__ == "__main__":
     assert threading.active_count() == 1, "a forked process would have only one of these threads"
+    list(AutoModelForImageTextToText._model_mapping)  # LlamaFactory looks through it, which imports many models
     for job in json.loads(Path(sys.argv[1]).read_text()):
         Path(job["folder"]).mkdir(parents=True, exist_ok=True)
         Path(job["folder"], "status").write_text(json.dumps(train(job)))

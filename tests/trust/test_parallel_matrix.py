@@ -41,8 +41,9 @@ SOME = [
     ("zero3", 2, "full", "shared_prefix", False),
 ]
 CASES = ALL if LONG else SOME
-# On one process over the pairs of as many ranks: what to compare with, and the same options as the ranks have.
-ALONE = sorted({("alone", *case[1:3], *how) for case in CASES for how in (("upstream", False), case[3:])})
+# On one process over the pairs of as many ranks: what to compare with, and what fills caches or is worth comparing.
+SAME = CASES if LONG else [("fsdp2", 2, "lora", "upstream", True), ("ddp", 2, "full", "shared_prefix", True)]
+ALONE = sorted({("alone", *case[1:3], "upstream", False) for case in CASES} | {("alone", *case[1:]) for case in SAME})
 LOSS_BOUND = 1e-4  # of a step's mean loss, relative
 WEIGHT_BOUND = 0.1  # of the learning rate, by which Adam moves a weight in one step
 
