@@ -224,3 +224,13 @@ class UniDPOTrainer(ExactResume, WholeSaves, CustomDPOTrainer):
             f"{self.args.output_dir} are as they were. Usual causes: a learning rate too high, or a model that "
             "overflows in fp16 (use bf16). `uni_dpo_log_pairs: true` shows the pairs of each step."
         )
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Create upstream's optimizer, under DeepSpeed without empty groups, which LoRA leaves for biases and norms.
+
+        DeepSpeed drops them later itself, and a scheduler made before that fails at its first step (torch 2.10).
+        """
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self.is_deepspeed_enabled:
+            optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+        return optimizer

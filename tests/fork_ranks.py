@@ -1,0 +1,123 @@
+"""Train many runs, each in processes of its own, for the price of one start: `python fork_ranks.py JOBS.json`.
+
+JOBS.json lists jobs, each with a `folder`, `ranks`, the `environment` of its processes and the `options` of
+LlamaFactory. Most of a short run is spent on imports. Here one process imports everything and forks the ranks of one
+job after the other, each with what torchrun would tell it (0 ranks: one process that is told nothing). So no run sees
+what another has left in memory. What a rank prints goes to `folder/rank-N.log`, and `folder/status` gets their exit
+statuses; when one fails the others are ended, as torchrun does.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+import deepspeed
+import torch
+from accelerate import DistributedType, PartialState
+from accelerate.state import AcceleratorState
+from torch.distributed import fsdp
+from transformers import AutoModelForImageTextToText, TrainerCallback
+from transformers.models.qwen2_vl import modeling_qwen2_vl  # noqa: F401 (as the next two: before forking, not in forks)
+
+from llamafactory.train.tuner import run_exp
+from llamafactory.train.uni_dpo import plots, trainer  # noqa: F401
+
+
+def work(job: dict, rank: int, port: int) -> None:
+    """Be one rank of a job; never return."""
+    status = 1
+    try:
+        log = os.open(f"{job['folder']}/rank-{rank}.log", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.environ |= job["environment"] | _as_torchrun(job["ranks"], rank, port)
+        if "ACCELERATE_USE_FSDP" in job["environment"]:
+            _let_fsdp_run_on_a_cpu()
+        if "deepspeed" in job["options"]:
+            # With `use_cpu`, accelerate starts torch's processes but not DeepSpeed's view of them.
+            deepspeed.init_distributed("gloo")
+        if job["ranks"]:
+            # LlamaFactory's last call; gloo may abort a rank whose connections the other has closed before it.
+            torch.distributed.destroy_process_group = torch.distributed.barrier
+        run_exp(job["options"], callbacks=[Sharing()])
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+class Sharing(TrainerCallback):
+    """Prints by which strategy the ranks train, and how much of the model this one holds: options may be ignored."""
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        """Look once, after the first step."""
+        if state.global_step == 1:
+            accelerate = AcceleratorState()
+            found = {"type": accelerate.distributed_type.name, "held": sum(map(_held, model.parameters()))}
+            if accelerate.distributed_type == DistributedType.DEEPSPEED:
+                found["stage"] = accelerate.deepspeed_plugin.zero_stage
+            print(f"sharing: {json.dumps(found)}", flush=True)
+
+
+def _held(weight: torch.nn.Parameter) -> int:
+    if hasattr(weight, "ds_tensor"):
+        return weight.ds_tensor.numel()
+    return (weight.to_local() if hasattr(weight, "to_local") else weight).numel()
+
+
+def _let_fsdp_run_on_a_cpu() -> None:
+    """Have accelerate take the CPU for a device.
+
+    torch shards models on a CPU too, and transformers and accelerate do with it what they do on a device, but for two
+    things: accelerate looks for a device of its list and falls back on DDP without a word if there is none; and on
+    saving it moves FSDP1's weights to the CPU, where torch frees them if they were there already.
+    """
+    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+    config = fsdp.FullStateDictConfig
+    fsdp.FullStateDictConfig = lambda **kwargs: config(offload_to_cpu=False, rank0_only=False)
+
+
+def _as_torchrun(ranks: int, rank: int, port: int) -> dict[str, str]:
+    if not ranks:
+        return {}
+    told = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+    return {name: str(value) for name, value in told.items()} | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def train(job: dict) -> list[int]:
+    """Fork the ranks of a job and return their exit statuses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = {}
+    for rank in range(max(1, job["ranks"])):
+        process = os.fork()
+        if process == 0:
+            work(job, rank, port)
+        running[process] = rank
+    statuses = [0] * len(running)
+    while running:
+        process, status = os.wait()
+        rank = running.pop(process)
+        statuses[rank] = os.waitstatus_to_exitcode(status)
+        if statuses[rank] > 0:
+            for other in running:
+                os.kill(other, signal.SIGKILL)
+    return statuses
+
+
+if __name__ == "__main__":
+    assert threading.active_count() == 1, "a forked process would have only one of these threads"
+    list(AutoModelForImageTextToText._model_mapping)  # LlamaFactory looks through it, which imports many models
+    for job in json.loads(Path(sys.argv[1]).read_text()):
+        Path(job["folder"]).mkdir(parents=True, exist_ok=True)
+        Path(job["folder"], "status").write_text(json.dumps(train(job)))
