@@ -17,6 +17,8 @@ import torch
 from torch.utils.data import RandomSampler, Sampler
 from transformers import PreTrainedModel, Trainer
 
+from .errors import UniDPOError
+
 
 class EpochSampler(Sampler[int]):
     """Random order that depends on seed and epoch alone.
@@ -42,9 +44,15 @@ def restore_weights(model: PreTrainedModel, checkpoint: str) -> None:
     """Load a full checkpoint through `from_pretrained`, which knows how its keys were renamed on saving.
 
     Raises:
+        UniDPOError: its weights are pickled: loading such a file may do whatever its maker wants.
         RuntimeError: the checkpoint is of another model.
     """
-    saved = type(model).from_pretrained(checkpoint, torch_dtype=model.dtype)
+    if not any(name.endswith(".safetensors") for name in os.listdir(checkpoint)):
+        raise UniDPOError(
+            f"{checkpoint} holds no *.safetensors, and other weights are not loaded. Train with `save_safetensors: "
+            "true` (the default), or go on from an earlier checkpoint by `resume_from_checkpoint`."
+        )
+    saved = type(model).from_pretrained(checkpoint, torch_dtype=model.dtype, use_safetensors=True)
     model.load_state_dict(saved.state_dict())
 
 
