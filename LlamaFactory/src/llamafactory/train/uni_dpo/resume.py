@@ -8,11 +8,15 @@ Seen with transformers 4.57 and accelerate 1.11, for every loss of LlamaFactory;
   first epoch meets the first epoch's order.
 """
 
+import os
 from collections.abc import Callable, Iterator
 
 import torch
+from accelerate.utils import gather_object
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel
+
+from .errors import UniDPOError
 
 
 class EpochSampler(Sampler[int]):
@@ -33,6 +37,23 @@ class EpochSampler(Sampler[int]):
     def __len__(self) -> int:
         """Count the examples of an epoch."""
         return self.size
+
+
+def check_checkpoint(checkpoint: str | bool | None) -> None:
+    """Refuse to go on from a checkpoint that is not on the disk of every machine; all ranks call this.
+
+    Raises:
+        UniDPOError: some rank starts at another step than the first, or lacks the checkpoint's files.
+    """
+    whole = isinstance(checkpoint, str) and os.path.isfile(os.path.join(checkpoint, "trainer_state.json"))
+    found = gather_object([os.path.basename(os.path.normpath(checkpoint)) if whole else ""])
+    others = [rank for rank, name in enumerate(found) if name != found[0]]
+    if others:
+        raise UniDPOError(
+            f"Rank 0 {f'goes on from {found[0]}' if found[0] else 'starts anew'}, but rank {others[0]} finds "
+            f"{found[others[0]] or 'no complete checkpoint'} in its own output folder. Where machines share no disk, "
+            "copy the first machine's checkpoint folder into those of the others first, or start anew on all of them."
+        )
 
 
 def restore_weights(model: PreTrainedModel, checkpoint: str) -> None:

@@ -26,7 +26,7 @@ from .errors import CachesFilled, NonFiniteError
 from .forward import PairForward
 from .loss import uni_dpo_loss
 from .pair_log import PAIR_LOG, PairLog
-from .resume import EpochSampler, restore_weights
+from .resume import EpochSampler, check_checkpoint, restore_weights
 from .self_check import check_engine
 
 
@@ -56,14 +56,16 @@ class UniDPOTrainer(CustomDPOTrainer):
         """Whether log-probs are means over response tokens."""
         return self.finetuning_args.takes_means
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """Train as upstream does, after the caches have been filled.
 
         Raises:
             CachesFilled: the run was only to fill them.
+            UniDPOError: ranks would not go on from the same checkpoint.
         """
+        check_checkpoint(resume_from_checkpoint)
         self._prepare_caches()
-        return super().train(*args, **kwargs)
+        return super().train(resume_from_checkpoint, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate as upstream does, after the caches have been filled."""
