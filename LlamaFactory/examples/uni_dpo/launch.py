@@ -87,7 +87,7 @@ def train(run: Run) -> int:
         write_settings(config, run.settings)
         status = run_logged(command, os.environ | variables, log)
     if status == 0:
-        say(f"trained model: {run.output}")
+        say(f"trained model: {run.output}" + (" on the first machine" if run.node_rank else ""))
     else:
         say(f"stopped with exit status {status}; log: {log_path}")
         if last_checkpoint(run.output):

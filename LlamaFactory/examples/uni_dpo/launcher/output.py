@@ -100,13 +100,15 @@ def changed_settings(record: Path, settings: dict) -> list[str]:
 
 
 def make_way(output: Path, plan: Plan) -> None:
-    """Rename what stands in the way of `plan`: an earlier run, or a checkpoint whose saving was interrupted."""
+    """Rename what stands in the way of `plan`: an earlier run, its mark of being finished, or a half-saved checkpoint."""
     if plan.action == "replace":
         kept = output.with_name(f"{output.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
         output.rename(kept)
         if sidecar(output, "effective.yaml").is_file():
             sidecar(output, "effective.yaml").rename(sidecar(kept, "effective.yaml"))
     else:
+        if (output / "train_results.json").is_file():  # or the run would pass for finished if it is interrupted now
+            (output / "train_results.json").replace(output / "earlier-train_results.json")
         for checkpoint in output.glob("checkpoint-*"):
             if step_of(checkpoint) >= 0 and not (checkpoint / "trainer_state.json").is_file():
                 checkpoint.rename(output / f"incomplete-{checkpoint.name}")  # or LlamaFactory would resume from it
