@@ -41,31 +41,31 @@ class Training:
     Args:
         host: where it runs.
         run: its options, with checkpoints, a pair log and evaluation.
-        folder: of this run's own.
+        folder: of this run's own; configurations go there.
+        disk: where it writes, as it sees that.
     """
 
-    def __init__(self, host: Host, run: dict[str, Any], folder: Path):
+    def __init__(self, host: Host, run: dict[str, Any], folder: Path, disk: Path | None = None):
         """Run it undisturbed once as it is, and once with all its checkpoints kept."""
-        self.host, self.run, self.folder = host, run, folder
-        self.all = self._train(folder / "all", save_total_limit=None)
-        self.output, self.tally = folder / "out", Tally()
-        self.whole = self._train(self.output)
-        self.left = {str(path.relative_to(self.output)) for path in self.output.rglob("*")}
+        self.host, self.run, self.folder, self.disk, self.tally = host, run, folder, disk or folder, Tally()
+        self.output, self.all = (host.path(self.disk / name) for name in ("out", "all"))  # as they are seen from here
+        self._train({"output_dir": str(self.disk / "all"), "save_total_limit": None})
+        self.whole = self._train()
+        self.left = self._names()
         self.weights = load_file(self.output / "model.safetensors")
         self.pairs, self.log = self._course()
 
-    def _train(self, output: Path, **changes: Any) -> Ending:
-        ending = self.start(output, changes)
+    def _train(self, changes: dict[str, Any] | None = None) -> Ending:
+        ending = self.start(changes)
         assert ending.status == 0, ending.said
         return ending
 
-    def start(self, output: Path | None = None, changes: dict[str, Any] | None = None, **death: Any) -> Ending:
-        """Give the command, and see how it ends."""
-        output = output or self.output
-        run = self.run | {"output_dir": str(output)} | (changes or {})
-        config = self.folder / f"{output.name}.yaml"
+    def start(self, changes: dict[str, Any] | None = None, **death: Any) -> Ending:
+        """Give the command, with changes to its options, and see how it ends."""
+        run = self.run | {"output_dir": str(self.disk / "out")} | (changes or {})
+        config = self.folder / "run.yaml"
         config.write_text(json.dumps({name: value for name, value in run.items() if value is not None}))
-        return self.host.run("llamafactory.cli:main", "train", config, **{"below": output} | death)
+        return self.host.run("llamafactory.cli:main", "train", config, **{"below": self.disk / "out"} | death)
 
     def afresh(self) -> None:
         """Begin with an empty folder."""
@@ -85,14 +85,13 @@ class Training:
 
     def finish(self) -> None:
         """Give the command again, and compare the end with that of the undisturbed run."""
-        ending = self.start()
-        assert ending.status == 0, ending.said
+        self._train()
         self.assert_as_undisturbed()
 
     def assert_whatever_has_a_name_is_whole(self) -> None:
         """Compare every checkpoint, and the model, with those of the undisturbed run."""
         for checkpoint in self.output.glob("checkpoint-*"):
-            assert_same_checkpoint(checkpoint, self.folder / "all" / checkpoint.name)
+            assert_same_checkpoint(checkpoint, self.all / checkpoint.name)
         if (self.output / "model.safetensors").exists():
             assert_same_weights(load_file(self.output / "model.safetensors"), self.weights)
         for name in ("train_results.json", "eval_results.json", "all_results.json", "trainer_state.json"):
@@ -104,7 +103,10 @@ class Training:
         self.assert_whatever_has_a_name_is_whole()
         assert_same_weights(load_file(self.output / "model.safetensors"), self.weights)
         assert self._course() == (self.pairs, self.log)
-        assert {str(path.relative_to(self.output)) for path in self.output.rglob("*")} == self.left
+        assert self._names() == self.left
+
+    def _names(self) -> set[str]:
+        return {str(path.relative_to(self.output)) for path in self.output.rglob("*")}
 
     def _course(self) -> tuple[list, list]:
         log = [{k: v for k, v in entry.items() if not k.endswith(TIMINGS)} for entry in log_history(self.output)]

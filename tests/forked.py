@@ -51,14 +51,15 @@ class Host:
     """The process that forks."""
 
     def __init__(self, *modules: str, within: Sequence[Any] = (), **environment: str):
-        """Start it: with modules to import first, `within` a command that runs it, and variables of its environment."""
+        """Start it, with modules to import first, a command that runs it, and variables of its environment."""
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        command = [*within, sys.executable, __file__, *modules]
+        self._has_mounts = bool(within)
+        command = [*map(str, within), sys.executable, __file__, *modules]
         self._process = subprocess.Popen(command, env=os.environ | environment, **pipes)
 
     def path(self, path: Path) -> Path:
         """Return the way to a file that this process sees, which may be in a mount of its own."""
-        return Path(f"/proc/{self._process.pid}/root{path}")
+        return Path(f"/proc/{self._process.pid}/root{path}") if self._has_mounts else path
 
     def run(self, call: str, *argv: Any, **death: Any) -> Ending:
         """Call `MODULE:FUNCTION` in a fork, as a command with the arguments `argv`.
@@ -112,7 +113,7 @@ def _fork(call: str, argv: list[str], death: dict[str, Any]) -> dict[str, Any]:
         os.killpg(child, signal.SIGKILL)
     with os.fdopen(counted) as changes:
         number = changes.read()
-    ending = {"signal": -code if code < 0 else None, "status": code if code >= 0 else None, "said": text[-40000:]}
+    ending = {"signal": -code if code < 0 else None, "status": code if code >= 0 else None, "said": text[-200_000:]}
     return ending | {"seconds": time.monotonic() - started, "changes": int(number or 0)}
 
 

@@ -1,6 +1,5 @@
 """A full disk and a read-only one: one message that says how to go on, the last good checkpoint as it was."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -10,8 +9,11 @@ from crashes import TRAINING, UNFINISHED, Training
 from forked import Host
 from pairs import options
 
+from llamafactory.train.uni_dpo.pair_log import PAIR_LOG
+
 
 SMALL = 24 * 2**20  # bytes of the disk; one checkpoint takes about three
+LOADED = "loading weights file"
 MOUNT = """mount -t tmpfs -o size=$2 disk "$1" && mkdir "$1/locked" && mount -t tmpfs -o ro locked "$1/locked" || exit
 shift 2
 exec "$@"
@@ -35,20 +37,21 @@ def disk(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def training(disk, tiny_model, pair_data):
+def training(disk, tiny_model, pair_data, tmp_path_factory):
     """Six steps with three checkpoints."""
     host, folder = disk
     saving = {"save_strategy": "steps", "save_steps": 2, "uni_dpo_log_pairs": True}
-    return SmallDisk(host, options(tiny_model, pair_data, folder / "out", max_steps=6, **saving), folder)
+    run = options(tiny_model, pair_data, folder / "out", max_steps=6, **saving)
+    return SmallDisk(host, run, tmp_path_factory.mktemp("small"), folder)
 
 
 class SmallDisk(Training):
-    """A run on the small disk, which is looked at from here."""
+    """A run on the small disk, looked at from outside."""
 
-    def __init__(self, host, run, folder):
-        """Run it undisturbed, and keep a copy of what is there after the first checkpoint."""
-        self.seen = host.path(folder)
-        super().__init__(host, run, folder)
+    @property
+    def seen(self):
+        """The disk."""
+        return self.output.parent
 
     def afresh(self, *kept):
         """Leave nothing of earlier runs but these checkpoints."""
@@ -56,7 +59,8 @@ class SmallDisk(Training):
             path = self.seen / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         for name in kept:
-            shutil.copytree(self.seen / "all" / name, self.seen / "out" / name)
+            shutil.copytree(self.all / name, self.output / name)
+            shutil.copy(self.all / PAIR_LOG, self.output)
 
     def fill(self, free):
         """Leave so many bytes free."""
@@ -64,7 +68,8 @@ class SmallDisk(Training):
             left = os.statvfs(self.seen)
             file.write(bytes(left.f_bavail * left.f_frsize - free))
 
-    def clear(self):
+    def make_room(self):
+        """Take the filling out again."""
         (self.seen / "filling").unlink()
 
 
@@ -72,3 +77,66 @@ def error_in(ending):
     assert ending.signal is None and ending.status == 1, ending.said
     assert "Traceback" not in ending.said, ending.said
     return next(line for line in ending.said.splitlines() if line.startswith("Error: "))
+
+
+@pytest.mark.parametrize("free", [40_000, 400_000, 1_200_000, 1_600_000])
+def test_no_room_for_a_checkpoint(training, free, figure):
+    """In the settings, in the weights, in the optimizer's state: wherever it ends, there is the checkpoint before."""
+    training.afresh("checkpoint-2")
+    before = {path.name: path.read_bytes() for path in (training.output / "checkpoint-2").iterdir()}
+    training.fill(free)
+    error = error_in(training.start())
+    assert "checkpoint-4 could not be written: " in error and f"GB free in {training.disk / 'out'}" in error
+    assert "What was begun is removed" in error
+    assert "the same command goes on from checkpoint-2, which is as it was" in error
+    assert sorted(path.name for path in (training.output).glob("checkpoint-*")) == ["checkpoint-2"]
+    assert {path.name: path.read_bytes() for path in (training.output / "checkpoint-2").iterdir()} == before
+    assert not (training.output / UNFINISHED).exists()
+    training.make_room()
+    training.finish()
+    figure(
+        "2 crash", "no room for a checkpoint on a real small disk, then room", 4, "one message; ends as undisturbed"
+    )
+
+
+def test_no_room_for_the_model(training):
+    training.afresh()
+    training.fill(600_000)
+    error = error_in(training.start(changes={"save_strategy": "no"}))
+    assert "The trained model could not be written: " in error and "starts anew" in error
+    assert not list((training.output).glob("*.safetensors"))
+    training.make_room()
+    assert training.start(changes={"save_strategy": "no"}).status == 0
+
+
+def test_no_room_for_the_pair_log(training):
+    """Forty steps make a log of some ten pages of the disk; what is written of it is not lost."""
+    training.afresh("checkpoint-2")
+    training.fill(50_000)
+    error = error_in(training.start(changes={"save_strategy": "no", "max_steps": 60}))
+    assert "uni_dpo_pairs.jsonl could not be written: No space left on device" in error
+    assert "goes on from checkpoint-2" in error
+    training.make_room()
+    training.finish()
+
+
+def test_no_room_for_the_reference_cache(training):
+    training.afresh()
+    training.fill(4096)
+    cache = {"uni_dpo_reference_cache": str(training.disk / "ref")}
+    error = error_in(training.start(changes=cache))
+    assert "`uni_dpo_reference_cache` could not be written: No space left on device (" in error
+    assert "the same command goes on behind the parts that are complete" in error
+    assert not list((training.seen / "ref").glob("part-*")) and not list((training.seen / "ref").glob(".*"))
+    training.make_room()
+    assert training.start(changes=cache).status == 0
+    assert len(list((training.seen / "ref").glob("part-*.parquet"))) == 1
+
+
+@pytest.mark.parametrize("option", ["output_dir", "uni_dpo_reference_cache"])
+def test_a_read_only_folder_is_refused_before_anything_is_loaded(training, option):
+    training.afresh()
+    locked = training.disk / "locked" / "here"
+    ending = training.start(changes={option: str(locked)})
+    assert f"`{option}: {locked}` is a folder that cannot be written to: Read-only file system" in error_in(ending)
+    assert LOADED in training.whole.said and LOADED not in ending.said

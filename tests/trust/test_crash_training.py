@@ -62,6 +62,7 @@ def test_killed_while_saving(training, figure, kind, tried):
     figure("2 crash", f"training killed {tried}", tally.kills, seen)
 
 
+@pytest.mark.long
 def test_killed_while_it_deletes(host, tiny_model, pair_data, tmp_path, figure):
     """With `save_total_limit: 1` the best checkpoint stays, and others go while training and at its end."""
     saving = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 1, "uni_dpo_log_pairs": True}
@@ -71,7 +72,7 @@ def test_killed_while_it_deletes(host, tiny_model, pair_data, tmp_path, figure):
     state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
     assert state["best_model_checkpoint"] == str(tmp_path / "out" / "checkpoint-2")
     assert [path.name for path in tmp_path.glob("out/checkpoint-*")] == ["checkpoint-2"]
-    for moment in moments(training, times(1, 40), "change"):
+    for moment in moments(training, 40, "change"):
         training.afresh()
         training.kill(**moment)
         training.finish()
@@ -85,7 +86,7 @@ def test_killed_while_it_deletes(host, tiny_model, pair_data, tmp_path, figure):
 
 def test_half_a_checkpoint_of_another_trainer(training):
     """LlamaFactory goes by the name; what upstream's trainer or a copy left half is passed over, and written anew."""
-    shutil.copytree(training.folder / "all", training.output)
+    shutil.copytree(training.all, training.output)
     for name in ("model.safetensors", "trainer_state.json", "checkpoint-6/trainer_state.json"):
         (training.output / name).unlink()
     (training.output / "checkpoint-4" / "trainer_state.json").write_text('{"best_glo')

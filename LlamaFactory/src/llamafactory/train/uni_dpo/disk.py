@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,13 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from .errors import UniDPOError
 
 
 # Holds what is being written, in the folder where it will be; cleared when a run starts.
 UNFINISHED = ".unfinished"
+
+RUST_NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
 @contextmanager
@@ -59,17 +60,20 @@ def explained(what: str, folder: str | os.PathLike, advice: str) -> Iterator[Non
 def is_refusal(error: BaseException) -> bool:
     """Tell whether an exception says that the system did not take what was written.
 
-    safetensors has an exception of its own, and torch raises a RuntimeError from its archive writer.
+    torch's archive writer raises a RuntimeError; libraries in Rust (safetensors, tokenizers) have the system's number
+    in the text of whatever they raise.
     """
     from_torch = isinstance(error, RuntimeError) and any(
         words in str(error) for words in ("PytorchStreamWriter", "inline_container")
     )
-    return isinstance(error, (OSError, SafetensorError)) or from_torch
+    return isinstance(error, OSError) or from_torch or RUST_NUMBER.search(str(error)) is not None
 
 
 def reason(error: BaseException, folder: str | os.PathLike) -> str:
-    """Describe a refusal in a few words, with the space that is left; torch's words alone do not say why."""
-    words = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    """Describe a refusal in the system's words where they are known, with the space that is left."""
+    number = RUST_NUMBER.search(str(error))
+    number = int(number[1]) if number else getattr(error, "errno", None)
+    words = os.strerror(number) if number else str(error).partition("\n")[0]
     try:
         free = shutil.disk_usage(folder).free
     except OSError:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...extras import logging
+from .disk import replacing
 from .pair_log import PAIR_LOG, read_pair_log
 
 
@@ -95,7 +96,8 @@ def _curves(axes: Axes, history: list[dict[str, Any]], title: str, keys: dict[st
 
 
 def _save(figure: Figure, path: str) -> str:
-    figure.savefig(path, dpi=120)
+    with replacing(path) as scratch:
+        figure.savefig(scratch, dpi=120)
     return path
 
 
