@@ -84,7 +84,7 @@ def make_adapter(base: Path, folder: Path) -> None:
     torch.manual_seed(1)
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     config = LoraConfig(r=8, target_modules=targets, task_type="CAUSAL_LM", init_lora_weights=False)
-    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base, trust_remote_code=False), config).save_pretrained(folder)
 
 
 if __name__ == "__main__":
