@@ -82,14 +82,16 @@ def reason(error: BaseException, folder: str | os.PathLike) -> str:
 
 
 def require_writable(option: str, folder: str | os.PathLike) -> None:
-    """Make a folder, and a file in it that goes again at once.
+    """Make a file in a folder, or where the folder will be made, that goes again at once.
 
     Raises:
         UniDPOError: that is not possible.
     """
+    there = Path(folder).absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent  # no folder is left behind by a run that is refused for another reason
     try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
+        with tempfile.TemporaryFile(dir=there) as probe:
             probe.write(b"1")
     except OSError as error:
         raise UniDPOError(
