@@ -46,6 +46,7 @@ class Store:
             self._clear()
             return
         require_writable(option, folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
         with self.writing(KEY_FILE) as temporary:
             temporary.write_text(json.dumps(key, indent=2) + "\n")
 
