@@ -94,7 +94,7 @@ def changed_settings(record: Path, settings: dict) -> list[str]:
 
 
 def make_way(output: Path, plan: Plan) -> None:
-    """Rename what stands in the way of `plan`: an earlier run, its mark of being finished, or a half-saved checkpoint."""
+    """Rename what stands in the way of `plan`: an earlier run, its mark of the end, or half a checkpoint."""
     if plan.action == "replace":
         kept = output.with_name(f"{output.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
         output.rename(kept)
