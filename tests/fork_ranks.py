@@ -36,7 +36,7 @@ def work(job: dict, rank: int, port: int) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ |= job["environment"] | _as_torchrun(job["ranks"], rank, port)
-        if "ACCELERATE_USE_FSDP" in job["environment"]:
+        if "ACCELERATE_TORCH_DEVICE" in job["environment"]:
             _let_fsdp_run_on_a_cpu()
         if "deepspeed" in job["options"]:
             # With `use_cpu`, accelerate starts torch's processes but not DeepSpeed's view of them.
@@ -80,7 +80,6 @@ def _let_fsdp_run_on_a_cpu() -> None:
     things: accelerate looks for a device of its list and falls back on DDP without a word if there is none; and on
     saving it moves FSDP1's weights to the CPU, where torch frees them if they were there already.
     """
-    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
     config = fsdp.FullStateDictConfig
     fsdp.FullStateDictConfig = lambda **kwargs: config(offload_to_cpu=False, rank0_only=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pairs import ROOT
+from pairs import ROOT, log_history
 from safetensors.torch import load_file
 
 from llamafactory.train.uni_dpo.pair_log import PAIR_LOG, read_pair_log
@@ -30,8 +30,9 @@ AUTO = {
 ZERO3 = {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True, "stage3_param_persistence_threshold": 0}
 ZERO = {"zero1": {"stage": 1}, "zero2": {"stage": 2}, "zero3": ZERO3}
 
-# What `accelerate launch` tells its processes.
+# What `accelerate launch` tells its processes, and the device, on which `fork_ranks.py` then lets FSDP run.
 FSDP = {
+    "ACCELERATE_TORCH_DEVICE": "cpu",
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
     "FSDP_TRANSFORMER_CLS_TO_WRAP": "Qwen2VLDecoderLayer,Qwen2VLVisionBlock",
@@ -99,21 +100,26 @@ class Course:
 
     Attributes:
         losses: of every pair by step and row.
+        norms: of the gradient, of every step.
         weights: after the last step.
     """
 
     losses: dict[tuple[int, int], float]
+    norms: list[float]
     weights: dict[str, Any]
 
     def off(self, other: "Course") -> tuple[float, float]:
-        """Return how far this run is from another: worst relative deviation of a step's loss, and of any weight.
+        """Return how far this run is from another.
+
+        Returns:
+            The worst relative deviation of a step's loss or gradient norm, and the worst of any weight.
 
         Raises:
             AssertionError: their steps took other pairs, or they trained other weights.
         """
         assert self.losses.keys() == other.losses.keys()
         assert self.weights.keys() - other.weights.keys() <= {"lm_head.weight"}  # DeepSpeed also saves the tied one
-        curves = zip(self.curve(), other.curve(), strict=True)
+        curves = zip([*self.curve(), *self.norms], [*other.curve(), *other.norms], strict=True)
         pairs = ((self.weights[name].float(), weight.float()) for name, weight in other.weights.items())
         return max(abs(a - b) / abs(b) for a, b in curves), max(float((a - b).abs().max()) for a, b in pairs)
 
@@ -130,5 +136,6 @@ def course(output: Path, rows: int) -> Course:
     logged = read_pair_log(str(output / PAIR_LOG))
     losses = {(row["step"], row["row"] % rows): row["loss"] for row in logged}
     assert len(losses) == len(logged), "a step took a pair twice"
+    norms = [entry["grad_norm"] for entry in log_history(output) if "grad_norm" in entry]
     (file,) = output.glob("*.safetensors")
-    return Course(losses, load_file(file))
+    return Course(losses, norms, load_file(file))

@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from pairs import ROOT, command_line, log_history, make_rows, options, write_dataset
+from ranks import AUTO, ZERO3
 from safetensors import safe_open
-from test_parallel import AUTO, ZERO3
 
 
 COMMAND = [sys.executable, "-m", "llamafactory.train.uni_dpo.caches"]

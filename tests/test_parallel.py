@@ -9,24 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from pairs import ROOT, command_line, log_history, make_rows, options, write_dataset
+from ranks import AUTO, TWO_RANKS, ZERO3
 from safetensors.torch import load_file
 
 from llamafactory.train.uni_dpo.pair_log import PAIR_LOG, read_pair_log
-
-
-TWO_RANKS = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2", "MASTER_ADDR": "127.0.0.1"}
-AUTO = {
-    name: "auto"
-    for name in (
-        "train_batch_size",
-        "train_micro_batch_size_per_gpu",
-        "gradient_accumulation_steps",
-        "gradient_clipping",
-        "zero_allow_untested_optimizer",
-    )
-}
-# By default every rank keeps all of a weight as small as those of a tiny model.
-ZERO3 = {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True, "stage3_param_persistence_threshold": 0}
 
 
 def test_two_ranks_equal_one(tiny_model, pair_data, tmp_path):

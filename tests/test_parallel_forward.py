@@ -1,7 +1,8 @@
-"""The fast forward on several ranks: two of them train as one does by upstream's forward, however weights are split.
+"""The fast forward on two ranks, started as users do: they train as one does by upstream's forward.
 
 Every step has a rank whose pairs have no picture while the other's have one or two, and answers of different lengths.
 All ranks have to do the same collective work all the same, or a run hangs or averages the wrong gradients.
+`trust/test_parallel_matrix.py` has the other strategies.
 """
 
 import json
@@ -11,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from pairs import ROOT, log_history, mixed, options, train, write_dataset
+from pairs import log_history, mixed, options, train, write_dataset
+from ranks import TWO_RANKS
 from safetensors.torch import load_file
-from test_parallel import AUTO, TWO_RANKS, ZERO3
 
 from llamafactory.train.uni_dpo.pair_log import PAIR_LOG, read_pair_log
 
@@ -22,24 +23,6 @@ STEPS = 4
 # The tower trains too: a rank without pictures must still take part in averaging its gradients.
 FULL = {"freeze_vision_tower": False, "freeze_multi_modal_projector": False}
 LORA = {"finetuning_type": "lora", "lora_rank": 4, "learning_rate": 1e-3}
-
-# Version 1 needs a device: accelerate refuses it on a CPU.
-FSDP2 = {
-    "compute_environment": "LOCAL_MACHINE",
-    "distributed_type": "FSDP",
-    "mixed_precision": "no",
-    "num_machines": 1,
-    "num_processes": 2,
-    "fsdp_config": {
-        "fsdp_version": 2,
-        "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-        "fsdp_transformer_layer_cls_to_wrap": "Qwen2VLDecoderLayer,Qwen2VLVisionBlock",
-        "fsdp_cpu_ram_efficient_loading": False,
-        "fsdp_offload_params": False,
-        "fsdp_reshard_after_forward": True,
-        "fsdp_state_dict_type": "FULL_STATE_DICT",
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -103,22 +86,3 @@ def test_ddp(tiny_model, data, alone, tmp_path, kind):
     config = start(tiny_model, data, tmp_path, {"full": FULL, "lora": LORA}[kind])
     done = launched("llamafactory.cli", "train", config, **TWO_RANKS)
     assert_equal(done, alone / kind, tmp_path / "out")
-
-
-@pytest.mark.parametrize("zero", [{"stage": 2}, ZERO3], ids=["zero2", "zero3"])
-def test_deepspeed(tiny_model, data, alone, tmp_path, zero):
-    (tmp_path / "zero.json").write_text(json.dumps({"zero_optimization": zero, **AUTO}))
-    changes = FULL | {"deepspeed": str(tmp_path / "zero.json"), "use_cpu": True}
-    config = start(tiny_model, data, tmp_path, changes)
-    ranks = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = launched(*ranks, ROOT / "tests" / "train_deepspeed.py", config, DS_ACCELERATOR="cpu")
-    assert_equal(done, alone / "full", tmp_path / "out")
-
-
-def test_fsdp2(tiny_model, data, alone, tmp_path):
-    """By `accelerate launch`, as LlamaFactory starts FSDP."""
-    config = start(tiny_model, data, tmp_path, FULL)
-    (tmp_path / "fsdp.yaml").write_text(json.dumps(FSDP2))
-    launch = ["accelerate.commands.launch", "--config_file", tmp_path / "fsdp.yaml"]
-    done = launched(*launch, "-m", "llamafactory.launcher", config)
-    assert_equal(done, alone / "full", tmp_path / "out")

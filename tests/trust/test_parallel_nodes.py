@@ -32,8 +32,8 @@ class Machines:
     def __init__(self, folder: Path, model: Path, shared: bool = False):
         """Give both the same data; with `shared`, also the same disk for their output."""
         self.folder, self.model = folder, model
-        self.data = [folder / f"data{node}" for node in range(2)]
-        for data in self.data:
+        self.data = [folder / f"data{0 if shared else node}" for node in range(2)]
+        for data in set(self.data):
             write_dataset(data, make_rows(data, COUNT))
         self.outputs = [folder / f"disk{0 if shared else node}" / "out" for node in range(2)]
 
@@ -83,9 +83,14 @@ def alone(tiny_model, tmp_path_factory) -> Path:
 
 def assert_equal(machines: Machines, alone: Path, figure, ranks: int, disks: str) -> None:
     loss, weight = course(machines.outputs[0], COUNT).off(course(alone, COUNT))
-    assert loss < 1e-4 and weight < 1e-5
+    assert loss < 2e-4 and weight < 1e-5
     tried = f"two machines ({JOINED}, {disks}) of {ranks} rank{'s' * (ranks > 1)}, by the example's script"
-    figure("1 parallel", tried, 4, f"as one process: loss within {loss:.1e}, weights within {weight:.1e}")
+    figure(
+        "1 parallel",
+        tried,
+        4,
+        f"as one process: loss and gradient norm within {loss:.1e}, weights within {weight:.1e}",
+    )
 
 
 def test_each_with_its_own_disk(tiny_model, tmp_path, alone, figure):
@@ -108,9 +113,15 @@ def test_one_disk_and_two_ranks_each(tiny_model, tmp_path, alone, figure):
 
 @pytest.mark.long
 def test_goes_on_only_if_both_have_the_checkpoint(tiny_model, tmp_path):
-    """Without it the second machine would start anew: an error says so, also after what it told is done once more."""
-    machines, longer = Machines(tmp_path, tiny_model), ("max_steps=6", "save_steps=2", "resume=true")
-    assert machines.run("max_steps=4", "save_steps=2") == [0, 0]
+    """Without it the second machine would start anew, so an error says what to do, and doing that helps.
+
+    Without the optimizer's state, which upstream cannot load on several ranks of a CPU (test_parallel_upstream.py).
+    """
+    machines, longer = (
+        Machines(tmp_path, tiny_model),
+        ("max_steps=6", "save_steps=2", "save_only_model=true", "resume=true"),
+    )
+    assert machines.run("max_steps=4", "save_steps=2", "save_only_model=true") == [0, 0]
     for _ in range(2):  # the first attempt must not make the run look finished
         assert machines.run(*longer) == [1, 1]
         assert all("Only some ranks find a checkpoint" in machines.said(node) for node in (0, 1))

@@ -1,0 +1,59 @@
+"""What upstream cannot do on several ranks, with its own words, so that we notice when it can.
+
+Stock losses run through LlamaFactory's own `run_dpo` and trainer, without anything of ours.
+"""
+
+from pathlib import Path
+
+import pytest
+from pairs import options
+from ranks import ZERO, job, said, sharing, statuses, train_jobs
+
+
+STOCK = {"pref_loss": "sigmoid", "pref_beta": 0.1, "max_steps": 2, "gradient_accumulation_steps": 1}
+LORA = {"finetuning_type": "lora", "lora_rank": 4}
+SAVING = STOCK | {"save_strategy": "steps", "save_steps": 2}
+EMPTY_GROUP = "ValueError: zip() argument 2 is longer than argument 1"
+NO_DEVICE = "RuntimeError: There are currently no available devices found, must be one of 'XPU', 'CUDA', 'MLU'"
+CPU_0 = "RuntimeError: don't know how to restore data location of torch.storage.UntypedStorage (tagged with cpu:0)"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_model, pair_data) -> Path:
+    """Where all runs are, after they have ended."""
+    place = tmp_path_factory.mktemp("upstream")
+
+    def stock(name: str, strategy: str, run: dict, **environment: str) -> dict:
+        made = job(place / name, strategy, 2, options(tiny_model, pair_data, place, **run))
+        made["environment"] |= environment
+        return made
+
+    jobs = [stock(f"lora-{zero}", zero, STOCK | LORA) for zero in ZERO]
+    jobs += [stock("saved", "ddp", SAVING), stock("resumed", "ddp", SAVING | {"max_steps": 4})]
+    jobs[-1]["options"]["resume_from_checkpoint"] = str(place / "saved" / "out" / "checkpoint-2")
+    jobs += [stock("fsdp2", "fsdp2", STOCK), stock("fsdp1", "fsdp1", STOCK, FSDP_SYNC_MODULE_STATES="true")]
+    for made in jobs:
+        made["environment"].pop("ACCELERATE_TORCH_DEVICE", None)
+    train_jobs(jobs, place / "jobs.json")
+    return place
+
+
+@pytest.mark.parametrize("zero", ZERO)
+def test_lora_fails_under_zero_at_the_first_scheduler_step(place, zero):
+    """DeepSpeed drops the empty group of biases and norms, the scheduler counts it (torch from 2.10 on looks)."""
+    assert any(statuses(place / f"lora-{zero}"))
+    printed = said(place / f"lora-{zero}")
+    assert EMPTY_GROUP in printed and "lr_scheduler.step()" in printed and "UniDPOTrainer" not in printed
+
+
+def test_resuming_fails_on_several_ranks_of_a_cpu(place):
+    """The optimizer's state is to be loaded to `cpu:0`, a device that torch does not know."""
+    assert statuses(place / "saved") == [0, 0] and any(statuses(place / "resumed"))
+    assert CPU_0 in said(place / "resumed") + said(place / "resumed", 1)
+
+
+def test_fsdp_is_refused_or_ignored_on_a_cpu(place):
+    """As `accelerate launch` configures version 1 it is refused; else accelerate takes DDP instead, without a word."""
+    assert any(statuses(place / "fsdp1")) and NO_DEVICE in said(place / "fsdp1") + said(place / "fsdp1", 1)
+    assert statuses(place / "fsdp2") == [0, 0]
+    assert {rank["type"] for rank in sharing(place / "fsdp2")} == {"MULTI_CPU"}
