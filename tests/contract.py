@@ -69,9 +69,10 @@ def overridden_and_not_listed(names: dict[str, str]) -> Iterator[str]:
 
 
 def listed(base: str, name: str, names: dict[str, str]) -> bool:
-    """Tell whether a name of a class, or of a listed class above it, is in the contract."""
-    kin = [resolve(base), *resolve(base).__mro__]
-    return any(other.endswith(f".{name}") and resolve(other.rpartition(".")[0]) in kin for other in names)
+    """Tell whether a name of a class, or of a listed class above or below it, is in the contract."""
+    same = (resolve(other.rpartition(".")[0]) for other in names if other.endswith(f".{name}"))
+    kind = resolve(base)
+    return any(issubclass(kind, other) or issubclass(other, kind) for other in same if isinstance(other, type))
 
 
 def training_joined() -> Iterator[str]:
