@@ -31,7 +31,7 @@ class Way:
         """Load and tokenise."""
         from llamafactory.train.dpo import workflow
 
-        with our_trainer(), scored_data():
+        with our_trainer(self.data_args), scored_data():
             arguments = self.template, self.model_args, self.data_args, self.training_args
             return workflow.get_dataset(*arguments, stage="rm", **self.module)["train_dataset"]
 
