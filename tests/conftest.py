@@ -20,6 +20,16 @@ from demo_world.model import build  # noqa: E402
 pytest_plugins = ["installing", "figures"]
 
 
+@pytest.fixture(autouse=True)
+def _same_environment():
+    """Undo what a test does to the environment: a run in this process leaves its precision there for the next."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """A random Qwen2-VL of about 0.2 million parameters."""

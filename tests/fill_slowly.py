@@ -29,8 +29,7 @@ def fill() -> None:
 
 if __name__ == "__main__":
     if "DS_ACCELERATOR" in os.environ:
-        import deepspeed
+        from gloo import connect_ranks
 
-        # With `use_cpu`, accelerate starts torch's processes but not DeepSpeed's view of them: it would see one alone.
-        deepspeed.init_distributed("gloo")
+        connect_ranks()
     fill()

@@ -16,10 +16,10 @@ import threading
 import traceback
 from pathlib import Path
 
-import deepspeed
 import torch
 from accelerate import DistributedType, PartialState
 from accelerate.state import AcceleratorState
+from gloo import connect_ranks
 from torch.distributed import fsdp
 from transformers import AutoModelForImageTextToText, TrainerCallback
 from transformers.models.qwen2_vl import modeling_qwen2_vl  # noqa: F401 (as the next two: before forking, not in forks)
@@ -39,8 +39,7 @@ def work(job: dict, rank: int, port: int) -> None:
         if "ACCELERATE_TORCH_DEVICE" in job["environment"]:
             _let_fsdp_run_on_a_cpu()
         if "deepspeed" in job["options"]:
-            # With `use_cpu`, accelerate starts torch's processes but not DeepSpeed's view of them.
-            deepspeed.init_distributed("gloo")
+            connect_ranks()
         if job["ranks"]:
             # LlamaFactory's last call; gloo may abort a rank whose connections the other has closed before it.
             torch.distributed.destroy_process_group = torch.distributed.barrier

@@ -9,8 +9,8 @@ import math
 import sys
 from pathlib import Path
 
-import deepspeed
 import torch
+from gloo import connect_ranks
 from transformers import TrainerCallback
 
 from llamafactory.train.tuner import run_exp
@@ -45,8 +45,7 @@ def outcome(run: dict, step: int) -> str:
 
 
 if __name__ == "__main__":
-    # With `use_cpu`, accelerate starts torch's processes but not DeepSpeed's view of them: it would see one alone.
-    deepspeed.init_distributed("gloo")
+    connect_ranks()
     rank = torch.distributed.get_rank()
     said = outcome(json.loads(Path(sys.argv[1]).read_text()), int(sys.argv[2]))
     Path(f"{sys.argv[3]}-{rank}.txt").write_text(said)

@@ -5,8 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-import deepspeed
 import torch
+from gloo import connect_ranks
 
 from llamafactory.train.tuner import run_exp
 
@@ -20,7 +20,6 @@ def leave() -> None:
 
 
 if __name__ == "__main__":
-    # With `use_cpu`, accelerate starts torch's processes but not DeepSpeed's view of them: it would see one alone.
-    deepspeed.init_distributed("gloo")
+    connect_ranks()
     torch.distributed.destroy_process_group = leave  # LlamaFactory's last call
     run_exp(json.loads(Path(sys.argv[1]).read_text()))
