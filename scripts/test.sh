@@ -29,6 +29,6 @@ export PATH="$VENV/bin:$PATH"
 if [[ ${1:-} == long ]]; then
     shift
     export UNI_DPO_LONG=1
-    set -- tests/trust "$@"
+    set -- tests/trust --timeout 7200 "$@"
 fi
 exec "$VENV/bin/python" -m pytest --numprocesses $((cores < 4 ? cores : 4)) --dist loadfile "$@"

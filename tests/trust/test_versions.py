@@ -158,7 +158,8 @@ def test_evaluation_refuses_too(tmp_path, tiny_model):
 def test_ranges_are_stated_once():
     assert supported("llamafactory") == versions.SUPPORTED
     assert oldest("llamafactory") == "0.9.4" and oldest("vlmeval") == "0.2rc1"
-    ours = [path for folder in ("LlamaFactory", "VLMEvalKit", "scripts", "tests") for path in (ROOT / folder).rglob("*.py")]
+    folders = ("LlamaFactory", "VLMEvalKit", "scripts", "tests")
+    ours = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     assert {path for path in ours if "\nSUPPORTED = {" in path.read_text()} == set(STATED.values())
 
 
