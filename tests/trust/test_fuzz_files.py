@@ -20,7 +20,6 @@ from pair_data.rows import read_rows
 from pair_data.writing import write_rows
 
 
-pytestmark = pytest.mark.long  # what it finds is not all mended yet
 COMMANDS = {
     "check": ("check", "{file}", "--no-images"),
     "check --fix": ("check", "{file}", "--no-images", "--fix", "{out}"),

@@ -17,7 +17,6 @@ from ways import Way
 from llamafactory.train.uni_dpo.errors import UniDPOError
 
 
-pytestmark = pytest.mark.long  # what it finds is not all mended yet
 OPENAI = {
     "columns": SHAREGPT | {"messages": "messages"},
     "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},

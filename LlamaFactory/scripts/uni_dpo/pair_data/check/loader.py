@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .findings import WHOLE, Findings
-from .shapes import BOOLEAN, BYTES, LIST, NUMBER, OBJECT, TEXT, Shape
+from .shapes import BOOLEAN, BYTES, LIST, NUMBER, OBJECT, TEXT, Shape, unloadable
 
 
 CHUNK = 10 << 20  # bytes that become one table: datasets' JsonConfig.chunksize
@@ -184,7 +184,12 @@ def _table(lines: list[bytes]) -> Any:
 def _schema(shape: Shape) -> Any:
     import pyarrow
 
-    return pyarrow.schema([(name, _arrow_type(part)) for name, part in shape.fields.items()])
+    return pyarrow.schema(_arrow_fields(shape))
+
+
+def _arrow_fields(shape: Shape) -> list[tuple[str, Any]]:
+    """Return the fields, but for names that are not Unicode; rows with these are reported."""
+    return [(name, _arrow_type(part)) for name, part in shape.fields.items() if not unloadable(name, True)]
 
 
 def _arrow_type(shape: Shape | None) -> Any:
@@ -194,7 +199,7 @@ def _arrow_type(shape: Shape | None) -> Any:
     if name == LIST:
         return pyarrow.list_(_arrow_type(shape.elements))
     if name == OBJECT:
-        return pyarrow.struct([(key, _arrow_type(part)) for key, part in shape.fields.items()])
+        return pyarrow.struct(_arrow_fields(shape))
     types = {TEXT: pyarrow.string(), NUMBER: pyarrow.float64(), BOOLEAN: pyarrow.bool_(), BYTES: pyarrow.binary()}
     return types.get(name, pyarrow.null())
 

@@ -131,7 +131,7 @@ class _Reading:
     def _judge(self, value: dict[str, Any], file: "_File") -> tuple[Pair | None, list[Problem]]:
         problems = []
         for column, part in value.items():
-            if bad := unloadable(part, keeps_large=not file.is_list):
+            if bad := unloadable({column: part}, keeps_large=not file.is_list):
                 problems.append((bad[0], printable(column), bad[1]))
         if self.plan.scored:
             problems += check_scores(value, file.source)
