@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from figures import LONG, times
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 
@@ -125,6 +125,8 @@ def fuzz(fast: int, long: int) -> Callable:
         database=None,
         derandomize=not LONG,
         print_blob=True,
+        phases=(Phase.explicit, Phase.generate),  # shrinking runs whole commands for minutes
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
 

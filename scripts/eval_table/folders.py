@@ -143,12 +143,21 @@ def _run(folder: Path, model: str) -> Run:
     status = {}
     path = folder / "status.json"
     if path.is_file():
-        try:
-            status = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise EvalTableError(f"{path} is not JSON ({error}): remove it, or evaluate again") from error
+        status = _read_status(path)
         model = status.get("model_name") or model
     return Run(folder, model, status.get("datasets") or {})
+
+
+def _read_status(path: Path) -> dict:
+    try:
+        status = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise EvalTableError(f"{path} is not JSON ({error}): remove it, or evaluate again") from error
+    listed = status.get("datasets") or {} if isinstance(status, dict) else None
+    whole = isinstance(listed, dict) and all(isinstance(entry, dict) for entry in listed.values())
+    if not (whole and isinstance(status.get("model_name") or "", str)):
+        raise EvalTableError(f"{path} is not a status of VLMEvalKit's: remove it, or evaluate again")
+    return status
 
 
 def _newest(run: Run) -> tuple:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import EvalTableError
+from . import EvalTableError, reason_of
 
 
 NINE = (
@@ -75,8 +75,8 @@ class Rule:
         """
         try:
             score = _HEADLINES.get(self.kind, _overall)(self, read_rows(path))
-        except (OSError, ValueError, LookupError, AttributeError) as error:
-            raise EvalTableError(f"{path} is no such metric file ({type(error).__name__}: {error})") from error
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+            raise EvalTableError(f"{path} is no such metric file ({reason_of(error)})") from error
         if not math.isfinite(score.value):
             raise EvalTableError(f"{path} holds {score.raw}, not a number: no row was scored")
         return score
@@ -92,8 +92,8 @@ def rule_for(data: str, path: Path) -> Rule:
         return RULES[data]
     try:
         columns = set(read_rows(path)[0])
-    except (OSError, ValueError, IndexError) as error:
-        raise EvalTableError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+    except (OSError, ValueError, LookupError, AttributeError, RecursionError, csv.Error) as error:
+        raise EvalTableError(f"{path} cannot be read ({reason_of(error)})") from error
     if {"perception", "reasoning"} <= columns:
         return RULES["MME"]
     if "Final Score" in columns:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import EvalTableError
+from . import EvalTableError, reason_of
 from .folders import Run
 from .rules import Rule
 
@@ -72,21 +72,26 @@ def read_samples(run: Run, data: str, rule: Rule, value: float) -> Samples:
     for path in paths:
         try:
             samples = _UNITS[rule.kind](_read(path), rule)
-        except (OSError, ValueError, KeyError, SyntaxError, IndexError) as error:
-            problems.append(f"{path.name} cannot be read ({type(error).__name__}: {error})")
+            found = samples.value()
+        except Exception as error:  # a damaged file makes the libraries that read it raise all kinds
+            problems.append(f"{path.name} cannot be read ({reason_of(error)})")
             continue
         if path.stem.endswith("_auxmatch"):
             _refuse_stale(run, data, path)
-        if abs(samples.value() - value) <= 1e-6 * rule.full:
+        if abs(found - value) <= 1e-6 * rule.full:
             return samples
-        problems.append(f"{path.name} gives {samples.value():.6g}, not {value:.6g}: it scores other answers")
+        problems.append(f"{path.name} gives {found:.6g}, not {value:.6g}: it scores other answers")
     raise EvalTableError("; ".join(problems))
 
 
 def _refuse_stale(run: Run, data: str, path: Path) -> None:
     """Yes/no results are kept when a folder is used again; they must be of the answers that are there now."""
     predictions = run.tables(data, "")
-    if predictions and _answers(_read(path)) != _answers(_read(predictions[0])):
+    try:
+        stale = bool(predictions) and _answers(_read(path)) != _answers(_read(predictions[0]))
+    except Exception as error:
+        raise StaleScores(f"{predictions[0].name} cannot be read ({reason_of(error)}): answer again") from error
+    if stale:
         raise StaleScores(
             f"{path.name} holds results of other answers than {predictions[0].name}: VLMEvalKit reused it; "
             "remove it and score again with --mode eval"
