@@ -47,7 +47,7 @@ def summarize(work, tally):
     """Make the table and judge how that ended."""
     out, said = work.parent / "table", io.StringIO()
     with at_most(60), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        status = summarize_eval.main([str(work), "--out", str(out), "--resamples", "100"])
+        status = summarize_eval.main([str(work), "--out", str(out), "--resamples", "100", "--data", *SETS])
     text = said.getvalue()
     assert status in (0, 1, 2) and "Traceback" not in text, text
     assert len(list(out.glob("*"))) in (0, 4) and not list(out.glob(".part-*")), "half a table"

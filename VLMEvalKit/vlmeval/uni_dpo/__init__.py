@@ -7,7 +7,9 @@
 - `batches.py`: rows to prompts, prompts to batches, batches to answers;
 - `journal.py`: answers on the disk as soon as they are given, so that a killed run goes on;
 - `results.py`: prediction files and metric files where VLMEvalKit has them;
-- `ranks.py`: several processes, one for each GPU.
+- `ranks.py`: several processes, one for each GPU;
+- `failures.py`: whatever VLMEvalKit raises over its input, told as one message;
+- `untrusted.py`: what a benchmark from a stranger must not do.
 
 The model is `vlmeval.vlm.UniDPOQwen2VL`.
 """

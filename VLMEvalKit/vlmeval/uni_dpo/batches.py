@@ -10,8 +10,10 @@ from tqdm import tqdm
 
 from ..vlm.qwen2_vl.uni_dpo.media import Question
 from ..vlm.qwen2_vl.uni_dpo.model import UniDPOQwen2VL
+from .failures import blaming
 from .journal import Journal
 from .ranks import Ranks
+from .untrusted import require_own_files
 
 
 def default_batch_size(model: UniDPOQwen2VL) -> int:
@@ -36,8 +38,12 @@ def build_questions(model: UniDPOQwen2VL, dataset: Any, quiet: bool) -> list[Que
     questions = []
     for i in tqdm(range(len(dataset.data)), desc=f"{name}: prompts", unit="row", disable=quiet):
         row = dataset.data.iloc[i]
-        message = model.build_prompt(row, dataset=name) if reword else dataset.build_prompt(row)
-        questions.append(model.question(model.preproc_content(message), name))
+        with blaming(f"data set {name}, row {i} (the first is 0) makes no prompt", "mend the row in its TSV"):
+            require_own_files(row)
+            message = model.build_prompt(row, dataset=name) if reword else dataset.build_prompt(row)
+            question = model.question(model.preproc_content(message), name)
+            question.length  # opens the pictures
+        questions.append(question)
     return questions
 
 

@@ -167,16 +167,38 @@ def read_config(path: str | None) -> dict[str, Any]:
         return {}
     try:
         config = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"cannot read {path}: {error}") from error
     if not isinstance(config, dict) or not {"model", "data"} <= set(config):
         raise RunError(f'{path} needs the keys "model" and "data", as for VLMEvalKit\'s run.py')
+    for part in ("model", "data"):
+        check_names(path, part, config[part])
+    if not isinstance(config.get("judge"), str | None):
+        raise RunError(f'{path}: "judge" is {config["judge"]!r}, and must be the name of a model')
     for name, options in config["model"].items():
         if options.get("class") != CLASS:
             raise RunError(
                 f'{path}: model {name} must have "class": "{CLASS}"; others go through VLMEvalKit\'s run.py'
             )
     return config
+
+
+def check_names(path: str, part: str, listed: Any) -> None:
+    """Refuse a part of a config that is no object of objects, and names that are no names of files.
+
+    Raises:
+        RunError: It is, or there is one.
+    """
+    if not isinstance(listed, dict) or not all(isinstance(entry, dict) for entry in listed.values()):
+        raise RunError(f'{path}: "{part}" must be an object of objects, {{NAME: {{OPTION: VALUE, ...}}, ...}}')
+    for name in listed:
+        if not is_file_name(name):
+            raise RunError(f'{path}: "{part}" has the name {name!r}, which no file can have in its own')
+
+
+def is_file_name(name: str) -> bool:
+    """Tell whether a model's or a data set's name can be part of the names of its files."""
+    return 0 < len(name) <= 100 and name.isprintable() and "/" not in name and name not in (".", "..")
 
 
 def chosen_models(options: argparse.Namespace, config: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -197,6 +219,8 @@ def chosen_models(options: argparse.Namespace, config: dict[str, Any]) -> dict[s
         else:
             known = f"; the config has {', '.join(listed)}" if listed else ""
             raise RunError(f"--model {wish}: no such folder, and no such name in a config{known}")
+        if not is_file_name(name):
+            raise RunError(f"--model {wish}: {name!r} cannot be the name of a folder\n  write NAME={path}")
         if name in models:
             raise RunError(f"--model: two models would be called {name}\n  write NAME={path} for one of them")
         models[name] = arguments | ({"use_vllm": True} if options.use_vllm else {})

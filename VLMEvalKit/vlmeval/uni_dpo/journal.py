@@ -9,6 +9,7 @@ from pathlib import Path
 
 
 Known = dict[tuple[str, str], str]
+NAMES = ("index", "key", "answer")
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,12 @@ class Journal:
         for path in self.files:
             whole = path.read_bytes().split(b"\n")[:-1]  # behind the last line end is half a line, or nothing
             for line in whole:
-                with contextlib.suppress(ValueError):  # a line that a power cut spoilt: its row is answered again
+                # A line that a power cut spoilt: its row is answered again.
+                with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
                     record = json.loads(line)
-                    known[record["index"], record["key"]] = record["answer"]
+                    index, key, answer = (record[name] for name in NAMES)
+                    if isinstance(answer, str):
+                        known[index, key] = answer
         return known
 
     @contextlib.contextmanager
@@ -62,7 +66,6 @@ class Writer:
 
     def add(self, records: Iterable[tuple[str, str, str]]) -> None:
         """Append (index, key, answer) and hand them to the system, where they outlive this process."""
-        names = ("index", "key", "answer")
-        lines = [json.dumps(dict(zip(names, record, strict=True)), ensure_ascii=True) for record in records]
+        lines = [json.dumps(dict(zip(NAMES, record, strict=True)), ensure_ascii=True) for record in records]
         self.file.write("".join(f"{line}\n" for line in lines).encode())
         self.file.flush()

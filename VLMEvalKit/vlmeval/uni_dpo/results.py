@@ -13,6 +13,7 @@ from typing import Any
 from .. import smp
 from ..dataset import SUPPORTED_DATASETS
 from . import RunError
+from .failures import blaming
 
 
 NOTES = "answers"  # our folder beside VLMEvalKit's files
@@ -75,7 +76,8 @@ class Results:
         self._set_aside()
         table = dataset.data.drop(columns="image", errors="ignore").assign(prediction=list(answers))
         scratch = self.predictions.with_name(f".{self.predictions.name}.tmp{self.predictions.suffix}")
-        smp.dump(table, str(scratch))
+        with blaming(f"{self.predictions} cannot be written", "the answers are kept; the same command takes them"):
+            smp.dump(table, str(scratch))
         os.replace(scratch, self.predictions)
         self._note(digest=digest, state="written")
         self._link()
@@ -94,7 +96,9 @@ class Results:
             raise RunError(f"no predictions to score: {self.predictions}\n  run with --mode infer or all first")
         # An API judge's verdicts so far are kept by VLMEvalKit and worth money: such a scoring goes on.
         self._note(state="scoring" if judge["model"] == OFFLINE_JUDGE else "written")
-        scores = dataset.evaluate(str(self.predictions), **judge)
+        advice = "is every column there that this kind of data set scores by? --verbose shows where it stopped"
+        with blaming(f"VLMEvalKit cannot score {self.predictions}", advice):
+            scores = dataset.evaluate(str(self.predictions), **judge)
         self._note(state="scored")
         self._link()
         return scores
@@ -105,8 +109,12 @@ class Results:
             smp.upsert_dataset_status(run_dir=self.folder, model_name=self.model, dataset_name=self.data, **fields)
 
     def noted(self) -> dict[str, Any]:
-        """Read our note; empty if there is none."""
-        return json.loads(self.note.read_text()) if self.note.is_file() else {}
+        """Read our note; empty if there is none, or one that cannot be read."""
+        try:
+            noted = json.loads(self.note.read_text())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return noted if isinstance(noted, dict) and "state" in noted else {}
 
     def _note(self, **changes: Any) -> None:
         """Change our note in one step."""

@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from .. import dataset as datasets
 from ..vlm.qwen2_vl.uni_dpo.media import Question
 from ..vlm.qwen2_vl.uni_dpo.model import UniDPOQwen2VL
+from ..vlm.qwen2_vl.uni_dpo.options import OptionError, check_options
 from . import RunError
 from .batches import answer_all, build_questions, default_batch_size, fingerprint_of, key_of
+from .failures import blaming
 from .journal import Journal
 from .ranks import Ranks
 from .results import NOTES, Results, clear_stale_lock
+from .untrusted import guarded
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,9 @@ class Model:
     def ready(self, ranks: Ranks) -> tuple[UniDPOQwen2VL, str]:
         """Return the model and its fingerprint, which one rank works out for all."""
         if self._ready is None:
+            if "model_path" not in self.options:
+                raise OptionError(f"model {self.name}: its options lack model_path")
+            check_options(self.options)
             model = ranks.together(lambda: UniDPOQwen2VL(**self.options))
             if model.use_vllm and ranks.size > 1:
                 raise RunError("vLLM splits one model over the GPUs by itself: start without torchrun")
@@ -80,7 +88,8 @@ def evaluate(model: Model, name: str, config: dict[str, Any], job: Job, ranks: R
     """
     results = ranks.first_before_others(lambda: Results.of(job.work_dir, model.name, name))
     try:
-        return answer_and_score(model, name, config, results, job, ranks)
+        with guarded():
+            return answer_and_score(model, name, config, results, job, ranks)
     except Exception as error:
         if ranks.rank == 0:
             results.report(status="done", error_message=str(error))
@@ -141,11 +150,14 @@ def build_dataset(name: str, config: dict[str, Any]) -> Any:
     """
     options = dict(config)
     kind = options.pop("class", None)
-    if kind is not None and not hasattr(datasets, kind):
+    if kind is not None and not isinstance(getattr(datasets, str(kind), None), type):
         raise RunError(f"data set {name}: vlmeval.dataset has no class {kind}")
-    dataset = getattr(datasets, kind)(**options) if kind else datasets.build_dataset(name)
+    with blaming(f"data set {name} cannot be read", "is its entry in the config right, and its TSV whole?"):
+        dataset = getattr(datasets, kind)(**options) if kind else datasets.build_dataset(name)
     if dataset is None:
         raise RunError(f"data set {name}: VLMEvalKit does not know it, and the folder LMUData has no {name}.tsv")
+    if not isinstance(getattr(dataset, "data", None), pd.DataFrame) or "index" not in dataset.data:
+        raise RunError(f"data set {name}: vlmeval.dataset.{kind or name} makes no table of questions with an index")
     if dataset.MODALITY == "VIDEO" or dataset.TYPE == "MT":
         raise RunError(
             f"data set {name}: videos and dialogues go through VLMEvalKit's own run.py, with the same class"

@@ -4,9 +4,15 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+
+from .weights import misfit, weight_shapes
 
 
 ARCHITECTURES = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
@@ -30,6 +36,22 @@ DOES_NOT_MATTER = (
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be evaluated as it is; the message says what, where and how to mend it."""
+
+
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Raise whatever libraries raise over files of a checkpoint again, as one message.
+
+    Raises:
+        CheckpointError: The block raised something else.
+    """
+    try:
+        yield
+    except (CheckpointError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
+        raise CheckpointError(f"cannot load {what}: {reason}\n  is every file as it was saved?") from error
 
 
 @dataclass(frozen=True)
@@ -63,8 +85,12 @@ class Checkpoint:
         """Load tokenizer and image processor as training does, with padding on the side where generation needs it."""
         from transformers import AutoProcessor
 
-        processor = AutoProcessor.from_pretrained(self.processor, use_fast=True, trust_remote_code=False)
-        processor.tokenizer.padding_side = "left"
+        with blaming(f"the tokenizer and image processor of {self.processor}"):
+            processor = AutoProcessor.from_pretrained(self.processor, use_fast=True, trust_remote_code=False)
+            processor.tokenizer.padding_side = "left"
+            size = processor.image_processor.size
+            if not 0 < size["shortest_edge"] <= size["longest_edge"]:
+                raise CheckpointError(f"{self.processor / 'preprocessor_config.json'} has pixel limits {size}")
         return processor
 
     def fingerprint(self) -> str:
@@ -86,14 +112,14 @@ def open_checkpoint(path: str, base: str | None = None) -> Checkpoint:
         base: For an adapter: the full model, if it no longer lies where the adapter says.
 
     Raises:
-        CheckpointError: It is not there, is not a Qwen2-VL or Qwen2.5-VL, is an adapter without its base, or
-            has its weights in another form than safetensors.
+        CheckpointError: It is not there, is not a Qwen2-VL or Qwen2.5-VL, is an adapter without its base, has its
+            weights in another form than safetensors, or weights that are not those of its config.
     """
     folder = _locate(path)
     adapter = folder / ADAPTER
     if adapter.is_file():
         stated = base or read_json(adapter).get("base_model_name_or_path")
-        if not stated:
+        if not (isinstance(stated, str) and stated.isprintable() and stated):
             raise CheckpointError(f"{adapter} names no base model\n  say it with base_path=FOLDER")
         base_folder = _locate(stated, f'the base model of {folder}; if it has moved, add "base_path": "FOLDER"')
     elif base is not None:
@@ -101,7 +127,8 @@ def open_checkpoint(path: str, base: str | None = None) -> Checkpoint:
     else:
         base_folder = folder
     config = read_json(base_folder / "config.json")
-    found = (config.get("architectures") or ["none"])[0]
+    named = config.get("architectures")
+    found = named[0] if isinstance(named, list) and named else "none"
     if found not in ARCHITECTURES:
         raise CheckpointError(
             f"{base_folder / 'config.json'} says architecture {found}; this class runs {' and '.join(ARCHITECTURES)}\n"
@@ -109,6 +136,9 @@ def open_checkpoint(path: str, base: str | None = None) -> Checkpoint:
         )
     for part in dict.fromkeys([base_folder, folder]):
         _require_safetensors(part)
+    with blaming(f"the weights of {base_folder}"):
+        if wrong := misfit(config, weight_shapes(base_folder)):
+            raise CheckpointError(f"{base_folder / 'config.json'} is not that of the weights beside it: {wrong}")
     trained = any((folder / trace).is_file() for trace in TRACES_OF_TRAINING)
     return Checkpoint(folder, base_folder, config, trained)
 
@@ -135,9 +165,12 @@ def _locate(path: str, role: str = "the checkpoint") -> Path:
 def read_json(path: Path) -> dict:
     """Read a JSON file of a checkpoint."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {path}: {error}\n  is {path.parent} a whole checkpoint?") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is not an object\n  is {path.parent} a whole checkpoint?")
+    return content
 
 
 def _require_safetensors(folder: Path) -> None:

@@ -10,6 +10,7 @@ from ..prompt import Qwen2VLPromptMixin
 from .checkpoint import open_checkpoint
 from .device import default_device, default_dtype
 from .media import Question
+from .options import RULES, check_options
 from .prompt import PromptWriter
 from .versions import check_versions
 
@@ -54,6 +55,7 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
 
     Raises:
         CheckpointError: The checkpoint is missing, incomplete or of another architecture.
+        OptionError: An option has a value that it cannot have.
         PromptError: A prompt would not show the model its images.
         VersionError: VLMEvalKit or transformers is too old or too new.
     """
@@ -90,6 +92,7 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
     ):
         """Look at the checkpoint; its weights are loaded for the first answer."""
         check_versions()
+        check_options({name: value for name, value in locals().items() if name in RULES})
         super().__init__(use_custom_prompt=use_custom_prompt)
         self.checkpoint = open_checkpoint(model_path, base_path)
         self.system_prompt, self.markup = system_prompt, markup

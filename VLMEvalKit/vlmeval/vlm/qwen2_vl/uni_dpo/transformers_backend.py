@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText
 
-from .checkpoint import Checkpoint, CheckpointError
+from .checkpoint import Checkpoint, CheckpointError, blaming
 from .device import default_attention
 from .media import Question, load_image, load_video
 
@@ -85,15 +85,16 @@ def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attentio
     Raises:
         CheckpointError: Weights are missing, which transformers would fill with random numbers.
     """
-    model, report = AutoModelForImageTextToText.from_pretrained(
-        checkpoint.base,
-        torch_dtype=dtype,
-        attn_implementation=attention,
-        device_map="auto" if device == "auto" else None,
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
+    with blaming(f"the weights of {checkpoint.base}"):
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            checkpoint.base,
+            torch_dtype=dtype,
+            attn_implementation=attention,
+            device_map="auto" if device == "auto" else None,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise CheckpointError(
@@ -103,5 +104,6 @@ def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attentio
     if checkpoint.is_adapter:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, checkpoint.folder).merge_and_unload()
+        with blaming(f"the adapter of {checkpoint.folder}"):
+            model = PeftModel.from_pretrained(model, checkpoint.folder).merge_and_unload()
     return (model if device == "auto" else model.to(device)).eval()
