@@ -12,6 +12,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="uni-dpo-tests-")
 
 import pytest  # noqa: E402
+import torch  # noqa: E402
 from pairs import make_rows, write_dataset  # noqa: E402
 
 from demo_world.model import build  # noqa: E402
@@ -22,9 +23,13 @@ pytest_plugins = ["installing", "figures"]
 
 @pytest.fixture(autouse=True)
 def _same_environment():
-    """Undo what a test does to the environment: a run in this process leaves its precision there for the next."""
-    before = dict(os.environ)
+    """Undo what a test does to the process: a run leaves its precision in the environment for the next one.
+
+    VLMEvalKit switches gradients off when it is imported.
+    """
+    before, gradients = dict(os.environ), torch.is_grad_enabled()
     yield
+    torch.set_grad_enabled(gradients)
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)

@@ -15,6 +15,7 @@ TRAINING = {
     f"{DPO}: run_dpo": "what train.tuner calls, and what the replaced file brings",
     f"{DPO}.workflow: run_dpo": "upstream's own, which runs with our classes standing in",
     f"{DPO}.workflow: PairwiseDataCollatorWithPadding get_dataset create_ref_model": "taken from its module",
+    f"{DPO}.workflow: load_model load_tokenizer": "taken from its module; told by name when they fail",
     "llamafactory.train: tuner": "imported by the data check so that our options join the parser",
     # options
     f"{HPARAMS}: parser": "the module with the lists of argument classes",
@@ -75,7 +76,7 @@ TRAINING = {
     f"{TRAINER}: create_optimizer": "empty groups of weights go, at which torch's schedulers fail under DeepSpeed",
     "transformers: Trainer": "the base of exact resuming and of whole saves",
     "transformers.Trainer: _get_train_sampler": "the order of an epoch depends on seed and epoch alone",
-    "transformers.Trainer: _load_from_checkpoint _load_best_model": "checkpoints are loaded with keys renamed back",
+    "transformers.Trainer: _load_from_checkpoint _load_optimizer_and_scheduler _load_rng_state _load_best_model": "checkpoints are loaded with keys renamed back",
     "transformers.Trainer: get_batch_samples _maybe_log_save_evaluate": "a run that was over takes no further step",
     "transformers.Trainer: __init__ train pop_callback": "the processor is saved with a checkpoint, not after it",
     "transformers.Trainer: _save_checkpoint _get_output_dir _push_from_checkpoint": "written aside, then renamed",

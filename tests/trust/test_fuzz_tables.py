@@ -1,7 +1,7 @@
 """What evaluation left on the disk, changed at random, through `scripts/summarize_eval.py`.
 
-The command leaves with 0 (every cell has a number), 1 (some have none, and the notes say why) or 2 (one message); never
-with a traceback, never with half a table. "Taken" is 0.
+The command leaves with 0 (every cell has a number), 1 (some have none, and the notes say why) or 2 (one message),
+never with a traceback, never with half a table. "Taken" is 0.
 """
 
 import contextlib

@@ -42,7 +42,7 @@ def build_questions(model: UniDPOQwen2VL, dataset: Any, quiet: bool) -> list[Que
             require_own_files(row)
             message = model.build_prompt(row, dataset=name) if reword else dataset.build_prompt(row)
             question = model.question(model.preproc_content(message), name)
-            question.length  # opens the pictures
+            _ = question.length  # opens the pictures
         questions.append(question)
     return questions
 

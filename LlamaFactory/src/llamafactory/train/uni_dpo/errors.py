@@ -1,5 +1,6 @@
 """Errors that speak for themselves on the command line."""
 
+import os
 import sys
 
 
@@ -25,14 +26,15 @@ def own_words(error: UniDPOError) -> str:
 def print_errors_plainly() -> None:
     """Let the command line show a `UniDPOError` as its message alone, without a traceback.
 
-    Every other exception keeps the hook that was there. Calling it twice changes nothing.
+    Every other exception keeps the hook that was there; with LLAMAFACTORY_VERBOSITY=DEBUG all do, so that one sees
+    where an error came from. Calling it twice changes nothing.
     """
     previous = sys.excepthook
     if getattr(previous, "for_uni_dpo", False):
         return
 
     def hook(kind, error, traceback):
-        if issubclass(kind, UniDPOError):
+        if issubclass(kind, UniDPOError) and os.environ.get("LLAMAFACTORY_VERBOSITY") != "DEBUG":
             print(f"\nError: {own_words(error)}", file=sys.stderr, flush=True)
         else:
             previous(kind, error, traceback)

@@ -18,6 +18,10 @@ from torch.utils.data import RandomSampler, Sampler
 from transformers import PreTrainedModel, Trainer
 
 from .errors import UniDPOError
+from .rows import blaming
+
+
+OTHER_CHECKPOINT = "Go on from an earlier one, by removing this one's folder or by `resume_from_checkpoint`."
 
 
 class EpochSampler(Sampler[int]):
@@ -80,10 +84,19 @@ class ExactResume(Trainer):
         return EpochSampler(len(sampler), seed, lambda: int(self.state.epoch or 0))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        if self._saves_whole_model():
-            restore_weights(self.model, resume_from_checkpoint)
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        with blaming(f"Checkpoint {resume_from_checkpoint}", OTHER_CHECKPOINT):
+            if self._saves_whole_model():
+                restore_weights(self.model, resume_from_checkpoint)
+            else:
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with blaming(f"Optimizer or scheduler of checkpoint {checkpoint}", OTHER_CHECKPOINT):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with blaming(f"The random state (rng_state*.pth) of checkpoint {checkpoint}", OTHER_CHECKPOINT):
+            super()._load_rng_state(checkpoint)
 
     def _load_best_model(self) -> None:
         # A node that does not share the folder goes on with the last weights, with upstream's warning.

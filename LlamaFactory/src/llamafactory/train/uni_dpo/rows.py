@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from ...extras.constants import DATA_CONFIG
 from .errors import UniDPOError
 
@@ -39,7 +41,7 @@ def blaming(place: str, advice: str = FIND_ROWS) -> Iterator[None]:
     """
     try:
         yield
-    except (UniDPOError, MemoryError):
+    except (UniDPOError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise UniDPOError(f"{place} cannot be used ({reason_of(error)}). {advice}") from error

@@ -7,18 +7,14 @@ later run in the same process finds LlamaFactory as it was.
 
 import functools
 import importlib
-import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import datasets
-from datasets.exceptions import DatasetGenerationError
-from pyarrow import ArrowInvalid
 
 from .arguments import check_run
-from .errors import UniDPOError
 from .versions import misfit
 
 
@@ -74,6 +70,7 @@ def _swap_in(
         swaps.enter_context(our_trainer(data_args))
         _keep_stream_batches_apart(data_args, training_args)
     if finetuning_args.uses_uni_dpo:
+        swaps.enter_context(explained_models())
         swaps.enter_context(scored_data())
     if finetuning_args.uses_caches:
         swaps.enter_context(caches(model_args, data_args, training_args, finetuning_args))
@@ -109,7 +106,7 @@ def our_trainer(data_args: "DataArguments") -> Iterator[None]:
 @contextmanager
 def scored_data() -> Iterator[None]:
     """Carry scores from the data set to the batch."""
-    from . import data
+    from . import data, reading
 
     loader = _module("data.loader")
     swaps = [
@@ -118,18 +115,33 @@ def scored_data() -> Iterator[None]:
         _swapped(
             "data.loader",
             PairwiseDatasetProcessor=data.ScoredPairwiseProcessor,
-            get_dataset_list=_with_labels(loader.get_dataset_list),
-            _load_single_dataset=_explaining_failures(loader._load_single_dataset),
-            align_dataset=_with_checked_scores(loader.align_dataset),
+            get_dataset_list=reading.with_labels(loader.get_dataset_list),
+            _load_single_dataset=reading.explaining_failures(loader._load_single_dataset),
+            align_dataset=reading.with_checked_scores(loader.align_dataset),
         ),
         _swapped(
             "train.dpo.workflow",
-            get_dataset=_refusing_unscored(_module("train.dpo.workflow").get_dataset),
+            get_dataset=reading.refusing_unscored(_module("train.dpo.workflow").get_dataset),
         ),
     ]
     with ExitStack() as stack:
         for swap in swaps:
             stack.enter_context(swap)
+        yield
+
+
+@contextmanager
+def explained_models() -> Iterator[None]:
+    """Name the checkpoint that does not load."""
+    from . import loading
+
+    workflow = _module("train.dpo.workflow")
+    with _swapped(
+        "train.dpo.workflow",
+        load_tokenizer=loading.explaining_tokenizer(workflow.load_tokenizer),
+        load_model=loading.explaining_model(workflow.load_model),
+        create_ref_model=loading.explaining_reference(workflow.create_ref_model),
+    ):
         yield
 
 
@@ -157,74 +169,6 @@ def caches(*run: Any) -> Iterator[None]:
         with_plan = functools.partial(trainer.CustomDPOTrainer, caches=plan)
         stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=with_plan))
         yield
-
-
-def _with_labels(get_dataset_list: Callable) -> Callable:
-    """Look at the descriptions; let every data set know its name and place, for messages and for the pair log."""
-    from .rows import check_entries
-
-    def labelled(dataset_names: list[str] | None, dataset_dir: str | dict) -> list:
-        if dataset_names:
-            check_entries(dataset_names, dataset_dir)
-        attrs = get_dataset_list(dataset_names, dataset_dir)
-        for position, (label, attr) in enumerate(zip(dataset_names or [], attrs, strict=True)):
-            attr.position, attr.label = position, label
-        return attrs
-
-    return labelled
-
-
-def _explaining_failures(load_single_dataset: Callable) -> Callable:
-    """Name the data set that does not load, and find out whether a score is why: Arrow names no row and no column."""
-    from .rows import blaming, refuse_null
-    from .scores import explain_load_failure
-
-    def loaded(dataset_attr: Any, model_args: Any, data_args: Any, training_args: Any) -> Any:
-        with blaming(f'Data set "{dataset_attr!r}"', "All its rows need the same columns and types."):
-            refuse_null(dataset_attr, data_args.dataset_dir)
-            try:
-                return load_single_dataset(dataset_attr, model_args, data_args, training_args)
-            except (DatasetGenerationError, ArrowInvalid) as error:
-                explain_load_failure(dataset_attr, data_args.dataset_dir, error)
-                raise
-
-    return loaded
-
-
-def _with_checked_scores(align_dataset: Callable) -> Callable:
-    """Check columns and all scores, and number the rows, before upstream converts a data set."""
-    from .rows import check_columns
-    from .scores import check_scores, number_rows
-
-    def aligned(dataset: Any, dataset_attr: Any, data_args: Any, training_args: Any) -> Any:
-        check_columns(dataset_attr, dataset.column_names)
-        if not data_args.streaming:
-            dataset, rows = number_rows(dataset)
-            check_scores(dataset, dataset_attr, rows)
-        elif dataset_attr.load_from == "file":
-            if training_args.dataloader_num_workers < 1:  # upstream makes as many shards of the file as workers
-                raise UniDPOError("`streaming: true` from a file needs `dataloader_num_workers: 1` or more.")
-            check_scores(dataset, dataset_attr, itertools.count())
-        # A remote stream is not read twice: its scores are checked as they arrive.
-        return align_dataset(dataset, dataset_attr, data_args, training_args)
-
-    return aligned
-
-
-def _refusing_unscored(get_dataset: Callable) -> Callable:
-    """Refuse data tokenised for another loss, which `tokenized_path` would bring in around all other checks."""
-    from .data import SCORED_DTYPES
-    from .scores import check_tokenized
-
-    def with_scores(template: Any, model_args: Any, data_args: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        from .rows import blaming
-
-        with blaming("The data", "No pair is left of it: see the warnings above."):
-            dataset_module = get_dataset(template, model_args, data_args, *args, **kwargs)
-        check_tokenized(dataset_module, data_args.tokenized_path, SCORED_DTYPES)
-        return dataset_module
-
-    return with_scores
 
 
 @contextmanager

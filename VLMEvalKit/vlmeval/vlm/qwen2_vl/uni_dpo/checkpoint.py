@@ -51,7 +51,7 @@ def blaming(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
-        raise CheckpointError(f"cannot load {what}: {reason}\n  is every file as it was saved?") from error
+        raise CheckpointError(f"cannot {what}: {reason}\n  is every file as it was saved?") from error
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Checkpoint:
         """Load tokenizer and image processor as training does, with padding on the side where generation needs it."""
         from transformers import AutoProcessor
 
-        with blaming(f"the tokenizer and image processor of {self.processor}"):
+        with blaming(f"load the tokenizer and image processor of {self.processor}"):
             processor = AutoProcessor.from_pretrained(self.processor, use_fast=True, trust_remote_code=False)
             processor.tokenizer.padding_side = "left"
             size = processor.image_processor.size
@@ -136,7 +136,7 @@ def open_checkpoint(path: str, base: str | None = None) -> Checkpoint:
         )
     for part in dict.fromkeys([base_folder, folder]):
         _require_safetensors(part)
-    with blaming(f"the weights of {base_folder}"):
+    with blaming(f"load the weights of {base_folder}"):
         if wrong := misfit(config, weight_shapes(base_folder)):
             raise CheckpointError(f"{base_folder / 'config.json'} is not that of the weights beside it: {wrong}")
     trained = any((folder / trace).is_file() for trace in TRACES_OF_TRAINING)

@@ -34,6 +34,7 @@ class TransformersBackend:
         generation: dict[str, Any],
     ):
         """Load processor and weights."""
+        self.folder = checkpoint.folder
         attention = attention or default_attention(device, dtype)
         self.processor = checkpoint.load_processor()
         self.model = load_model(checkpoint, device, getattr(torch, dtype), attention)
@@ -59,7 +60,8 @@ class TransformersBackend:
     @torch.inference_mode()
     def _answer(self, questions: Sequence[Question]) -> list[str]:
         inputs = self.inputs(questions).to(self.model.device)
-        tokens = self.model.generate(**inputs, **self.generation)
+        with blaming(f"answer with the weights and the generation_config.json of {self.folder}"):
+            tokens = self.model.generate(**inputs, **self.generation)
         answers = tokens[:, inputs["input_ids"].shape[1] :]
         return self.processor.batch_decode(answers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
@@ -85,7 +87,7 @@ def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attentio
     Raises:
         CheckpointError: Weights are missing, which transformers would fill with random numbers.
     """
-    with blaming(f"the weights of {checkpoint.base}"):
+    with blaming(f"load the weights of {checkpoint.base}"):
         model, report = AutoModelForImageTextToText.from_pretrained(
             checkpoint.base,
             torch_dtype=dtype,
@@ -104,6 +106,6 @@ def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attentio
     if checkpoint.is_adapter:
         from peft import PeftModel
 
-        with blaming(f"the adapter of {checkpoint.folder}"):
+        with blaming(f"load the adapter of {checkpoint.folder}"):
             model = PeftModel.from_pretrained(model, checkpoint.folder).merge_and_unload()
     return (model if device == "auto" else model.to(device)).eval()

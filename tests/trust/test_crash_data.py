@@ -25,6 +25,7 @@ from pair_data.writing import write_rows
 
 KILLS = int(os.environ.get("UNI_DPO_KILLS", times(6, 100)))
 ROWS = 3000
+HARMLESS = "input whole, output absent or complete, and the next run mends it"
 
 
 def pairs(folder, count=ROWS, images=True):
@@ -125,14 +126,14 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_killed_at_any_moment(tmp_path, name):
+def test_killed_at_any_moment(tmp_path, figure, name):
     """Of a killed run nothing half written is left under a real name, and the next run needs no tidying up."""
     outcome = survives(tmp_path, COMMANDS[name](tmp_path), KILLS)
-    print(f"{name}: {KILLS} kills, {outcome}")
     assert outcome.hit > 0, "no run was killed before its end"
+    figure("2 crash", f"a data command killed: {name}", outcome.hit, f"{outcome.writing} while writing; {HARMLESS}")
 
 
-def test_killed_while_scoring(tmp_path):
+def test_killed_while_scoring(tmp_path, figure):
     """The same where answers come from an endpoint; its cache, which grows, lies elsewhere."""
     folder = tmp_path / "data"
     folder.mkdir()
@@ -149,8 +150,8 @@ def test_killed_while_scoring(tmp_path):
         ]
         command += ["--model", "judge", "--cache", tmp_path / "cache.sqlite"]
         outcome = survives(folder, command, KILLS, OPENAI_API_KEY="none")
-    print(f"score: {KILLS} kills, {outcome}")
     assert outcome.hit > 0 and len(server.asked) <= 60 * 2 + 8 * KILLS, "what was scored is asked for again"
+    figure("2 crash", "a data command killed: score", outcome.hit, f"{outcome.writing} while writing; {HARMLESS}")
 
 
 CARELESS = {
