@@ -1,7 +1,9 @@
-"""Long tests, and the figures that tests measured: a table at the end of the run, also in `outputs/tests/figures.md`.
+"""Long tests, and the figures that tests measured: a table at the end of a run.
+
+Those of long runs are kept in `outputs/tests/figures.jsonl`, until they are measured again.
 
 A pytest plugin (conftest.py names it). `UNI_DPO_LONG=1`, which `bash scripts/test.sh long` sets, runs tests marked
-`long` too, and lets `times` return its larger number. `python tests/figures.py` puts the table of the last run into
+`long` too, and lets `times` return its larger number. `python tests/figures.py` puts the table of long runs into
 `tests/README.md`, between its two marks.
 """
 
@@ -16,7 +18,7 @@ import pytest
 
 LONG = bool(os.environ.get("UNI_DPO_LONG"))
 ROOT = Path(__file__).resolve().parent.parent
-TABLE = ROOT / "outputs" / "tests" / "figures.md"
+TABLE = ROOT / "outputs" / "tests" / "figures.jsonl"
 README = ROOT / "tests" / "README.md"
 MARKS = ("<!-- figures -->\n", "<!-- end of figures -->\n")
 HEAD = "| | tried | times | seen | command |\n| --- | --- | ---: | --- | --- |\n"
@@ -38,8 +40,10 @@ def figure(record_property, request) -> Callable[[str, str, int, str], None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Make the marker known; keep the figures of a long run."""
     config.addinivalue_line("markers", "long: takes minutes; runs in `bash scripts/test.sh long` only")
+    if LONG and not hasattr(config, "workerinput"):  # workers send their reports to the process that writes
+        config.pluginmanager.register(_Keeper())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -51,32 +55,47 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in left_out]
 
 
+class _Keeper:
+    """Writes figures down as they come: a long run that is cut off goes on with the tests that are left."""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take those of one test."""
+        rows = [value for name, value in report.user_properties if name == "figure"]
+        if report.when != "call" or not report.passed or not rows:
+            return
+        kept = {(row[0], row[1]): row for row in [*_kept(), *rows]}
+        TABLE.parent.mkdir(parents=True, exist_ok=True)
+        scratch = TABLE.with_suffix(".part")
+        scratch.write_text("".join(json.dumps(row) + "\n" for row in sorted(kept.values())))
+        scratch.replace(TABLE)
+
+
+def _kept() -> list[list[str]]:
+    return [json.loads(line) for line in TABLE.read_text().splitlines()] if TABLE.is_file() else []
+
+
+def table(rows: list[list[str]]) -> str:
+    """Return rows of [part, what was tried, how often, what was seen, test] as Markdown."""
+    lines = [f"| {part} | {tried} | {count} | {seen} | `pytest {test}` |\n" for part, tried, count, seen, test in rows]
+    return HEAD + "".join(lines)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what was measured, and keep it."""
-    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    """Print what was measured."""
+    reports = terminalreporter.stats.get("passed", [])
     found = [value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "figure"]
-    if not found:
-        return
-    rows = sorted({json.dumps(row) for row in found})
-    lines = [
-        f"| {part} | {tried} | {count} | {seen} | `pytest {test}` |\n"
-        for part, tried, count, seen, test in map(json.loads, rows)
-    ]
-    TABLE.parent.mkdir(parents=True, exist_ok=True)
-    scratch = TABLE.with_suffix(".part")
-    scratch.write_text(HEAD + "".join(lines))
-    scratch.replace(TABLE)
-    terminalreporter.section("figures")
-    terminalreporter.write(HEAD + "".join(lines))
+    if found:
+        terminalreporter.section("figures")
+        terminalreporter.write(table(sorted(found)))
 
 
 def main() -> None:
-    """Put the table of the last run into tests/README.md."""
+    """Put the table of long runs into tests/README.md."""
     if not TABLE.is_file():
         sys.exit(f"{TABLE} is not there: run `bash scripts/test.sh long` first.")
     before, _, rest = README.read_text().partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
-    README.write_text(before + MARKS[0] + "\n" + TABLE.read_text() + "\n" + MARKS[1] + after)
+    README.write_text(before + MARKS[0] + "\n" + table(_kept()) + "\n" + MARKS[1] + after)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ JOBS.json lists jobs, each with a `folder`, `ranks`, the `environment` of its pr
 LlamaFactory. Most of a short run is spent on imports. Here one process imports everything and forks the ranks of one
 job after the other, each with what torchrun would tell it (0 ranks: one process that is told nothing). So no run sees
 what another has left in memory. What a rank prints goes to `folder/rank-N.log`, and `folder/status` gets their exit
-statuses; when one fails the others are ended, as torchrun does.
+statuses; when one fails the others are ended, as torchrun does. A job with `kill: [RANK, SECONDS]` loses that rank
+then.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -40,6 +42,8 @@ def work(job: dict, rank: int, port: int) -> None:
             _let_fsdp_run_on_a_cpu()
         if "deepspeed" in job["options"]:
             connect_ranks()
+        # On resuming, transformers asks torch for the device "cpu:0", of which torch knows only "cpu".
+        torch.serialization.register_package(0, lambda _: None, lambda it, place: it if place == "cpu:0" else None)
         if job["ranks"]:
             # LlamaFactory's last call; gloo may abort a rank whose connections the other has closed before it.
             torch.distributed.destroy_process_group = torch.distributed.barrier
@@ -91,6 +95,11 @@ def _as_torchrun(ranks: int, rank: int, port: int) -> dict[str, str]:
     return {name: str(value) for name, value in told.items()} | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
+def _kill(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+
+
 def train(job: dict) -> list[int]:
     """Fork the ranks of a job and return their exit statuses."""
     with socket.socket() as free:
@@ -102,14 +111,19 @@ def train(job: dict) -> list[int]:
         if process == 0:
             work(job, rank, port)
         running[process] = rank
+    if "kill" in job:  # os.wait goes on after the signal
+        doomed = next(process for process, rank in running.items() if rank == job["kill"][0])
+        signal.signal(signal.SIGALRM, lambda *_: _kill(doomed))
+        signal.setitimer(signal.ITIMER_REAL, job["kill"][1])
     statuses = [0] * len(running)
     while running:
         process, status = os.wait()
         rank = running.pop(process)
         statuses[rank] = os.waitstatus_to_exitcode(status)
-        if statuses[rank] > 0:
+        if statuses[rank]:
             for other in running:
-                os.kill(other, signal.SIGKILL)
+                _kill(other)
+    signal.setitimer(signal.ITIMER_REAL, 0)
     return statuses
 
 

@@ -1,5 +1,7 @@
 """What the long run stands on: its tests stay out of the ordinary one, and what they measured is kept."""
 
+import json
+
 import pytest
 from pairs import ROOT
 
@@ -23,9 +25,12 @@ MODULE = """
 def test_long_tests_run_only_when_asked_for(pytester, monkeypatch, long, passed, count):
     monkeypatch.setenv("UNI_DPO_LONG", long)
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
-    pytester.makeconftest("import figures, pathlib; figures.TABLE = pathlib.Path('table.md').absolute()")
+    pytester.makeconftest("import figures, pathlib; figures.TABLE = pathlib.Path('table.jsonl').absolute()")
     pytester.makepyfile(test_measuring=MODULE)
     result = pytester.runpytest_subprocess("-p", "figures", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=passed, deselected=2 - passed)
     line = f"| 9 example | counting | {count} | all of them | `pytest test_measuring.py::test_measured` |"
-    assert line in (pytester.path / "table.md").read_text() and line in result.stdout.str()
+    assert line in result.stdout.str()
+    kept = pytester.path / "table.jsonl"
+    assert kept.exists() == bool(long), "what an ordinary run sees is not kept"
+    assert not long or json.loads(kept.read_text())[:3] == ["9 example", "counting", "50"]

@@ -1,4 +1,4 @@
-"""`kill -9` while caches are filled, wherever files change: what has a name is whole, and nothing is lost or doubled."""
+"""`kill -9` while caches are filled, wherever files change: what has a name is whole, nothing is lost or doubled."""
 
 import json
 import shutil
@@ -25,6 +25,7 @@ class Filling:
     """The command that fills both caches, with what an undisturbed run of it leaves; a `Training` for `moments`."""
 
     def __init__(self, host, model, folder):
+        """Run it undisturbed."""
         write_dataset(folder / "data", make_rows(folder / "data", 12))
         self.host, self.folder = host, folder / "caches"
         run = options(model, folder / "data", folder / "out", per_device_eval_batch_size=1)
@@ -37,6 +38,7 @@ class Filling:
         assert len(self.left[0]) == 12 and self.left[1] > 10
 
     def start(self, **death):
+        """Give the command and see how it ends."""
         return self.host.run(FILL, "0", self.config, below=self.folder, **death)
 
     def found(self):
@@ -46,7 +48,9 @@ class Filling:
         return log_probs(self.folder / "reference"), len(images)
 
 
-@pytest.mark.parametrize("kind, tried", [("change", "before a change of a file"), ("write", "in the middle of a file")])
+@pytest.mark.parametrize(
+    "kind, tried", [("change", "before a change of a file"), ("write", "in the middle of a file")]
+)
 def test_killed_while_filling(host, tiny_model, tmp_path, figure, kind, tried):
     filling = Filling(host, tiny_model, tmp_path)
     kills = half = 0

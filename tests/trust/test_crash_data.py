@@ -23,7 +23,7 @@ from pair_data.rows import read_rows
 from pair_data.writing import write_rows
 
 
-KILLS = int(os.environ.get("UNI_DPO_KILLS", times(6, 100)))
+KILLS = int(os.environ.get("UNI_DPO_KILLS", times(6, 30)))
 ROWS = 3000
 HARMLESS = "input whole, output absent or complete, and the next run mends it"
 

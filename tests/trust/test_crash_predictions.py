@@ -1,4 +1,4 @@
-"""`kill -9` while the batched runner answers, writes predictions and scores: the same command ends as if undisturbed."""
+"""`kill -9` while the batched runner answers, writes and scores: the same command ends as if undisturbed."""
 
 import json
 import random
@@ -21,6 +21,7 @@ class Evaluation:
     """The runner on three data sets, with what an undisturbed run leaves; a `Training` for `moments`."""
 
     def __init__(self, folder):
+        """Run it undisturbed."""
         self.work, self.tables = folder / "work", {}
         self.config = write_config(folder / "config.json", DEMO, SETS, max_new_tokens=4)
         self.host = Host(*RUNNER, LMUData=str(write_sets(folder / "data", ROWS)))
@@ -30,6 +31,7 @@ class Evaluation:
         assert len(self.scores) >= 3
 
     def start(self, **death):
+        """Give the command and see how it ends."""
         arguments = ("--config", self.config, "--work-dir", self.work, "--batch-size", "2")
         return self.host.run(MAIN, *arguments, below=self.work, **death)
 
@@ -74,7 +76,9 @@ def test_killed_at_random_moments(evaluation, figure):
     figure("2 crash", "evaluation killed at random moments, up to three times in a row", kills, SEEN)
 
 
-@pytest.mark.parametrize("kind, tried", [("change", "before a change of a file"), ("write", "in the middle of a file")])
+@pytest.mark.parametrize(
+    "kind, tried", [("change", "before a change of a file"), ("write", "in the middle of a file")]
+)
 def test_killed_while_writing(evaluation, figure, kind, tried):
     kills = 0
     for moment in moments(evaluation, times(4, 60), kind):

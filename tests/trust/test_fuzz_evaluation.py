@@ -86,12 +86,12 @@ def test_configs(folder, figure):
     tally = Tally()
     good = {"model": {"tiny": MODEL | OPTIONS}, "data": {"Tiny_MCQ": SETS["Tiny_MCQ"]}, "judge": "exact_matching"}
 
-    @fuzz(40, 2500)
+    @fuzz(40, 600)
     @given(mutated(good).filter(patient))
     def by_value(config):
         evaluate(folder, json.dumps(config).encode(), tally)
 
-    @fuzz(20, 500)
+    @fuzz(20, 300)
     @given(ruined(json.dumps(good).encode()))
     def by_byte(content):
         with contextlib.suppress(ValueError):
@@ -141,12 +141,12 @@ def test_benchmarks(data, folder, figure, name):
         finally:
             file.write_bytes(good)
 
-    @fuzz(30, 1500)
+    @fuzz(30, 300)
     @given(mutated(rows))
     def by_value(changed):
         attempt(as_table(changed))
 
-    @fuzz(20, 700)
+    @fuzz(20, 200)
     @given(ruined(good))
     def by_byte(content):
         attempt(content)

@@ -69,7 +69,7 @@ def test_files_damaged(work, figure):
     tally, files = Tally(), files_of(work)
     assert {path.suffix for path in files} >= {".csv", ".json", ".xlsx"}
 
-    @fuzz(60, 3000)
+    @fuzz(60, 500)
     @given(st.sampled_from(files).flatmap(lambda path: st.tuples(st.just(path), ruined(path.read_bytes()))))
     def trial(changed):
         path, content = changed
@@ -112,7 +112,7 @@ def test_values_changed(work, figure):
     tally, files = Tally(), files_of(work)
     contents = {path: rows_of(path) for path in files}
 
-    @fuzz(60, 3000)
+    @fuzz(60, 500)
     @given(st.sampled_from(files).flatmap(lambda path: st.tuples(st.just(path), mutated(contents[path]))))
     def trial(changed):
         path, rows = changed
