@@ -103,7 +103,7 @@ class Training:
         self.assert_whatever_has_a_name_is_whole()
         assert_same_weights(load_file(self.output / "model.safetensors"), self.weights)
         assert self._course() == (self.pairs, self.log)
-        assert self._names() == self.left
+        assert self._names() == self.left, self._names() ^ self.left
 
     def _names(self) -> set[str]:
         return {str(path.relative_to(self.output)) for path in self.output.rglob("*")}

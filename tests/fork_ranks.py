@@ -4,8 +4,8 @@ JOBS.json lists jobs, each with a `folder`, `ranks`, the `environment` of its pr
 LlamaFactory. Most of a short run is spent on imports. Here one process imports everything and forks the ranks of one
 job after the other, each with what torchrun would tell it (0 ranks: one process that is told nothing). So no run sees
 what another has left in memory. What a rank prints goes to `folder/rank-N.log`, and `folder/status` gets their exit
-statuses; when one fails the others are ended, as torchrun does. A job with `kill: [RANK, SECONDS]` loses that rank
-then.
+statuses; when one fails the others are ended, as torchrun does. A job with `kill: [RANK, SHARE]` loses that rank
+after so much of the time that the first job took.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 
@@ -100,8 +101,8 @@ def _kill(process: int) -> None:
         os.kill(process, signal.SIGKILL)
 
 
-def train(job: dict) -> list[int]:
-    """Fork the ranks of a job and return their exit statuses."""
+def train(job: dict, usual: float) -> list[int]:
+    """Fork the ranks of a job and return their exit statuses; the first job took `usual` seconds."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -114,7 +115,7 @@ def train(job: dict) -> list[int]:
     if "kill" in job:  # os.wait goes on after the signal
         doomed = next(process for process, rank in running.items() if rank == job["kill"][0])
         signal.signal(signal.SIGALRM, lambda *_: _kill(doomed))
-        signal.setitimer(signal.ITIMER_REAL, job["kill"][1])
+        signal.setitimer(signal.ITIMER_REAL, job["kill"][1] * usual)
     statuses = [0] * len(running)
     while running:
         process, status = os.wait()
@@ -130,6 +131,9 @@ def train(job: dict) -> list[int]:
 if __name__ == "__main__":
     assert threading.active_count() == 1, "a forked process would have only one of these threads"
     list(AutoModelForImageTextToText._model_mapping)  # LlamaFactory looks through it, which imports many models
+    usual = None
     for job in json.loads(Path(sys.argv[1]).read_text()):
         Path(job["folder"]).mkdir(parents=True, exist_ok=True)
-        Path(job["folder"], "status").write_text(json.dumps(train(job)))
+        started = time.monotonic()
+        Path(job["folder"], "status").write_text(json.dumps(train(job, usual)))
+        usual = usual or time.monotonic() - started

@@ -29,7 +29,7 @@ def test_every_module_can_be_imported_first():
 
 @pytest.mark.parametrize("module", ["loss", "errors"])
 def test_knows_only_torch(module):
-    assert imports(PACKAGE / f"{module}.py") <= {"dataclasses", "torch", "sys"}
+    assert imports(PACKAGE / f"{module}.py") <= {"dataclasses", "os", "sys", "torch"}
 
 
 @pytest.mark.parametrize("module", ["scores", "pair_log", "resume"])

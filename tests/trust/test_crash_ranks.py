@@ -9,7 +9,7 @@ from ranks import course, job, said, statuses, train_jobs
 
 
 ROWS, STEPS = 24, 6
-SECONDS = (0.3, 2.5)  # after what a run reads data, trains and saves
+SHARES = (0.1, 1.0)  # of the time of a run, which reads data, trains and saves
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero2"])
@@ -20,7 +20,7 @@ def test_one_rank_is_killed(tiny_model, pair_data, tmp_path, figure, strategy):
     whole, *killed = (job(tmp_path / name, strategy, 2, run) for name in ("whole", *map(str, range(wanted))))
     jobs = [whole]
     for number, one in enumerate(killed):
-        death = {"kill": [number % 2, rng.uniform(*SECONDS)], "folder": f"{one['folder']}/killed"}
+        death = {"kill": [number % 2, rng.uniform(*SHARES)], "folder": f"{one['folder']}/killed"}
         jobs += [one | death, one]
     train_jobs(jobs, tmp_path / "jobs.json")
     assert statuses(tmp_path / "whole") == [0, 0], said(tmp_path / "whole")[-3000:]
@@ -33,6 +33,6 @@ def test_one_rank_is_killed(tiny_model, pair_data, tmp_path, figure, strategy):
         assert statuses(folder) == [0, 0], said(folder)[-3000:]
         resumed += "Continuing training from global step" in said(folder)
         assert course(folder / "out", ROWS).off(undisturbed) == (0, 0)
-    assert kills, "no rank was killed before its end"
+    assert kills and resumed, "no rank was killed while there was something to go on from"
     seen = f"weights to the bit, every pair of every step once; {resumed} went on from a checkpoint"
     figure("2 crash", f"one of two ranks killed, {strategy}, and started again", kills, seen)

@@ -2,7 +2,8 @@
 
 `python -m vlmeval.uni_dpo --help` says how. Where to look:
 
-- `cli.py`: the command line, and what it means;
+- `cli.py`: the command line;
+- `configs.py`: models and data sets, by config or by name;
 - `runner.py`: one data set from its rows to its scores;
 - `batches.py`: rows to prompts, prompts to batches, batches to answers;
 - `journal.py`: answers on the disk as soon as they are given, so that a killed run goes on;

@@ -2,16 +2,13 @@
 
 import argparse
 import json
-import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
 
 from . import RunError
+from .configs import chosen_data, chosen_models, read_config
 
-
-CLASS = "UniDPOQwen2VL"
 
 DESCRIPTION = """\
 Answer VLMEvalKit's benchmarks in batches with a Qwen2-VL or Qwen2.5-VL checkpoint, and let VLMEvalKit score them.
@@ -155,97 +152,3 @@ def summary(outcomes: dict[tuple[str, str], tuple[bool, str]]) -> str:
     ]
     failed = sum(not done for done, _ in outcomes.values())
     return "\n".join(["", *lines, *([f"{failed} of {len(outcomes)} failed"] if failed else [])])
-
-
-def read_config(path: str | None) -> dict[str, Any]:
-    """Read a config file.
-
-    Raises:
-        RunError: It is missing or not a config.
-    """
-    if path is None:
-        return {}
-    try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"cannot read {path}: {error}") from error
-    if not isinstance(config, dict) or not {"model", "data"} <= set(config):
-        raise RunError(f'{path} needs the keys "model" and "data", as for VLMEvalKit\'s run.py')
-    for part in ("model", "data"):
-        check_names(path, part, config[part])
-    if not isinstance(config.get("judge"), str | None):
-        raise RunError(f'{path}: "judge" is {config["judge"]!r}, and must be the name of a model')
-    for name, options in config["model"].items():
-        if options.get("class") != CLASS:
-            raise RunError(
-                f'{path}: model {name} must have "class": "{CLASS}"; others go through VLMEvalKit\'s run.py'
-            )
-    return config
-
-
-def check_names(path: str, part: str, listed: Any) -> None:
-    """Refuse a part of a config that is no object of objects, and names that are no names of files.
-
-    Raises:
-        RunError: It is, or there is one.
-    """
-    if not isinstance(listed, dict) or not all(isinstance(entry, dict) for entry in listed.values()):
-        raise RunError(f'{path}: "{part}" must be an object of objects, {{NAME: {{OPTION: VALUE, ...}}, ...}}')
-    for name in listed:
-        if not is_file_name(name):
-            raise RunError(f'{path}: "{part}" has the name {name!r}, which no file can have in its own')
-
-
-def is_file_name(name: str) -> bool:
-    """Tell whether a model's or a data set's name can be part of the names of its files."""
-    return 0 < len(name) <= 100 and name.isprintable() and "/" not in name and name not in (".", "..")
-
-
-def chosen_models(options: argparse.Namespace, config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the models to evaluate: name to arguments of the class.
-
-    Raises:
-        RunError: There is none, or two of one name.
-    """
-    listed = {name: {k: v for k, v in o.items() if k != "class"} for name, o in config.get("model", {}).items()}
-    lent = next(iter(listed.values()), {})
-    models: dict[str, dict[str, Any]] = {}
-    for wish in options.model or listed:
-        name, path = named(wish)
-        if wish in listed:
-            name, arguments = wish, listed[wish]
-        elif os.path.isdir(path) or "=" in wish or "/" in path:
-            arguments = lent | {"model_path": path}
-        else:
-            known = f"; the config has {', '.join(listed)}" if listed else ""
-            raise RunError(f"--model {wish}: no such folder, and no such name in a config{known}")
-        if not is_file_name(name):
-            raise RunError(f"--model {wish}: {name!r} cannot be the name of a folder\n  write NAME={path}")
-        if name in models:
-            raise RunError(f"--model: two models would be called {name}\n  write NAME={path} for one of them")
-        models[name] = arguments | ({"use_vllm": True} if options.use_vllm else {})
-    if not models:
-        raise RunError("say what to evaluate: --model PATH, or --config FILE")
-    return models
-
-
-def named(wish: str) -> tuple[str, str]:
-    """Split NAME=PATH; without a name, make one of the last folder, or the last two for a `checkpoint-100`."""
-    name, equals, path = wish.partition("=")
-    if equals:
-        return name, path
-    parts = Path(os.path.abspath(wish)).parts
-    return ("_".join(parts[-2:]) if parts[-1].startswith("checkpoint") else parts[-1]), wish
-
-
-def chosen_data(options: argparse.Namespace, config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the data sets: name to its entry in the config, empty for those that are only named.
-
-    Raises:
-        RunError: There is none.
-    """
-    listed = config.get("data", {})
-    names = options.data or list(listed)
-    if not names:
-        raise RunError("say what to evaluate on: --data NAME ..., or --config FILE")
-    return {name: listed.get(name, {}) for name in names}

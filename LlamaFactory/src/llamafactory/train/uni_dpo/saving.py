@@ -16,7 +16,17 @@ from transformers import Trainer
 from transformers.trainer_utils import TrainOutput
 
 from ..callbacks import SaveProcessorCallback
-from .checkpoints import TRAINER_STATE, checkpoints, clear, discard, put_content_in_place, put_in_place, rotate, way_on
+from .checkpoints import (
+    TRAINER_STATE,
+    checkpoints,
+    clear,
+    discard,
+    put_content_in_place,
+    put_in_place,
+    rotate,
+    step_of,
+    way_on,
+)
 from .disk import UNFINISHED, explained, is_refusal, read_json, reason, replacing
 from .errors import UniDPOError
 
@@ -62,6 +72,7 @@ class WholeSaves(Trainer):
         with self._whole("The trained model", unfinished):
             self._save_model_and_processor(str(unfinished))
         self._in_turn(lambda: put_content_in_place(unfinished, output), "The trained model", unfinished)
+        self._rotate(output)  # a run that was killed between its last checkpoint and this has one too many
         if self.is_local_process_zero():
             clear(output)
 
@@ -88,11 +99,15 @@ class WholeSaves(Trainer):
         self._in_turn(lambda: put_in_place(unfinished, checkpoint), checkpoint.name, unfinished)
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(checkpoint))
-        if self.args.should_save:
-            best = self.state.best_model_checkpoint
-            rotate(folder, self._limit, checkpoint, [Path(best)] if best else [])
+        self._rotate(folder)
         if self.is_local_process_zero():
             clear(folder)
+
+    def _rotate(self, folder: Path) -> None:
+        ours = [path for path in checkpoints(folder) if step_of(path.name) <= self.state.global_step]
+        if ours and self.args.should_save:
+            best = self.state.best_model_checkpoint
+            rotate(folder, self._limit, ours[-1], [Path(best)] if best else [])
 
     def _get_output_dir(self, trial: Any) -> str:
         folder = super()._get_output_dir(trial)

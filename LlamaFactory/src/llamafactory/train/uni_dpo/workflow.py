@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 
-from .arguments import check_run
+from .option_checks import check_run
 from .versions import misfit
 
 

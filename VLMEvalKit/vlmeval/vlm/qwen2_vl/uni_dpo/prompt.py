@@ -8,8 +8,6 @@ template of the base in the checkpoint; so a trained checkpoint with a flat temp
 
 from typing import Any
 
-from jinja2 import TemplateError
-
 
 MARKUPS = ("auto", "template", "roles", "flat")
 PLACEHOLDERS = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
@@ -63,13 +61,16 @@ class PromptWriter:
         """Tell whether the template lets the word "question" through."""
         try:
             return "question" in self._apply(conversation)
-        except (TemplateError, TypeError, KeyError):
+        except PromptError:
             return False
 
     def _apply(self, conversation: list) -> str:
-        return self.tokenizer.apply_chat_template(
-            conversation, chat_template=self.template, tokenize=False, add_generation_prompt=True
-        )
+        try:
+            return self.tokenizer.apply_chat_template(
+                conversation, chat_template=self.template, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template is a program, and may fail in any way
+            raise PromptError(f"the checkpoint's chat template fails: {type(error).__name__}: {error}") from error
 
     def write(self, content: Content) -> str:
         """Return the whole prompt, up to where the answer begins, with one placeholder for each image and video.

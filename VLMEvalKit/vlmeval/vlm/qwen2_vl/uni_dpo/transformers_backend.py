@@ -62,23 +62,24 @@ class TransformersBackend:
         inputs = self.inputs(questions).to(self.model.device)
         with blaming(f"answer with the weights and the generation_config.json of {self.folder}"):
             tokens = self.model.generate(**inputs, **self.generation)
-        answers = tokens[:, inputs["input_ids"].shape[1] :]
-        return self.processor.batch_decode(answers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            answers = tokens[:, inputs["input_ids"].shape[1] :]
+            return self.processor.batch_decode(answers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def inputs(self, questions: Sequence[Question]) -> Any:
         """Return what the model reads: token ids and mask (batch x length, padded on the left), and pixel patches."""
         images = [load_image(path) for question in questions for path in question.images]
         videos = [load_video(path, question) for question in questions for path in question.videos]
         frames = {"do_sample_frames": False, "do_resize": False, "fps": [rate for _, _, rate in videos]}
-        return self.processor(
-            text=[question.text for question in questions],
-            images=images or None,
-            videos=[video for video, _, _ in videos] or None,
-            images_kwargs=questions[0].limits,
-            videos_kwargs=frames if videos else {},
-            padding=True,
-            return_tensors="pt",
-        )
+        with blaming(f"prepare questions with the tokenizer and image processor of {self.folder}"):
+            return self.processor(
+                text=[question.text for question in questions],
+                images=images or None,
+                videos=[video for video, _, _ in videos] or None,
+                images_kwargs=questions[0].limits,
+                videos_kwargs=frames if videos else {},
+                padding=True,
+                return_tensors="pt",
+            )
 
 
 def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attention: str) -> Any:
