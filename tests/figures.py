@@ -1,6 +1,6 @@
 """Long tests, and the figures that tests measured: a table at the end of a run.
 
-Those of long runs are kept in `outputs/tests/figures.jsonl`, until they are measured again.
+Those of long runs are kept in `tests/figures.jsonl`, until they are measured again.
 
 A pytest plugin (conftest.py names it). `UNI_DPO_LONG=1`, which `bash scripts/test.sh long` sets, runs tests marked
 `long` too, and lets `times` return its larger number. `python tests/figures.py` puts the table of long runs into
@@ -18,7 +18,7 @@ import pytest
 
 LONG = bool(os.environ.get("UNI_DPO_LONG"))
 ROOT = Path(__file__).resolve().parent.parent
-TABLE = ROOT / "outputs" / "tests" / "figures.jsonl"
+TABLE = ROOT / "tests" / "figures.jsonl"
 README = ROOT / "tests" / "README.md"
 MARKS = ("<!-- figures -->\n", "<!-- end of figures -->\n")
 HEAD = "| | tried | times | seen | command |\n| --- | --- | ---: | --- | --- |\n"

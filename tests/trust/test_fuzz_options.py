@@ -1,10 +1,9 @@
 """YAML files of this repository, changed at random, through LlamaFactory's parser and the launcher.
 
 A refusal is a message. From the launcher it is a `UserError`. From the parser it is a `UniDPOError`, which is the only
-one allowed where nothing but options of ours were changed, and which then names one of them; or one of upstream's own
-option checks: a `ValueError`, `ImportError` or `OSError` raised by a `raise` statement of LlamaFactory's or
-transformers' option classes. Everything else, such as a `TypeError` that an option of an odd type sets off deep inside
-of upstream's checks of its own options, is counted apart: upstream's parser does not check the types of YAML values.
+one allowed where nothing but options of ours were changed, and which then names one of them; where any option may have
+been changed, a `ValueError` or an `ImportError` of upstream's own checks will do as well. Odd types that set off
+anything else deep inside of upstream's parser, which does not check the types of YAML values, are a `UniDPOError`.
 """
 
 from itertools import pairwise
