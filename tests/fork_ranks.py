@@ -43,8 +43,8 @@ def work(job: dict, rank: int, port: int) -> None:
             _let_fsdp_run_on_a_cpu()
         if "deepspeed" in job["options"]:
             connect_ranks()
-        # On resuming, transformers asks torch for the device "cpu:0", of which torch knows only "cpu".
-        torch.serialization.register_package(0, lambda _: None, lambda it, place: it if place == "cpu:0" else None)
+        if job.get("resumes"):  # transformers asks torch for the device "cpu:0", of which torch knows only "cpu"
+            torch.serialization.register_package(0, lambda _: None, lambda it, place: it if place == "cpu:0" else None)
         if job["ranks"]:
             # LlamaFactory's last call; gloo may abort a rank whose connections the other has closed before it.
             torch.distributed.destroy_process_group = torch.distributed.barrier

@@ -261,7 +261,7 @@ def test_script_trains_and_then_says_it_is_finished(workplace, name):
 
 def test_interrupted_run_resumes_and_a_fresh_one_keeps_it(workplace):
     """Ctrl-C after a checkpoint; before that a second start is refused; the same command finishes the run."""
-    settings, given, output = ["max_steps=200", "save_steps=2"], small_run(OUTPUT="stopped"), workplace / "stopped"
+    settings, given, output = ["max_steps=400", "save_steps=2"], small_run(OUTPUT="stopped"), workplace / "stopped"
     command = ["bash", str(script("uni_dpo")), *settings]
     run = subprocess.Popen(command, cwd=workplace, env=environment(**given), stdout=subprocess.PIPE, text=True)
     wait_for(run, lambda: (workplace / "stopped.effective.yaml").is_file())
@@ -273,16 +273,16 @@ def test_interrupted_run_resumes_and_a_fresh_one_keeps_it(workplace):
     assert second.returncode == 2 and "another run is writing" in second.stderr
     assert not (output / "train_results.json").exists()
 
-    (output / "checkpoint-198").mkdir()  # as if the machine had gone down while this one was being written
-    done = bash(script("uni_dpo"), "max_steps=200", "save_steps=100", cwd=workplace, **given)
+    (output / "checkpoint-398").mkdir()  # as if the machine had gone down while this one was being written
+    done = bash(script("uni_dpo"), "max_steps=400", "save_steps=100", cwd=workplace, **given)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "resuming from checkpoint-" in done.stdout and "Continuing training from global step" in done.stdout
-    assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 200
-    assert (output / "incomplete-checkpoint-198").is_dir()
+    assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 400
+    assert (output / "incomplete-checkpoint-398").is_dir()
     assert (workplace / "stopped.train.log").read_text().count("exit status") == 2
 
     note, _ = dry_run(script("uni_dpo"), "max_steps=1", "FRESH=1", cwd=workplace, **given)
-    assert "starting anew" in note and (output / "checkpoint-200").is_dir()
+    assert "starting anew" in note and (output / "checkpoint-400").is_dir()
     fresh = bash(script("uni_dpo"), "max_steps=1", "resume=false", cwd=workplace, **given)
     assert fresh.returncode == 0, fresh.stdout[-3000:]
     (kept,) = [path for path in workplace.glob("stopped.old-*") if path.is_dir()]

@@ -21,7 +21,7 @@ def test_one_rank_is_killed(tiny_model, pair_data, tmp_path, figure, strategy):
     jobs = [whole]
     for number, one in enumerate(killed):
         death = {"kill": [number % 2, rng.uniform(*SHARES)], "folder": f"{one['folder']}/killed"}
-        jobs += [one | death, one]
+        jobs += [one | death, one | {"resumes": True}]
     train_jobs(jobs, tmp_path / "jobs.json")
     assert statuses(tmp_path / "whole") == [0, 0], said(tmp_path / "whole")[-3000:]
     undisturbed = course(tmp_path / "whole" / "out", ROWS)

@@ -32,6 +32,7 @@ def bins_for(values: np.ndarray) -> dict[str, Any]:
         return {"edges": scale, "together": -(-(len(scale) - 1) // WIDE)}
     step = _round_step((different[-1] - different[0]) / (WIDE - 2))
     first, last = math.floor(different[0] / step), math.floor(different[-1] / step) + 1
+    first -= different[0] < first * step  # a value so close to 0 that the quotient is
     edges = np.arange(FINE * first, FINE * last + 1) * (step / FINE)
     return {"edges": edges.tolist(), "together": FINE}
 

@@ -52,6 +52,9 @@ def run_dpo(
         from .plots import plot_run
 
         plot_run(training_args.output_dir)
+    if finetuning_args.uses_our_trainer:
+        # LlamaFactory's next step is to part; gloo may abort a rank that parts while another is still at work.
+        training_args.distributed_state.wait_for_everyone()
 
 
 def _swap_in(
