@@ -286,7 +286,7 @@ def test_interrupted_run_resumes_and_a_fresh_one_keeps_it(workplace):
     fresh = bash(script("uni_dpo"), "max_steps=1", "resume=false", cwd=workplace, **given)
     assert fresh.returncode == 0, fresh.stdout[-3000:]
     (kept,) = [path for path in workplace.glob("stopped.old-*") if path.is_dir()]
-    assert (kept / "checkpoint-200").is_dir() and (kept.parent / f"{kept.name}.effective.yaml").is_file()
+    assert (kept / "checkpoint-400").is_dir() and (kept.parent / f"{kept.name}.effective.yaml").is_file()
     assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 1
 
 
