@@ -96,6 +96,7 @@ TRAINING = {
     "transformers.Seq2SeqTrainingArguments: do_train should_save output_dir": "whether and where the run is plotted",
     "transformers.Seq2SeqTrainingArguments: bf16 fp16 deepspeed": "precision, which stored log-probs depend on",
     "transformers.Seq2SeqTrainingArguments: accelerator_config dataloader_num_workers": "how a stream is dealt out",
+    "transformers.Seq2SeqTrainingArguments: distributed_state": "ranks wait for each other before they part",
     "transformers.Seq2SeqTrainingArguments: main_process_first": "one rank hashes the data, the others find it done",
     "transformers.TrainerCallback: __init__ on_step_end on_train_begin": "when the pair log is written and cut back",
     "transformers: PreTrainedModel": "a model whose whole checkpoint from_pretrained can load again",
