@@ -71,6 +71,7 @@ TRAINING = {
     f"{TRAINER}: _prepare_inputs": "scores leave the batch before DeepSpeed would round them",
     f"{TRAINER}: get_batch_loss_metrics": "ours keeps metrics on the device and leaves the pair log its terms",
     f"{TRAINER}: concatenated_forward compute_reference_log_probs compute_preference_loss": "the steps of the loss",
+    f"{TRAINER}: dpo_loss": "trl's losses, which are told their name and get scaled log-ratios where asked",
     f"{TRAINER}: log _stored_metrics": "metrics are read from the device just before they are logged",
     f"{TRAINER}: _maybe_log_save_evaluate save_model": "the guard looks before anything is logged or saved",
     f"{TRAINER}: create_optimizer": "empty groups of weights go, at which torch's schedulers fail under DeepSpeed",
@@ -207,6 +208,7 @@ SIGNATURES = {
     f"{TRAINER}.compute_preference_loss": (
         "self policy_chosen_logps policy_rejected_logps reference_chosen_logps reference_rejected_logps"
     ),
+    f"{TRAINER}.dpo_loss": "self chosen_logps rejected_logps ref_chosen_logps ref_rejected_logps ...",
     f"{TRAINER}.concatenated_forward": "self model batch is_ref_model",
     f"{TRAINER}.get_batch_loss_metrics": "self model batch train_eval",
     f"{TRAINER}.compute_reference_log_probs": "self model batch",

@@ -161,7 +161,7 @@ def test_scores_are_read_as_training_reads_them(folder, value):
     from llamafactory.train.uni_dpo.scores import read_score as read_in_training
 
     source = described(folder, {"columns": COLUMNS | {"score_chosen": "s"}})
-    attr = SimpleNamespace(score_chosen="s")
+    attr = SimpleNamespace(score_chosen="s", needed_by="pref_loss: uni_dpo")
     try:
         expected = read_in_training({"s": value}, attr, "score_chosen", 0)
     except UniDPOError:

@@ -68,7 +68,7 @@ def plan_from_config(config: Path, overrides: list[str], **settings: Any) -> Pla
     return Plan(
         [open_source(name, folder, media) for name in data.dataset],
         [open_source(name, folder, media) for name in data.eval_dataset or []],
-        scored=given.get("pref_loss") == "uni_dpo",
+        scored=given.get("pref_loss") == "uni_dpo" or bool(given.get("pref_margin_scale")),
         max_pixels=options.model.image_max_pixels,
         min_pixels=options.model.image_min_pixels,
         shards=data.preprocessing_num_workers or 1,

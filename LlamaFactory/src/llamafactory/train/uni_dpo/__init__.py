@@ -2,7 +2,7 @@
 
 Where to look:
 
-- `loss.py`: the objective, one page of torch;
+- `loss.py`: the objective, one page of torch; `margin_dpo.py`, `other_losses.py`: options of upstream's losses;
 - `arguments.py`: the options, their help texts and their checks;
 - `scores.py`, `data.py`, `prompts.py`, `collate.py`: from the data set to the batch, with scores read and checked,
   prompts encoded once and images processed once a pair;

@@ -20,6 +20,8 @@ from .versions import check_versions
 
 # Options of ours that mean something with every loss, where they are set.
 ANY_LOSS = ("dpo_average_log_prob", "pref_forward", "uni_dpo_reference_cache", "uni_dpo_image_cache")
+# And those that mean something with upstream's losses only.
+OTHER_LOSSES = ("pref_loss_as_named", "pref_margin_scale", "pref_margin_rate")
 
 
 @dataclass
@@ -45,6 +47,10 @@ class UniDPOArguments:
     uni_dpo_tau_good: float = field(
         default=2.5,
         metadata={"help": "tau_good: chosen responses that score at least this much may get the NLL term."},
+    )
+    uni_dpo_perf_detached: bool = field(
+        default=False,
+        metadata={"help": "Ablation: let no gradient flow through the performance weight, unlike the paper."},
     )
     uni_dpo_log_pairs: bool = field(
         default=False,
@@ -81,6 +87,28 @@ class UniDPOArguments:
     uni_dpo_image_cache_gb: float = field(
         default=50.0,
         metadata={"help": "Stop, before anything is encoded, if the image cache would need more gigabytes than this."},
+    )
+    pref_loss_as_named: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "Let `hinge` and `ipo` train what their names say. LlamaFactory does not pass the name on to trl, "
+                "which then trains the sigmoid loss."
+            )
+        },
+    )
+    pref_margin_scale: float = field(
+        default=0.0,
+        metadata={
+            "help": (
+                "w of MM-RLHF's margin-scaled DPO, for `pref_loss: sigmoid`: the beta of a pair is pref_beta * (1 + w "
+                "* (1 - exp(-k * max(0, score_chosen - score_rejected)))). 0 turns it off."
+            )
+        },
+    )
+    pref_margin_rate: float = field(
+        default=0.5,
+        metadata={"help": "k of `pref_margin_scale`: how fast beta grows with the score margin."},
     )
     dpo_average_log_prob: bool | None = field(
         default=None,
@@ -129,7 +157,25 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
     def uses_our_trainer(self) -> bool:
         """Whether this run trains with our trainer: with our loss always, with others when asked."""
         asked = self.dpo_average_log_prob is not None or self.pref_forward is not None or self.uses_caches
+        asked = asked or self.uses_margin or bool(self.pref_loss_as_named)
         return self.stage == "dpo" and (self.pref_loss == "uni_dpo" or asked)
+
+    @property
+    def uses_margin(self) -> bool:
+        """Whether beta grows with the score margin of a pair."""
+        return self.stage == "dpo" and bool(self.pref_margin_scale)
+
+    @property
+    def uses_scores(self) -> bool:
+        """Whether the data have to carry scores."""
+        return bool(self.scores_needed_by)
+
+    @property
+    def scores_needed_by(self) -> str:
+        """The option that needs scores, for messages; empty if none does."""
+        if self.uses_uni_dpo:
+            return "pref_loss: uni_dpo"
+        return f"pref_margin_scale: {self.pref_margin_scale}" if self.uses_margin else ""
 
     @property
     def uses_caches(self) -> bool:
@@ -156,12 +202,15 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
 
     def to_dict(self) -> dict[str, Any]:
         """Report our options only where they mean something, so that other runs are reported as upstream does."""
-        reported = super().to_dict()
+        ours = {option.name: option.default for option in fields(UniDPOArguments)}
+        kept = {name for name in (*ANY_LOSS, *OTHER_LOSSES) if getattr(self, name) != ours[name]}
         if self.uses_uni_dpo:
-            return reported
-        ours = {option.name for option in fields(UniDPOArguments)}
-        asked = {name for name in ANY_LOSS if getattr(self, name) is not None}
-        return {name: value for name, value in reported.items() if name not in ours - asked}
+            kept |= ours.keys() - set(OTHER_LOSSES)
+        if self.uses_margin:
+            kept.add("pref_margin_rate")
+        else:
+            kept.discard("pref_margin_rate")
+        return {name: value for name, value in super().to_dict().items() if name not in ours.keys() - kept}
 
 
 def register_arguments() -> None:

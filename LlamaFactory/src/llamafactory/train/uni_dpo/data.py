@@ -35,12 +35,14 @@ class ScoredDatasetAttr(DatasetAttr):
         score_rejected: source column with the score of the rejected response.
         position: the place of the data set in the `dataset` (or `eval_dataset`) option, from 0.
         label: its name there.
+        needed_by: the option that needs its scores.
     """
 
     score_chosen: str = "score_chosen"
     score_rejected: str = "score_rejected"
     position: int = 0
     label: str = ""
+    needed_by: str = "pref_loss: uni_dpo"
 
     def join(self, attr: dict[str, Any]) -> None:
         """Read the entry; upstream's reader skips column names that it does not know."""

@@ -13,7 +13,7 @@ With mean log-probs over response tokens and scores S, for a pair of a chosen (w
     loss   = -w_qual * w_perf * log sigmoid(z) - nll * logp(w)
 
 Gradients flow through `w_perf`; `w_qual` and `nll` are constants of the pair. In `w_perf` the reference margin is
-replaced by the constant `tau_ref`, as in the paper.
+replaced by the constant `tau_ref`, as in the paper. `perf_detached`, for ablations, makes `w_perf` a constant too.
 """
 
 from dataclasses import dataclass
@@ -57,6 +57,7 @@ def uni_dpo_loss(
     perf_gamma: float,
     nll_lambda: float,
     tau_good: float,
+    perf_detached: bool = False,
 ) -> UniDPOLoss:
     """Compute the Uni-DPO loss of a batch of pairs.
 
@@ -74,6 +75,7 @@ def uni_dpo_loss(
         perf_gamma: gamma, focus of `w_perf`; 0 turns it off.
         nll_lambda: lambda, weight of the calibrated NLL term.
         tau_good: score from which (inclusive) a chosen response is worth imitating.
+        perf_detached: whether no gradient flows through `w_perf`, which departs from the paper; values stay the same.
 
     Returns:
         The loss and its terms. bfloat16 and float16 inputs are computed in float32, others in their own precision.
@@ -92,6 +94,7 @@ def uni_dpo_loss(
     w_qual = torch.sigmoid(qual_eta * _bounded(score_chosen - score_rejected)).to(policy_chosen.dtype)
     # (1 - sigmoid(u))**gamma in log space: the power itself has an infinite derivative where sigmoid saturates.
     w_perf = torch.exp(perf_gamma * F.logsigmoid(tau_ref - beta * policy_margin))
+    w_perf = w_perf.detach() if perf_detached else w_perf
     below_reference = reference_chosen > policy_chosen.detach()
     nll_weight = nll_lambda * (below_reference & (score_chosen >= tau_good)).to(policy_chosen.dtype)
 

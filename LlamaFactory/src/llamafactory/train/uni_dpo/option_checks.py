@@ -20,7 +20,10 @@ LENGTH_NORMALISED_UPSTREAM = ("ipo", "orpo", "simpo")
 # Upstream has no use for a reference with these.
 WITHOUT_REFERENCE = ("orpo", "simpo")
 
-WITHOUT_OURS = "without `pref_loss: uni_dpo`, `dpo_average_log_prob` and `pref_forward`"
+# Names that trl's DPO trainer does not know (0.24), so that LlamaFactory's list promises a loss that there is not.
+UNKNOWN_TO_TRL = ("kto_pair",)
+
+WITHOUT_OURS = "without `pref_loss: uni_dpo`, `dpo_average_log_prob`, `pref_forward` and the like"
 
 logger = logging.get_logger(__name__)
 
@@ -68,6 +71,7 @@ def check_trainer(args: Any) -> None:
             f"`uni_dpo_reference_cache` has no meaning with `pref_loss: {args.pref_loss}`, which has no reference; "
             "remove it."
         )
+    check_other_losses(args)
     _require(args, "uni_dpo_image_cache_gb", lambda value: value > 0, "a number above zero")
     if args.uni_dpo_image_cache and args.pref_forward == "upstream":
         raise UniDPOError("`uni_dpo_image_cache` is not possible with `pref_forward: upstream`; remove one of them.")
@@ -75,6 +79,25 @@ def check_trainer(args: Any) -> None:
         raise UniDPOError(f"`use_mca` (USE_MCA=1) brings a trainer of its own, {WITHOUT_OURS}; unset USE_MCA.")
     if is_env_enabled("USE_V1"):
         raise UniDPOError(f"USE_V1=1 asks for LlamaFactory v1, {WITHOUT_OURS}; unset USE_V1.")
+
+
+def check_other_losses(args: Any) -> None:
+    """Refuse what our options for upstream's losses cannot do."""
+    _require(args, "pref_margin_scale", lambda value: value >= 0, "a number, zero or more")
+    _require(args, "pref_margin_rate", lambda value: value > 0, "a number above zero")
+    if args.uses_margin and args.pref_loss != "sigmoid":
+        raise UniDPOError(
+            f"`pref_margin_scale: {args.pref_margin_scale}` scales the beta of `pref_loss: sigmoid` and of no other, "
+            f"but this run has `pref_loss: {args.pref_loss}`. Change one of them."
+        )
+    if args.pref_loss_as_named and args.pref_loss in UNKNOWN_TO_TRL:
+        raise UniDPOError(
+            f"`pref_loss_as_named` is impossible with `pref_loss: {args.pref_loss}`: trl, which computes it for "
+            "LlamaFactory, has none of this name. Choose another one, or remove `pref_loss_as_named` to train the "
+            "sigmoid loss under this name."
+        )
+    if args.pref_loss_as_named or args.uses_margin:
+        _require(args, "pref_beta", lambda value: value > 0, "a number above zero")
 
 
 def check_numbers(args: Any) -> None:

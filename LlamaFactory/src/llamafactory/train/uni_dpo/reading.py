@@ -13,15 +13,18 @@ from .rows import blaming, check_columns, check_entries, refuse_null
 from .scores import check_scores, check_tokenized, explain_load_failure, number_rows
 
 
-def with_labels(get_dataset_list: Callable) -> Callable:
-    """Look at the descriptions; let every data set know its name and place, for messages and for the pair log."""
+def with_labels(get_dataset_list: Callable, needed_by: str) -> Callable:
+    """Look at the descriptions; let every data set know its name and place, for messages and for the pair log.
+
+    And for messages the option that needs scores, `needed_by`.
+    """
 
     def labelled(dataset_names: list[str] | None, dataset_dir: str | dict) -> list:
         if dataset_names:
             check_entries(dataset_names, dataset_dir)
         attrs = get_dataset_list(dataset_names, dataset_dir)
         for position, (label, attr) in enumerate(zip(dataset_names or [], attrs, strict=True)):
-            attr.position, attr.label = position, label
+            attr.position, attr.label, attr.needed_by = position, label, needed_by
         return attrs
 
     return labelled
@@ -60,13 +63,13 @@ def with_checked_scores(align_dataset: Callable) -> Callable:
     return aligned
 
 
-def refusing_unscored(get_dataset: Callable) -> Callable:
-    """Refuse data tokenised for another loss, which `tokenized_path` would bring in around all other checks."""
+def refusing_unscored(get_dataset: Callable, needed_by: str) -> Callable:
+    """Refuse data tokenised without scores, which `tokenized_path` would bring in around all other checks."""
 
     def with_scores(template: Any, model_args: Any, data_args: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         with blaming("The data", "No pair is left of it: see the warnings above."):
             dataset_module = get_dataset(template, model_args, data_args, *args, **kwargs)
-        check_tokenized(dataset_module, data_args.tokenized_path, SCORED_DTYPES)
+        check_tokenized(dataset_module, data_args.tokenized_path, SCORED_DTYPES, needed_by)
         return dataset_module
 
     return with_scores

@@ -1,7 +1,7 @@
 """Reading scores, and saying exactly which one is wrong.
 
 Knows `datasets`, but nothing of LlamaFactory: a data set's description (`attr`) is anything with the source columns
-`score_chosen` and `score_rejected` and a readable `repr`.
+`score_chosen` and `score_rejected`, the option that needs them, `needed_by`, and a readable `repr`.
 """
 
 import json
@@ -74,18 +74,21 @@ def read_score(example: Mapping[str, Any], attr: Any, side: str, row: int, file:
     where = _place(row, file) if row != NO_ROW else f"a row that reads {_excerpt(example)}"
     what = "there is no number" if value is None else f"{value!r} is not a finite number"  # NaN in JSON loads so
     raise UniDPOError(
-        f'Data set "{attr!r}", {where}, column "{column}": {what}, and `pref_loss: uni_dpo` needs a score for both '
+        f'Data set "{attr!r}", {where}, column "{column}": {what}, and `{attr.needed_by}` needs a score for both '
         "answers of every pair. Correct or remove the row."
     )
 
 
-def check_tokenized(dataset_module: Mapping[str, Any], tokenized_path: str | None, wanted: Iterable[str]) -> None:
+def check_tokenized(
+    dataset_module: Mapping[str, Any], tokenized_path: str | None, wanted: Iterable[str], needed_by: str
+) -> None:
     """Refuse a `tokenized_path` that was made without scores.
 
     Args:
         dataset_module: what upstream's `get_dataset` returns.
         tokenized_path: the option of that name.
         wanted: columns that every split needs.
+        needed_by: the option that needs scores.
 
     Raises:
         UniDPOError: a split lacks one of them.
@@ -97,8 +100,8 @@ def check_tokenized(dataset_module: Mapping[str, Any], tokenized_path: str | Non
             columns = dataset.column_names or list(next(iter(dataset)))
             if not set(wanted) <= set(columns):
                 raise UniDPOError(
-                    f"`tokenized_path: {tokenized_path}` has no scores in its {name}: it was tokenised for another "
-                    "`pref_loss`. Give a path of its own to `pref_loss: uni_dpo`, and it is tokenised anew."
+                    f"`tokenized_path: {tokenized_path}` has no scores in its {name}: it was tokenised for "
+                    f"another loss. Give a path of its own to `{needed_by}`, and it is tokenised anew."
                 )
 
 
@@ -157,7 +160,7 @@ def _place(row: int, file: str) -> str:
 
 def _missing_column(attr: Any, side: str, columns: Iterable[str]) -> str:
     return (
-        f'Data set "{attr!r}" has no column "{getattr(attr, side)}", which `pref_loss: uni_dpo` needs; it has '
+        f'Data set "{attr!r}" has no column "{getattr(attr, side)}", which `{attr.needed_by}` needs; it has '
         f"{', '.join(columns)}. If the score has another name, say so in its entry of dataset_info.json: "
         f'"columns": {{"{side}": "<name>", ...}}.'
     )

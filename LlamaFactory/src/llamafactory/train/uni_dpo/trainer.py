@@ -23,13 +23,14 @@ from .data import SCORED_DTYPES
 from .errors import CachesFilled, NonFiniteError
 from .forward import PairForward
 from .loss import uni_dpo_loss
+from .other_losses import OtherLosses
 from .pair_log import PAIR_LOG, PairLog
 from .resume import ExactResume
 from .saving import WholeSaves
 from .self_check import check_engine
 
 
-class UniDPOTrainer(ExactResume, WholeSaves, CustomDPOTrainer):
+class UniDPOTrainer(ExactResume, WholeSaves, OtherLosses, CustomDPOTrainer):
     """LlamaFactory's DPO trainer with `pref_loss: uni_dpo`, and with our forward and options for its own losses."""
 
     def __init__(self, caches: CachePlan | None = None, **kwargs: Any):
@@ -182,6 +183,7 @@ class UniDPOTrainer(ExactResume, WholeSaves, CustomDPOTrainer):
             perf_gamma=args.uni_dpo_perf_gamma,
             nll_lambda=args.uni_dpo_nll_lambda,
             tau_good=args.uni_dpo_tau_good,
+            perf_detached=args.uni_dpo_perf_detached,
         )
         self._terms = {
             "w_qual": terms.w_qual,

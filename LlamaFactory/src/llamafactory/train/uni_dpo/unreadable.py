@@ -49,7 +49,7 @@ def _check_file(path: str) -> None:
 
 
 def _place(feature: dict[str, Any], dataset_names: Sequence[Sequence[str]]) -> str:
-    with suppress(KeyError):  # only `pref_loss: uni_dpo` keeps them
+    with suppress(KeyError):  # only runs with scores keep them
         position, row = feature["pair_dataset"], feature["pair_row"]
         # Whether this is training or evaluation data is not known here, and mostly there is only one.
         names = dict.fromkeys(f'"{names[position]}"' for names in dataset_names if position < len(names))

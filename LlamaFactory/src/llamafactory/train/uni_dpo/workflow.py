@@ -37,7 +37,7 @@ def run_dpo(
     """Train with `stage: dpo`; the signature is upstream's, which `llamafactory.train.tuner` calls.
 
     Raises:
-        UniDPOError: an option or the data cannot be used with `pref_loss: uni_dpo`; raised before the model loads.
+        UniDPOError: an option or the data cannot be used with our trainer; raised before the model loads.
         NonFiniteError: training produced a NaN or an infinity.
     """
     upstream = _module("train.dpo.workflow")
@@ -74,7 +74,8 @@ def _swap_in(
         _keep_stream_batches_apart(data_args, training_args)
     if finetuning_args.uses_uni_dpo:
         swaps.enter_context(explained_models())
-        swaps.enter_context(scored_data())
+    if finetuning_args.uses_scores:
+        swaps.enter_context(scored_data(finetuning_args.scores_needed_by))
     if finetuning_args.uses_caches:
         swaps.enter_context(caches(model_args, data_args, training_args, finetuning_args))
 
@@ -107,8 +108,8 @@ def our_trainer(data_args: "DataArguments") -> Iterator[None]:
 
 
 @contextmanager
-def scored_data() -> Iterator[None]:
-    """Carry scores from the data set to the batch."""
+def scored_data(needed_by: str = "pref_loss: uni_dpo") -> Iterator[None]:
+    """Carry scores from the data set to the batch; `needed_by` is the option that messages give as the reason."""
     from . import data, reading
 
     loader = _module("data.loader")
@@ -118,13 +119,13 @@ def scored_data() -> Iterator[None]:
         _swapped(
             "data.loader",
             PairwiseDatasetProcessor=data.ScoredPairwiseProcessor,
-            get_dataset_list=reading.with_labels(loader.get_dataset_list),
+            get_dataset_list=reading.with_labels(loader.get_dataset_list, needed_by),
             _load_single_dataset=reading.explaining_failures(loader._load_single_dataset),
             align_dataset=reading.with_checked_scores(loader.align_dataset),
         ),
         _swapped(
             "train.dpo.workflow",
-            get_dataset=reading.refusing_unscored(_module("train.dpo.workflow").get_dataset),
+            get_dataset=reading.refusing_unscored(_module("train.dpo.workflow").get_dataset, needed_by),
         ),
     ]
     with ExitStack() as stack:
