@@ -1,5 +1,8 @@
 """Options: from YAML and from the command line, checked by name, and invisible to other losses."""
 
+import inspect
+from typing import get_args
+
 import pytest
 from pairs import ROOT, command_line, options
 from transformers import HfArgumentParser
@@ -65,6 +68,57 @@ def test_refused_by_name(name, value):
         parse(**{name: value})
 
 
+@pytest.mark.parametrize("loss", ["uni_dpo", "hinge", "ipo", "kto_pair", "orpo", "simpo"])
+def test_a_margin_scales_the_sigmoid_loss_only(loss):
+    """The message names both options, and which of the two to change."""
+    with pytest.raises(UniDPOError, match=f"`pref_margin_scale: 0.5` .*`pref_loss: sigmoid`.*`pref_loss: {loss}`"):
+        parse(pref_loss=loss, pref_margin_scale=0.5)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("pref_margin_scale", -0.1),
+        ("pref_margin_scale", float("nan")),
+        ("pref_margin_scale", "half"),
+        ("pref_margin_rate", 0.0),
+        ("pref_margin_rate", float("inf")),
+        ("pref_beta", 0.0),
+        ("pref_loss_as_named", "false"),
+    ],
+)
+def test_options_of_other_losses_refused_by_name(name, value):
+    with pytest.raises(UniDPOError, match=f"`{name}`"):
+        parse(**{"pref_loss": "sigmoid", "pref_margin_scale": 0.5, name: value})
+
+
+def test_a_name_that_trl_does_not_know_is_refused():
+    with pytest.raises(UniDPOError, match="`pref_loss_as_named` is impossible with `pref_loss: kto_pair`"):
+        parse(pref_loss="kto_pair", pref_loss_as_named=True)
+    parse(pref_loss="kto_pair")
+
+
+def test_trl_knows_the_others():
+    """Of upstream's list: what is neither computed by LlamaFactory nor refused by us is in trl's source."""
+    from trl import DPOTrainer
+
+    from llamafactory.train.uni_dpo.option_checks import UNKNOWN_TO_TRL, WITHOUT_REFERENCE, PreferenceLoss
+
+    source = inspect.getsource(DPOTrainer.dpo_loss)
+    asked = set(get_args(PreferenceLoss)) - {"uni_dpo", *WITHOUT_REFERENCE}
+    assert {name for name in asked if f'"{name}"' not in source} == set(UNKNOWN_TO_TRL)
+
+
+def test_who_needs_scores_and_our_trainer():
+    named, margin = parse(pref_loss="ipo", pref_loss_as_named=True), parse(pref_loss="sigmoid", pref_margin_scale=0.5)
+    assert named.uses_our_trainer and not named.uses_scores and named.forward_route == "upstream"
+    assert margin.uses_our_trainer and margin.uses_scores and not margin.uses_uni_dpo
+    assert margin.scores_needed_by == "pref_margin_scale: 0.5" and parse().scores_needed_by == "pref_loss: uni_dpo"
+    plain = parse(pref_loss="ipo", pref_margin_rate=1.0)
+    assert not (plain.uses_our_trainer or plain.uses_scores)
+    assert not parse(stage="sft", pref_loss="sigmoid", pref_margin_scale=0.5).uses_scores
+
+
 @pytest.mark.parametrize("variable", ["USE_MCA", "USE_V1"])
 def test_refuses_what_goes_around_the_trainer(monkeypatch, variable):
     from llamafactory.train.uni_dpo.arguments import UniDPOFinetuningArguments
@@ -100,6 +154,18 @@ def test_other_losses_are_reported_without_our_options():
     assert not [name for name in parse(pref_loss="sigmoid").to_dict() if "uni_dpo" in name or "average" in name]
     assert parse(pref_loss="sigmoid", dpo_average_log_prob=True).to_dict()["dpo_average_log_prob"] is True
     assert parse().to_dict()["uni_dpo_tau_good"] == 2.5
+
+
+def test_options_of_other_losses_are_reported_where_they_mean_something():
+    def reported(**changes):
+        names = ("pref_loss_as_named", "pref_margin_scale", "pref_margin_rate", "uni_dpo_perf_detached")
+        return {name: value for name, value in parse(**changes).to_dict().items() if name in names}
+
+    assert reported(pref_loss="sigmoid") == reported(pref_loss="sigmoid", pref_margin_rate=2.0) == {}
+    assert reported() == {"uni_dpo_perf_detached": False}
+    assert reported(pref_loss="ipo", pref_loss_as_named=True) == {"pref_loss_as_named": True}
+    margin = {"pref_margin_scale": 0.3, "pref_margin_rate": 0.5}
+    assert reported(pref_loss="sigmoid", pref_margin_scale=0.3) == margin
 
 
 def test_help_names_every_option():

@@ -104,6 +104,7 @@ def test_a_config_brings_its_data_its_held_out_data_and_its_loss(data, tmp_path,
     here("--config", path, "--no-tokens", "--findings", findings)
     assert read_findings(findings) == {0: {"leak-pair"}}, "scores are asked for, or held-out data is not read"
     assert "column-missing" in here("--config", path, "--no-tokens", "pref_loss=uni_dpo")[1]
+    assert "column-missing" in here("--config", path, "--no-tokens", "pref_margin_scale=0.5")[1]
     status, output = here("--config", path, "model_name_or_path=/no/such/model")
     assert status == 2 and "cannot load the tokenizer" in output
     assert here("--config", path, "dataset=other")[0] == 2

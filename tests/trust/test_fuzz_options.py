@@ -28,12 +28,16 @@ OURS = {
     "uni_dpo_perf_gamma": 3.0,
     "uni_dpo_nll_lambda": 0.001,
     "uni_dpo_tau_good": 2.5,
+    "uni_dpo_perf_detached": False,
     "uni_dpo_log_pairs": True,
     "pref_forward": "auto",
     "uni_dpo_reference_cache": "cache",
     "uni_dpo_image_cache": "images",
     "uni_dpo_image_cache_gb": 50,
     "dpo_average_log_prob": True,
+    "pref_loss_as_named": False,
+    "pref_margin_scale": 0.0,
+    "pref_margin_rate": 0.5,
     "pref_beta": 2.0,
     "dpo_label_smoothing": 0.0,
     "pref_bco_weight": 0.0,
@@ -101,6 +105,7 @@ def test_whole_files(figure, monkeypatch):
 def test_the_launcher(figure, tmp_path):
     """Its settings may come from a file that is hardly YAML, and from arguments."""
     from launcher.machine import build_command, fit_to_machine
+    from launcher.output import plan_output, sidecar
     from launcher.preflight import UserError, check_data, disk_note
     from launcher.settings import as_yaml, read_run
 
@@ -115,7 +120,8 @@ def test_the_launcher(figure, tmp_path):
         with tally.attempt():
             run = read_run(file, ["GPUS=0", *given])
             fit_to_machine(run, trust_gpus=True)
-            build_command(run, file)
+            build_command(run, sidecar(run.output, "effective.yaml"))
+            plan_output(run.output, run.settings, run.resume)
             assert load(as_yaml(run.settings)) is not None
             disk_note(run.settings)
             check_data(run.settings | {"dataset_dir": "ONLINE"})

@@ -14,6 +14,8 @@ reference, DPO's logit before beta:
 Departure: the margin is cut off at zero. The formula is made for pairs whose chosen answer has the higher score. Below
 zero exp(-rate * delta) grows without bound, so that beta would turn negative (for 0.5 and 0.5 at a margin of -2.2) and
 the loss teach the rejected answer, ever harder. Cut off at zero, a reversed pair counts as a tie, which is plain DPO.
+(The authors' code reads 1 - exp(-k * delta) from the data, ready-made, and keeps beta at 1e-3 or more; its script has
+w = 0.1.)
 
 The loss itself stays upstream's, which is called with log-ratios in place of log-probs.
 """
@@ -38,7 +40,7 @@ def margin_factor(
         Factors of shape (batch,), from 1, for ties and for reversed pairs, to 1 + scale.
     """
     delta = (score_chosen - score_rejected).clamp(min=0)
-    return 1 - scale * torch.expm1(-rate * delta)
+    return 1 + scale * (1 - torch.exp(-rate * delta))
 
 
 def scaled_logratios(logps: Sequence[torch.Tensor], factor: torch.Tensor) -> tuple[torch.Tensor, ...]:
