@@ -111,12 +111,16 @@ def parameters(models: Models) -> dict[str, int]:
     return {"text": text, "head": head, "vision": sum(w.numel() for w in model.model.visual.parameters())}
 
 
-def _config(sizes: Sizes) -> Qwen2VLConfig:
+def config_values(tokenizer: Tokenizer, sizes: Sizes) -> dict[str, Any]:
+    """Return the content of config.json for these sizes, with the ids of a tokenizer's special tokens."""
     vision = (sizes.vision_hidden, sizes.vision_layers, sizes.vision_heads)
     preset = Preset(sizes.hidden, sizes.layers, sizes.heads, sizes.kv_heads, sizes.mlp, *vision, 0, 1e6)
-    values = model_config(Tokenizer.from_file(str(PROCESSOR / "tokenizer.json")), preset)
-    values |= {"vocab_size": sizes.vocabulary, "tie_word_embeddings": sizes.tied}
-    return Qwen2VLConfig(**values)
+    values = model_config(tokenizer, preset)
+    return values | {"vocab_size": sizes.vocabulary, "tie_word_embeddings": sizes.tied}
+
+
+def _config(sizes: Sizes) -> Qwen2VLConfig:
+    return Qwen2VLConfig(**config_values(Tokenizer.from_file(str(PROCESSOR / "tokenizer.json")), sizes))
 
 
 def _randomise(model: nn.Module) -> None:

@@ -75,7 +75,7 @@ def write_configs(tokenizer: Tokenizer, sizes: Preset, out: Path) -> None:
         (out / f"{name}.json").write_text(text, encoding="utf-8")
 
 
-def write_weights(out: Path, seed: int) -> int:
+def write_weights(out: Path, seed: int, dtype: torch.dtype = torch.float32) -> int:
     """Save weights for the config in `out` and return how many parameters there are.
 
     transformers' own initialisation changes between versions, so every tensor is filled here, in sorted order of
@@ -84,7 +84,7 @@ def write_weights(out: Path, seed: int) -> int:
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     model = AutoModelForImageTextToText.from_config(
-        AutoConfig.from_pretrained(out, trust_remote_code=False), dtype=torch.float32
+        AutoConfig.from_pretrained(out, trust_remote_code=False), dtype=dtype
     )
     model.tie_weights()
     vision, language = model.config.vision_config, model.config.get_text_config()
