@@ -79,10 +79,10 @@ def train_checkpoint(out: Path, scale: float, seed: int) -> Path:
         if not (data / "dataset_info.json").is_file():
             write_sft(data, stage.name, max(1, round(scale * stage.rows)), seed, stage.turns, stage.annotator)
         if not (trained / "model.safetensors").is_file():
-            _train(model, data, stage.name, trained, seed, stage.options)
+            train_stage(model, data, stage.name, trained, seed, stage.options)
         log += _log(stage.name, trained)
         model = trained
-    return _gather(base, model, log, out / "checkpoint")
+    return gather_checkpoint(base, model, log, out / "checkpoint")
 
 
 def vocabulary_texts() -> list[str]:
@@ -94,7 +94,12 @@ def vocabulary_texts() -> list[str]:
     return texts
 
 
-def _train(model: Path, data: Path, name: str, out: Path, seed: int, options: tuple[str, ...]) -> None:
+def train_stage(model: Path, data: Path, name: str, out: Path, seed: int, options: tuple[str, ...]) -> None:
+    """Train `model` on the data set `name` of the folder `data`, by `llamafactory-cli train` with sft.yaml.
+
+    Raises:
+        ValueError: the training run failed.
+    """
     command = [sys.executable, "-m", "llamafactory.cli", "train", str(RECIPE), f"model_name_or_path={model}"]
     command += [f"dataset_dir={data}", f"media_dir={data}", f"dataset={name}", f"output_dir={out}", f"seed={seed}"]
     # One thread for each core at most: on a shared machine more threads than free cores are far slower.
@@ -108,7 +113,7 @@ def _log(name: str, trained: Path) -> list[dict]:
     return [{"stage": name, **json.loads(line)} for line in lines]
 
 
-def _gather(base: Path, trained: Path, log: list[dict], out: Path) -> Path:
+def gather_checkpoint(base: Path, trained: Path, log: list[dict], out: Path) -> Path:
     """Trained weights beside the files of the untrained model.
 
     A training run writes its own config.json in the form of its transformers version, which no other version reads

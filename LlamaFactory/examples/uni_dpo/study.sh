@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Does Uni-DPO win, by how much, and which part of it does it: see --help, and RESULTS.md for what came of it.
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+usage: bash examples/uni_dpo/study.sh [OPTION ...]
+       bash examples/uni_dpo/study.sh --repeat METHOD [--seed N]
+       bash examples/uni_dpo/study.sh --help
+
+Trains a tiny Qwen2-VL hundreds of times with DPO, SimPO, IPO, margin-scaled DPO and Uni-DPO on a drawn world where
+every answer's true quality is known, and examines it by VLMEvalKit. Needs what quickstart.sh needs: Python 3.11, the
+package index and a C compiler; no GPU and no download. All cores, or all GPUs, work at once.
+
+  1. seeds     for each seed a start checkpoint, pairs sampled from it, test questions, reference log-probs
+  2. tuning    every method at every point of one grid of learning rates and betas, on validation scenes
+  3. main      every method at its best, on test scenes, in VLMEvalKit
+  4. ablation  Uni-DPO without each of its terms
+  5. when      noise in scores and labels, easy pairs, other scales of the scores
+  6. sweep     one hyper-parameter at a time
+  7. course    four epochs, watched
+  8. report    RESULTS.md, RESULTS_zh.md and pictures in outputs/study/report
+
+A cell that is done is not run again: the same command goes on where it was cut off, also after kill -9.
+
+  --seeds N              how many seeds (default 6)
+  --methods NAME ...     some of dpo ln_dpo simpo ipo mm_dpo uni_dpo
+  --experiments NAME ... some of the experiments above
+  --jobs N               runs at once
+  --size test            a trial of minutes: everything runs, nothing is learned
+  --repeat METHOD        one cell of the published report again, compared with its interval (about 10 minutes)
+
+The options are those of: .venv/bin/python scripts/study.py run --help
+END
+}
+
+die() {
+    printf 'study: error: %s\n' "$1" >&2
+    shift
+    (($# == 0)) || printf '  %s\n' "$@" >&2
+    exit 2
+}
+
+here=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd -P "$here/../../.." && pwd)
+case ${1:-} in
+    -h | --help)
+        usage
+        exit 0
+        ;;
+esac
+[[ -f $root/scripts/study.py && -f $root/scripts/setup.sh ]] || die \
+    "the study needs the whole Uni-DPO repository; this is a LlamaFactory checkout the overlay was copied over" \
+    "clone the Uni-DPO repository and run this script there"
+cd "$root"
+
+bash scripts/setup.sh
+python=${VENV:-.venv}/bin/python
+"$python" -c 'import vlmeval' 2>/dev/null || die "VLMEvalKit, which wants a C compiler, is not there (see setup above)"
+study() { "$python" scripts/study.py "$@"; }
+
+if [[ ${1:-} == --repeat ]]; then
+    (($# > 1)) || die "--repeat wants a method" "bash examples/uni_dpo/study.sh --repeat uni_dpo"
+    shift
+    study repeat "$@" --out outputs/study_repeat
+    exit
+fi
+status=0
+study run "$@" || status=$?
+((status < 2)) || exit "$status"
+study gather --raw outputs/study/report
+study report --raw outputs/study/report --out outputs/study/report
+exit "$status"

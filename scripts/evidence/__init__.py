@@ -1,0 +1,17 @@
+"""The study: does Uni-DPO win, by how much, and which part of it does it.
+
+`scripts/study.py --help` says how to run it. Where to look:
+
+- `methods.py`: the losses that are compared, and the grid from which each takes its learning rate and beta;
+- `conditions.py`: what is done to the preference data: noise in scores and labels, easy pairs, other scales;
+- `plan.py`: a cell is one training run with its measurement; the experiments are lists of cells;
+- `seeds.py`: what a seed begins with: a start checkpoint, pairs sampled from it, test questions, reference log-probs;
+- `cells.py`, `measure.py`: one cell, trained by LlamaFactory in this process and examined by VLMEvalKit;
+- `pool.py`: the cells that are not done yet, on all cores or GPUs;
+- `raw.py`: results on the disk, one file a cell, and all of them in one file for the repository;
+- `statistics.py`, `tables.py`, `pictures.py`, `findings.py`, `report.py`: RESULTS.md from that file alone.
+"""
+
+
+class StudyError(ValueError):
+    """Something the user has to decide or mend; the message says what, where and how."""

@@ -1,0 +1,80 @@
+"""The methods, as options of LlamaFactory, and the grid that every one of them is tuned on.
+
+Betas of losses over sums and over means of log-probs differ by the length of an answer, so the grid spans both: it is
+the same twelve points for every method.
+"""
+
+from typing import Any
+
+
+Options = dict[str, Any]
+
+LEARNING_RATES = (5e-5, 1e-4, 2e-4, 4e-4)
+BETAS = (0.1, 0.5, 2.0)
+
+# As in examples/uni_dpo/demo_uni_dpo.yaml: eta and tau_good follow the scale of the scores, the rest is as published.
+UNI_DPO = {
+    "pref_loss": "uni_dpo",
+    "uni_dpo_qual_eta": 0.3,
+    "uni_dpo_tau_ref": 2.0,
+    "uni_dpo_perf_gamma": 3.0,
+    "uni_dpo_nll_lambda": 0.001,
+    "uni_dpo_tau_good": 8.0,
+}
+
+METHODS: dict[str, Options] = {
+    "dpo": {"pref_loss": "sigmoid"},
+    "ln_dpo": {"pref_loss": "sigmoid", "dpo_average_log_prob": True},
+    "simpo": {"pref_loss": "simpo"},
+    "ipo": {"pref_loss": "ipo", "pref_loss_as_named": True},
+    # Its rate k follows the scale of the scores, as Uni-DPO's eta does.
+    "mm_dpo": {"pref_loss": "sigmoid", "pref_margin_scale": 0.5, "pref_margin_rate": 0.3},
+    "uni_dpo": UNI_DPO,
+}
+
+# Each removes one term of Uni-DPO and leaves the rest as tuned.
+ABLATIONS: dict[str, Options] = {
+    "no w_qual": {"uni_dpo_qual_eta": 0.0},
+    "no w_perf": {"uni_dpo_perf_gamma": 0.0},
+    "no c-NLL": {"uni_dpo_nll_lambda": 0.0},
+    "no LN": {"dpo_average_log_prob": False},
+    "no LN, beta / 10": {"dpo_average_log_prob": False},
+    "w_perf detached": {"uni_dpo_perf_detached": True},
+}
+
+# One at a time; the value in `UNI_DPO` belongs to each row too.
+SWEEPS: dict[str, tuple[float, ...]] = {
+    "uni_dpo_qual_eta": (0.1, 1.0, 3.0),
+    "uni_dpo_perf_gamma": (1.0, 6.0),
+    "uni_dpo_tau_ref": (0.0, 1.0, 4.0),
+    "uni_dpo_nll_lambda": (0.03, 0.3),
+}
+# At the published lambda no threshold could show: it is swept where the term is strong.
+TAU_GOOD = (6.0, 8.0, 9.5)
+TAU_GOOD_LAMBDA = 0.3
+
+
+def with_grid_point(method: str, learning_rate: float, beta: float) -> Options:
+    """The options of a method at one point of the grid."""
+    options = {**METHODS[method], "learning_rate": learning_rate, "pref_beta": beta}
+    if method == "simpo":
+        options["simpo_gamma"] = beta / 2  # the published ratio, 1.0 to 2.0
+    return options
+
+
+def grid(method: str) -> list[Options]:
+    """All points of the grid for one method."""
+    return [with_grid_point(method, rate, beta) for rate in LEARNING_RATES for beta in BETAS]
+
+
+def ablated(tuned: Options, name: str) -> Options:
+    """Tuned Uni-DPO without one of its parts."""
+    options = {**tuned, **ABLATIONS[name]}
+    if name.endswith("beta / 10"):
+        options["pref_beta"] = tuned["pref_beta"] / 10
+    return options
+
+
+def uses_reference(options: Options) -> bool:
+    """Whether a loss compares with a reference model."""
+    return options["pref_loss"] != "simpo"

@@ -1,0 +1,109 @@
+"""Work on all cores or GPUs: a process for each, which imports everything once and runs one cell after another."""
+
+import multiprocessing
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .plan import Cell, Size
+from .raw import Results
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Where and with how many processes.
+
+    Attributes:
+        out: the study's folder.
+        size: how large it is.
+        model: the checkpoint that start checkpoints are made from.
+        jobs: processes at once.
+        gpus: the names of GPUs to share out, as in CUDA_VISIBLE_DEVICES; empty for the CPU.
+    """
+
+    out: Path
+    size: Size
+    model: Path
+    jobs: int
+    gpus: tuple[str, ...]
+
+    def prepare(self, seeds: Sequence[int]) -> list[str]:
+        """Make what every seed begins with; return what failed, in words."""
+        tasks = {f"seed {seed}": (_prepare, self.home(seed), seed, self.size, self.model) for seed in seeds}
+        return self._work("seeds", tasks, lambda *_: None)
+
+    def run(self, name: str, cells: Sequence[Cell], results: Results) -> list[str]:
+        """Run those of the cells that are not done; return what failed, in words."""
+        open_cells = {cell.key: cell for cell in cells if cell not in results}
+        tasks = {key: (_run, cell, self.home(cell.seed), self.size, self.out) for key, cell in open_cells.items()}
+        return self._work(name, tasks, lambda key, measured: results.add(open_cells[key], measured))
+
+    def home(self, seed: int) -> Path:
+        """The folder of a seed."""
+        return self.out / "seeds" / str(seed)
+
+    def _work(self, name: str, tasks: dict[str, tuple], keep: Callable[[str, dict], None]) -> list[str]:
+        if not tasks:
+            return []
+        context, failed = multiprocessing.get_context("spawn"), []
+        numbers = context.Queue()
+        for number in range(self.jobs):
+            numbers.put(number)
+        (self.out / "logs").mkdir(parents=True, exist_ok=True)
+        with ProcessPoolExecutor(self.jobs, context, _begin, (numbers, self.gpus, self.out / "logs")) as executor:
+            futures = {executor.submit(*task): key for key, task in tasks.items()}
+            for future in tqdm(as_completed(futures), name, len(futures), unit="run"):
+                try:
+                    keep(futures[future], future.result())
+                except Exception as error:
+                    failed.append(f"{futures[future]}: {type(error).__name__}: {error}")
+                    tqdm.write(f"failed: {failed[-1]}", file=sys.stderr)
+        return failed
+
+
+def _begin(numbers: "multiprocessing.Queue[int]", gpus: tuple[str, ...], logs: Path) -> None:
+    """Settle down on a device, before torch is imported, and talk to a log."""
+    number = numbers.get()
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+    log = os.open(logs / f"worker-{number}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    # VLMEvalKit scores with a pool of its own, each process of which would import everything anew if spawned.
+    multiprocessing.set_start_method("fork", force=True)
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    """Do not work on for a study that was killed."""
+    parent.join()
+    os._exit(1)
+
+
+def _prepare(home: Path, seed: int, size: Size, model: Path) -> None:
+    from .seeds import prepare
+
+    _telling(f"seed {seed}", lambda: prepare(home, seed, size, model))
+
+
+def _run(cell: Cell, home: Path, size: Size, out: Path) -> dict:
+    from .cells import describe, run_cell
+
+    return _telling(describe(cell), lambda: run_cell(cell, home, size, out / "scratch" / cell.key))
+
+
+def _telling(what: str, work: Callable):
+    """Leave the traceback in the log; what reaches the parent is one line."""
+    print(f"\n==== {what}", flush=True)
+    try:
+        return work()
+    except Exception as error:
+        traceback.print_exc()
+        raise RuntimeError(f"{error} (see the end of the log of its worker)") from None

@@ -1,0 +1,44 @@
+"""One cell again, beside what the report says of it."""
+
+from collections.abc import Mapping
+
+from . import StudyError, plan
+from .methods import Options
+from .raw import Result, Results
+from .statistics import over_seeds
+from .tables import benchmarks
+
+
+def compared(method: str, again: Result, known: Results, tuned: Mapping[str, Options]) -> tuple[str, bool]:
+    """Compare one run with the raw results.
+
+    Args:
+        method: which.
+        again: the run.
+        known: the raw results.
+        tuned: the methods' options.
+
+    Returns:
+        What to print, and whether the run is within the interval: of the mean, if the raw results have this seed too;
+        for a new seed it is the wider interval in which 95 % of single seeds fall.
+
+    Raises:
+        StudyError: the raw results have fewer than two seeds of the method.
+    """
+    seeds = sorted({result["seed"] for result in known.all() if result["measure"] == "test"})
+    values = {result["seed"]: benchmarks(result) for result in known.of(plan.main(tuned, seeds)[method])}
+    if len(values) < 2:
+        raise StudyError(f"the raw results have {len(values)} seeds of {method}: too few for an interval")
+    estimate, value = over_seeds([*values.values()]), benchmarks(again)
+    before = values.get(again["seed"])
+    single = estimate.half * (1 + estimate.n) ** 0.5
+    half = single if before is None else estimate.half
+    inside = abs(value - estimate.mean) <= half
+    lines = [
+        f"{method}, seed {again['seed']}: {value:.2f} % (mean of four benchmarks, {again.get('seconds')} s)",
+        f"raw results, same seed: {'not run' if before is None else f'{before:.2f} %'}",
+        f"mean of {estimate.n} seeds: {estimate.mean:.2f} %, 95 % interval [{estimate.low:.2f}, {estimate.high:.2f}]",
+        f"95 % of single seeds: [{estimate.mean - single:.2f}, {estimate.mean + single:.2f}]",
+        "inside" if inside else "OUTSIDE",
+    ]
+    return "\n".join(lines), inside
