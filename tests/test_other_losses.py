@@ -4,6 +4,7 @@ The losses are compared pair by pair with their formulas, from the log-probs tha
 """
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -187,3 +188,16 @@ def test_detached_weight_in_a_run(tiny_model, pair_data, tmp_path):
         assert detached[0][name] == whole[0][name]
     assert 0 < detached[0]["grad_norm"] < 0.9 * whole[0]["grad_norm"]
     assert detached[1]["loss"] != whole[1]["loss"]
+
+
+@pytest.mark.parametrize("changes", [MARGIN, NAMED | {"pref_loss": "ipo"}], ids=["margin", "ipo"])
+def test_resuming_is_exact(tiny_model, pair_data, tmp_path, changes):
+    """As with every run of our trainer: the weights of an undisturbed run, to the last bit."""
+    run = options(
+        tiny_model, pair_data, tmp_path / "whole", **changes, max_steps=4, save_strategy="steps", save_steps=3
+    )
+    train(run)
+    shutil.copytree(tmp_path / "whole" / "checkpoint-3", tmp_path / "resumed" / "checkpoint-3")
+    train(run | {"output_dir": str(tmp_path / "resumed")})
+    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "resumed"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)

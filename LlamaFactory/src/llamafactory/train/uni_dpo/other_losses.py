@@ -45,6 +45,6 @@ class OtherLosses(CustomDPOTrainer):
 def _named(dpo_loss: Any, name: str) -> dict[str, str]:
     """Make the argument by which trl is told which loss to compute.
 
-    Of the versions in `SUPPORTED`, older ones have none: they read the trainer's `loss_type`, which LlamaFactory sets.
+    Before 0.20 there is none: trl reads the trainer's `loss_type`, which LlamaFactory sets.
     """
     return {"loss_type": name} if "loss_type" in inspect.signature(dpo_loss).parameters else {}
