@@ -13,7 +13,7 @@ from matplotlib.axes import Axes  # noqa: E402
 from . import plan  # noqa: E402
 from .conditions import CONDITIONS  # noqa: E402
 from .statistics import difference, over_seeds  # noqa: E402
-from .tables import Study, sorted_exams  # noqa: E402
+from .tables import Study, sorted_exams, swept  # noqa: E402
 
 
 def draw_all(study: Study, folder: Path) -> list[Path]:
@@ -102,14 +102,14 @@ def draw_when(study: Study) -> pyplot.Figure | None:
 
 def draw_sweep(study: Study) -> pyplot.Figure | None:
     """One panel an option."""
-    table = plan.sweep(study.tuned, study.seeds)
-    options = sorted({option for (option, _), cells in table.items() if study.by_seed(cells)})
+    table = swept(study)
+    options = sorted({option for option, _ in table})
     if not options:
         return None
     figure, panels = pyplot.subplots(1, len(options), figsize=(2.3 * len(options), 2.4), sharey=True, squeeze=False)
     for axes, option in zip(panels[0], options, strict=True):
         points = {value: study.by_seed(cells) for (name, value), cells in table.items() if name == option}
-        points = {value: over_seeds([*by_seed.values()]) for value, by_seed in points.items() if by_seed}
+        points = {value: over_seeds([*by_seed.values()]) for value, by_seed in points.items()}
         halves = [it.half if it.n > 1 else 0 for it in points.values()]
         axes.errorbar(range(len(points)), [it.mean for it in points.values()], yerr=halves, fmt="o-", capsize=3)
         axes.set_xticks(range(len(points)), [f"{value:g}" for value in points])

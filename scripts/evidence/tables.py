@@ -135,10 +135,8 @@ def sweep_table(study: Study, words: Words) -> str:
     """One option at a time."""
     full = study.by_seed(plan.main(study.tuned, study.seeds)["uni_dpo"])
     rows, before = [], None
-    for (option, value), cells in plan.sweep(study.tuned, study.seeds).items():
+    for (option, value), cells in swept(study).items():
         ours = study.by_seed(cells)
-        if not ours:
-            continue
         shown = difference(ours, full)
         same = shown.mean == 0 and shown.half == 0
         mean = f"{over_seeds([*ours.values()]).mean:.1f}"
@@ -146,6 +144,13 @@ def sweep_table(study: Study, words: Words) -> str:
         before = option
     head = [words.option, words.value, words.benchmarks, words.against.format(name="Uni-DPO")]
     return markdown(head, rows)
+
+
+def swept(study: Study) -> dict[tuple[str, float], list[Cell]]:
+    """The points of those options that have been run at more than the tuned value."""
+    done = {point: cells for point, cells in plan.sweep(study.tuned, study.seeds).items() if study.by_seed(cells)}
+    options = [option for option, _ in done]
+    return {(option, value): cells for (option, value), cells in done.items() if options.count(option) > 1}
 
 
 def course_table(study: Study, words: Words) -> str:
