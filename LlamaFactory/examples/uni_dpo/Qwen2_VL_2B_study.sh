@@ -84,7 +84,10 @@ differences() {
 runs=() seeds=() given=() extra=() dry_run=()
 out=${OUTPUT:-} cache='' benchmarks='' taking='' empty=''
 for argument in "$@"; do
-    case $argument in -* | *=*) [[ -z $empty ]] || break && taking='' ;; esac # a list ends here
+    if [[ $argument == -* || $argument == *=* ]]; then # a list ends here
+        [[ -z $empty ]] || break
+        taking=''
+    fi
     case $argument in
         -h | --help)
             usage
