@@ -54,6 +54,7 @@ class Side:
         noted.unlink(missing_ok=True)
         command = [str(self.scratch / "env" / "bin" / "python"), "-m", "pytest", "-v", "--import-mode=importlib"]
         command += ["-p", "no:cacheprovider", "-p", "outcome_recorder", "--timeout", str(seconds)]
+        command += ["--rootdir", str(self.folder)]
         command += ["-n", str(processes), "--dist", "loadfile"] if processes > 1 else []
         with (
             open(self.scratch / f"{self.name}.log", "w", encoding="utf-8") as log,
@@ -101,6 +102,7 @@ def make_sides(checkout: Path, scratch: Path) -> tuple[Side, Side]:
     if not any((checkout / suite).is_dir() for suite in SUITES):
         raise SuiteError(f"--checkout {checkout}: no folder {' or '.join(SUITES)} in it; clone LlamaFactory with git")
     make_environment(scratch)
+    (scratch / "pytest.ini").touch()  # where upstream configures nothing, pytest would go up to ours, and name by it
     sides = tuple(Side(name, scratch / name, scratch) for name in ("without", "with"))
     for side in sides:
         shutil.rmtree(side.folder, ignore_errors=True)

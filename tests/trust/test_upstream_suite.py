@@ -104,6 +104,7 @@ def test_the_command_on_a_small_checkout(tmp_path, capsys, figure):
     checkout = checkout_tree("0.9.5", tmp_path / "checkout")
     (checkout / "tests").mkdir()
     (checkout / "tests" / "test_some.py").write_text(SUITE)
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --of-another-project\n")  # above the copies, as ours is
     arguments = ["--checkout", str(checkout), "--folder", str(tmp_path / "out"), "--processes", "1"]
     assert upstream_tests.main(arguments) == 0
     said = capsys.readouterr().out
@@ -127,7 +128,7 @@ CHECKOUTS = [Path(path) for path in os.environ.get("UNI_DPO_CHECKOUTS", "").spli
 @pytest.mark.parametrize("checkout", [path for path in CHECKOUTS if (path / "tests").is_dir()], ids=str)
 def test_upstreams_own_tests(checkout, capsys, figure):
     """LlamaFactory's suite, where `UNI_DPO_CHECKOUTS` names a checkout that has it."""
-    code = upstream_tests.main(["--checkout", str(checkout)])
+    code = upstream_tests.main(["--checkout", str(checkout), "--processes", "1"])  # the long run uses every core
     said = capsys.readouterr().out
     assert code == 0, said
     lines = {line.split()[0]: line.partition(": ")[2] for line in said.splitlines() if "the overlay: " in line}
