@@ -141,6 +141,7 @@ def test_the_launcher(figure, tmp_path):
     @fuzz(50, 2000)
     @given(st.sampled_from(YAMLS).flatmap(lambda path: ruined(path.read_bytes())), given_arguments)
     @example(b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(BOMB), [])
+    @example(b"a: " + b"[" * 100_000, [])
     def by_byte(content, extra):
         attempt(content, extra)
 

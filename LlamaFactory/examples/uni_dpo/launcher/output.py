@@ -31,7 +31,12 @@ def sidecar(output: Path, name: str, node_rank: int = 0) -> Path:
     """Return the path of a file beside the output folder: there, a failed start leaves no half-written model folder.
 
     Machines that share a disk must not write to the same file, so all but the first get their own.
+
+    Raises:
+        UserError: The output folder is the root of the disk, which has nothing beside it.
     """
+    if not output.name:
+        raise UserError(f"output_dir is '{output}', and must be a folder with a name\n  set OUTPUT to another place")
     node = f".node{node_rank}" if node_rank else ""
     return output.with_name(f"{output.name}{node}.{name}")
 
@@ -47,8 +52,10 @@ def plan_output(output: Path, settings: dict, resume: bool | None) -> Plan:
     Raises:
         UserError: The folder holds another run, or a model from elsewhere.
     """
+    if not os.path.isdir(output):
+        return Plan("start", f"output: {output}")
     checkpoint = last_checkpoint(output)
-    has_weights = output.is_dir() and any(WEIGHTS.fullmatch(file.name) for file in output.iterdir())
+    has_weights = any(WEIGHTS.fullmatch(file.name) for file in output.iterdir())
     finished = has_weights and all((output / name).is_file() for name in written_last(settings))
     if not checkpoint and not has_weights:
         return Plan("start", f"output: {output}")

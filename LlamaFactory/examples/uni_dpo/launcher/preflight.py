@@ -80,7 +80,7 @@ def check_model(name: str, cache_dir: str | None, root: Path) -> None:
         UserError: There is no such model, or its folder is incomplete.
     """
     folder = Path(name)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         if not (folder / "config.json").is_file() or not weight_files(folder):
             raise UserError(
                 f"{folder} is not a complete model: it needs config.json and *.safetensors (or *.bin) files\n"
@@ -105,9 +105,9 @@ def hub_refusal(name: str, cache_dir: str | None) -> str | None:
     """Return why a hub model cannot be used, in a word, or None if it is cached or can be downloaded."""
     import huggingface_hub
 
-    if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json", cache_dir=cache_dir), str):
-        return None
     try:
+        if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json", cache_dir=cache_dir), str):
+            return None
         huggingface_hub.model_info(name, timeout=10)  # one request; asking for a file would be retried for 20 seconds
     except Exception as error:  # no network, offline mode, gated model, bad name: each has its own class
         return type(error).__name__
@@ -125,7 +125,7 @@ def check_data(settings: dict) -> None:
         UserError: Something is missing.
     """
     folder, tokenized = str(settings["dataset_dir"]), settings.get("tokenized_path")
-    if folder == "ONLINE" or folder.startswith("REMOTE:") or (tokenized and Path(tokenized).is_dir()):
+    if folder == "ONLINE" or folder.startswith("REMOTE:") or (tokenized and os.path.isdir(tokenized)):
         return
     info_file = Path(folder) / "dataset_info.json"
     try:
@@ -224,10 +224,10 @@ def disk_note(settings: dict) -> str | None:
         UserError: Not even the trained model would fit.
     """
     model, place = Path(settings["model_name_or_path"]), Path(settings["output_dir"])
-    while not place.exists():
+    while not os.path.exists(place):
         place = place.parent
     free = shutil.disk_usage(place).free
-    weights = sum(file.stat().st_size for file in weight_files(model)) if model.is_dir() else 0
+    weights = sum(file.stat().st_size for file in weight_files(model)) if os.path.isdir(model) else 0
     if settings.get("finetuning_type") != "full" or not weights:
         return None
     if free < weights:

@@ -20,10 +20,14 @@ def open_log(path: Path) -> Iterator[BinaryIO]:
     """Open a log for appending; while it is open, no other run can use it.
 
     Raises:
-        UserError: Another run has it open.
+        UserError: Another run has it open, or it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab", buffering=0) as log:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = open(path, "ab", buffering=0)  # noqa: SIM115  (closed below)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror})\n  set OUTPUT to another place") from error
+    with log:
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -22,6 +22,7 @@ LAUNCH_VARIABLES = (
 )
 PATH_OPTIONS = ("dataset_dir", "media_dir", "output_dir", "tokenized_path", "deepspeed", "ref_model")
 LONGEST_NUMBER = 18  # digits
+DEEPEST_YAML = 100  # lists in lists
 EXAMPLES = Path(__file__).resolve().parent.parent
 
 
@@ -166,12 +167,29 @@ def load_yaml(path: Path) -> dict:
     from omegaconf import OmegaConf
 
     try:
+        require_shallow(path)
         settings = OmegaConf.to_container(OmegaConf.load(path))
     except Exception as error:  # a missing file, or any of YAML's complaints
         raise UserError(f"cannot read the settings in {path}: {error}") from error
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise UserError(f"{path} must hold options of LlamaFactory, as name: value")
     return settings
+
+
+def require_shallow(path: Path) -> None:
+    """Refuse YAML that is nested so deeply that building it ends this process; its events are no danger.
+
+    Raises:
+        ValueError: It is.
+    """
+    import yaml
+
+    depth = 0
+    with open(path, encoding="utf-8") as file:
+        for event in yaml.parse(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST_YAML:
+                raise ValueError(f"nested more than {DEEPEST_YAML} deep")
 
 
 def parse_options(options: list[str]) -> dict:
@@ -190,15 +208,15 @@ def anchor_paths(settings: dict, folder: Path) -> None:
         value = settings.get(option)
         if value is None or str(value) == "ONLINE" or str(value).startswith("REMOTE:"):
             continue
-        path = folder / Path(str(value)).expanduser()
-        if option != "ref_model" or path.is_dir():  # a model may also be a hub id
+        path = folder / os.path.expanduser(str(value))
+        if option != "ref_model" or os.path.isdir(path):  # a model may also be a hub id
             settings[option] = str(path)
 
 
 def find_model(name: str, root: Path) -> str:
     """Return the folder meant by `name`, or `name` itself where it is a hub id with no copy in models/."""
-    for folder in (Path(name).expanduser(), root / name, root / "models" / name.rpartition("/")[2]):
-        if folder.is_dir():
+    for folder in (Path(os.path.expanduser(name)), root / name, root / "models" / name.rpartition("/")[2]):
+        if os.path.isdir(folder):  # unlike a Path's, also False where the system refuses the name
             return str(folder.absolute())
     return name
 
