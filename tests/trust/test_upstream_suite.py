@@ -134,4 +134,4 @@ def test_upstreams_own_tests(checkout, capsys, figure):
     lines = {line.split()[0]: line.partition(": ")[2] for line in said.splitlines() if "the overlay: " in line}
     total = int(said.splitlines()[-1].split()[2])
     seen = f"without: {lines['without']}; with: {lines['with']}; {said.splitlines()[-1]}"
-    figure("5 upstream's tests", f"checkout {checkout.name}", total, seen)
+    figure("5 upstream's tests", f"checkout {checkout.name}, the hub offline", total, seen)
