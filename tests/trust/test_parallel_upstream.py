@@ -15,6 +15,7 @@ LORA = {"finetuning_type": "lora", "lora_rank": 4}
 SAVING = STOCK | {"save_strategy": "steps", "save_steps": 2}
 EMPTY_GROUP = "ValueError: zip() argument 2 is longer than argument 1"
 NO_DEVICE = "RuntimeError: There are currently no available devices found, must be one of 'XPU', 'CUDA', 'MLU'"
+STOCK_DPO = "2 ranks, LlamaFactory's own DPO without us"
 CPU_0 = "RuntimeError: don't know how to restore data location of torch.storage.UntypedStorage (tagged with cpu:0)"
 
 
@@ -39,21 +40,25 @@ def place(tmp_path_factory, tiny_model, pair_data) -> Path:
 
 
 @pytest.mark.parametrize("zero", ZERO)
-def test_lora_fails_under_zero_at_the_first_scheduler_step(place, zero):
+def test_lora_fails_under_zero_at_the_first_scheduler_step(place, zero, figure):
     """DeepSpeed drops the empty group of biases and norms, the scheduler counts it (torch from 2.10 on looks)."""
     assert any(statuses(place / f"lora-{zero}"))
     printed = said(place / f"lora-{zero}")
     assert EMPTY_GROUP in printed and "lr_scheduler.step()" in printed and "UniDPOTrainer" not in printed
+    figure("1 parallel", f"{STOCK_DPO}: LoRA by {zero}", 1, f"fails: `{EMPTY_GROUP}`")
 
 
-def test_resuming_fails_on_several_ranks_of_a_cpu(place):
+def test_resuming_fails_on_several_ranks_of_a_cpu(place, figure):
     """The optimizer's state is to be loaded to `cpu:0`, a device that torch does not know."""
     assert statuses(place / "saved") == [0, 0] and any(statuses(place / "resumed"))
     assert CPU_0 in said(place / "resumed") + said(place / "resumed", 1)
+    figure("1 parallel", f"{STOCK_DPO}: resumed on a CPU", 1, f"fails: `{CPU_0}`")
 
 
-def test_fsdp_is_refused_or_ignored_on_a_cpu(place):
+def test_fsdp_is_refused_or_ignored_on_a_cpu(place, figure):
     """As `accelerate launch` configures version 1 it is refused; else accelerate takes DDP instead, without a word."""
     assert any(statuses(place / "fsdp1")) and NO_DEVICE in said(place / "fsdp1") + said(place / "fsdp1", 1)
     assert statuses(place / "fsdp2") == [0, 0]
     assert {rank["type"] for rank in sharing(place / "fsdp2")} == {"MULTI_CPU"}
+    figure("1 parallel", f"{STOCK_DPO}: fsdp1 on a CPU", 1, f"fails: `{NO_DEVICE}`")
+    figure("1 parallel", f"{STOCK_DPO}: fsdp2 on a CPU", 1, "trains by DDP, without a word")
