@@ -56,6 +56,7 @@ def test_who_divides_by_length(loss, unset, true, false):
         ("uni_dpo_perf_gamma", "three"),
         ("uni_dpo_nll_lambda", -1e-9),
         ("uni_dpo_tau_ref", float("nan")),
+        ("uni_dpo_tau_ref", 10**400),  # larger than any float
         ("uni_dpo_tau_good", float("inf")),
         ("pref_beta", 0.0),
         ("dpo_label_smoothing", 0.1),
@@ -66,6 +67,12 @@ def test_who_divides_by_length(loss, unset, true, false):
 def test_refused_by_name(name, value):
     with pytest.raises(UniDPOError, match=f"`{name}`"):
         parse(**{name: value})
+
+
+@pytest.mark.parametrize("seed", [[1], -1, 2**32, "one"])
+def test_seeds_that_nobody_takes(seed):
+    with pytest.raises(UniDPOError, match="`?seed`?"):
+        parse(seed=seed)
 
 
 @pytest.mark.parametrize("loss", ["uni_dpo", "hinge", "ipo", "kto_pair", "orpo", "simpo"])

@@ -28,15 +28,23 @@ def _explaining(parse_args: Callable) -> Callable:
         if not isinstance(args, dict) or args.get("pref_loss") != "uni_dpo":
             return parse_args(hf_parser, args, **kwargs)
         try:
-            return parse_args(hf_parser, args, **kwargs)
+            parsed_args = parse_args(hf_parser, args, **kwargs)
         except UniDPOError:
             raise
         except Exception as error:
             suspects = suspicious(hf_parser.dataclass_types, args)
             look = f" Look at {', '.join(suspects)}." if suspects else ""
             raise UniDPOError(f"LlamaFactory does not take these options ({reason_of(error)}).{look}") from error
+        _require_seed(args.get("seed", 0))
+        return parsed_args
 
     return parsed
+
+
+def _require_seed(seed: Any) -> None:
+    """Refuse what Python, NumPy and torch do not all take: upstream sets it right after parsing."""
+    if not (isinstance(seed, int) and 0 <= seed < 2**32):
+        raise UniDPOError(f"`seed` is {_short(seed)}, but has to be a whole number from 0 to {2**32 - 1}.")
 
 
 def suspicious(classes: Iterable[type], options: dict[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """Checks of options and of their combinations; each raises `UniDPOError` in the user's own terms."""
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -111,8 +112,8 @@ def check_numbers(args: Any) -> None:
 
 def _require(args: Any, name: str, holds: Callable[[float], bool], what: str) -> None:
     value = getattr(args, name)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not (is_number and holds(value)):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and abs(value) <= sys.float_info.max and holds(value)):  # NaN is in no order
         raise UniDPOError(f"`{name}` is {value!r}, but has to be {what}.")
 
 
