@@ -131,10 +131,9 @@ def _without_scores(name: str) -> str:
 
 
 def course(tuned: Mapping[str, Options], seeds: Sequence[int]) -> dict[str, list[Cell]]:
-    """Longer runs with and without w_perf, and of length-normalised DPO, which has none of the weights."""
+    """Longer runs with and without w_perf, and of DPO, which has none of the weights."""
     variants = {"uni_dpo": tuned["uni_dpo"], "no w_perf": ablated(tuned["uni_dpo"], "no w_perf")}
-    if "ln_dpo" in tuned:
-        variants["ln_dpo"] = tuned["ln_dpo"]
+    variants |= {name: tuned[name] for name in ("dpo", "ln_dpo") if name in tuned}
     return {
         name: [cell(seed, {**options, "num_train_epochs": COURSE_EPOCHS}, "course") for seed in seeds[:COURSE_SEEDS]]
         for name, options in variants.items()
