@@ -52,7 +52,7 @@ def raw(tmp_path):
             results.add(cell, {"val": {"accuracy": 0.9 if number == BEST[method] else 0.8}})
     tuned = {method: grid(method)[BEST[method]] for method in METHODS}
     gains = {cell: gain for name, gain in GAINS.items() for cell in plan.main(tuned, SEEDS)[name]}
-    for experiment in (plan.main, plan.ablation, plan.when):
+    for experiment in (plan.main, plan.ablation, plan.published, plan.when):
         for cells in experiment(tuned, SEEDS).values():
             for cell in cells:
                 if cell not in results:
@@ -62,14 +62,18 @@ def raw(tmp_path):
             results.add(cell, {"course": _course()})
     folder = tmp_path / "raw"
     results.gather(folder / "raw.jsonl")
-    about = {"seconds": 90, "cores": 2, "gpus": 0, "finished": "2026-11-27", "versions": {"torch": "2.10.0"}}
+    about = {"cores": 2, "gpus": 0, "date": "2026-11-27", "versions": {"torch": "2.10.0"}}
     (folder / "about.json").write_text(json.dumps(about))
     return folder
 
 
 def _tested(mean):
     benchmarks = {name: mean for name in tables.BENCHMARKS}
-    return {"vlmeval": {**benchmarks, "mean": mean}, "test": {"quality": mean / 10, "accuracy": mean / 100}}
+    return {
+        "seconds": 1800,
+        "vlmeval": {**benchmarks, "mean": mean},
+        "test": {"quality": mean / 10, "accuracy": mean / 100},
+    }
 
 
 def _course():
@@ -89,8 +93,9 @@ def test_report_says_what_was_measured(raw, tmp_path):
     assert tables.signed(difference(values, study.by_seed(plan.main(study.tuned, SEEDS)["dpo"]))) in row
     assert row.count("*") == 1 and "[" in row  # three points between seeds that differ by less than one
     assert "**90.0**" in text and text.count("**90.0**") == len(METHODS)
-    assert "| no w_perf | 70.0 | 76.0 | 82.0 | 88.0 | 94.0 | 0.25 | 0.12 |" in text
-    assert "2 minutes, 5 seeds, 2026-11-27. Versions: torch 2.10.0." in text
+    assert "| beta 2, no w_perf | 70.0 | 76.0 | 82.0 | 88.0 | 94.0 | 0.25 | 0.12 |" in text
+    hours = 1800 * sum("vlmeval" in result for result in study.results.all()) / 3600
+    assert f"{hours:.1f} process-hours" in text and "5 seeds; 2026-11-27. Versions: torch 2.10.0." in text
     sections = text.split("\n## ")
     assert ENGLISH.missing in next(part for part in sections if part.startswith(ENGLISH.sweep))
     assert text.count(ENGLISH.missing) == 1

@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import subprocess
-import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _list(methods, experiments, results)
     seeds = range(arguments.seeds)
-    started = time.perf_counter()
+    _note_machine(arguments)
     failed = pool.prepare(seeds)
     if failed:
         raise StudyError("; ".join(failed))
@@ -43,7 +42,6 @@ def run(arguments: argparse.Namespace) -> int:
     for name in [name for name in plan.AFTER_TUNING if name in experiments]:
         cells = [cell for cells in plan.AFTER_TUNING[name](tuned, seeds).values() for cell in cells]
         failed += pool.run(name, cells, results)
-    _note_time(arguments, time.perf_counter() - started)
     print(f"{len(results)} cells are done: {_cells(arguments)}")
     return 1 if failed else 0
 
@@ -132,16 +130,13 @@ def _cells(arguments: argparse.Namespace) -> Path:
     return arguments.out / "cells"
 
 
-def _note_time(arguments: argparse.Namespace, seconds: float) -> None:
+def _note_machine(arguments: argparse.Namespace) -> None:
     """Keep what the report says about the making of the results."""
-    path = arguments.out / "about.json"
-    about = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"seconds": 0.0}
-    about |= {
-        "seconds": round(about["seconds"] + seconds),
+    about = {
         "size": arguments.size,
         "cores": os.cpu_count(),
         "gpus": len(_gpus()),
-        "finished": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
-    write_whole(path, lambda file: file.write(json.dumps(about, indent=2) + "\n"))
+    write_whole(arguments.out / "about.json", lambda file: file.write(json.dumps(about, indent=2) + "\n"))

@@ -42,6 +42,11 @@ ABLATIONS: dict[str, Options] = {
     "w_perf detached": {"uni_dpo_perf_detached": True},
 }
 
+# The published beta. Where tuning prefers a smaller one, beta * m stays far below tau_ref and w_perf is nearly
+# constant, so what the terms do as published is asked at this beta too.
+PUBLISHED_BETA = 2.0
+ABLATED_AS_PUBLISHED = ("no w_qual", "no w_perf", "no LN", "w_perf detached")
+
 # One at a time; the value in `UNI_DPO` belongs to each row too.
 SWEEPS: dict[str, tuple[float, ...]] = {
     "uni_dpo_qual_eta": (0.1, 1.0, 3.0),
@@ -73,6 +78,11 @@ def ablated(tuned: Options, name: str) -> Options:
     if name.endswith("beta / 10"):
         options["pref_beta"] = tuned["pref_beta"] / 10
     return options
+
+
+def as_published(tuned: Options) -> Options:
+    """Tuned Uni-DPO with the published beta."""
+    return {**tuned, "pref_beta": PUBLISHED_BETA}
 
 
 def uses_reference(options: Options) -> bool:

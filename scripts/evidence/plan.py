@@ -11,7 +11,18 @@ from dataclasses import dataclass
 
 from . import StudyError
 from .conditions import CONDITIONS
-from .methods import ABLATIONS, METHODS, SWEEPS, TAU_GOOD, TAU_GOOD_LAMBDA, Options, ablated, grid
+from .methods import (
+    ABLATED_AS_PUBLISHED,
+    ABLATIONS,
+    METHODS,
+    SWEEPS,
+    TAU_GOOD,
+    TAU_GOOD_LAMBDA,
+    Options,
+    ablated,
+    as_published,
+    grid,
+)
 
 
 TUNING_SEEDS = 2
@@ -24,6 +35,7 @@ EXPERIMENTS = {
     "tuning": "every method at every point of the grid, examined on validation scenes",
     "main": "every method at its best point, examined on test scenes by VLMEvalKit",
     "ablation": "Uni-DPO without one of its terms",
+    "published": "the same with the published beta",
     "when": "noise in scores and labels, easy pairs, other scales",
     "sweep": "one hyper-parameter of Uni-DPO at a time",
     "course": "four epochs, examined after each",
@@ -99,6 +111,13 @@ def ablation(tuned: Mapping[str, Options], seeds: Sequence[int]) -> dict[str, li
     return {name: [cell(seed, ablated(tuned["uni_dpo"], name)) for seed in seeds] for name in ABLATIONS}
 
 
+def published(tuned: Mapping[str, Options], seeds: Sequence[int]) -> dict[str, list[Cell]]:
+    """Uni-DPO with the published beta, whole and without each of its parts."""
+    full = as_published(tuned["uni_dpo"])
+    variants = {"full": full, **{name: ablated(full, name) for name in ABLATED_AS_PUBLISHED}}
+    return {name: [cell(seed, options) for seed in seeds] for name, options in variants.items()}
+
+
 def sweep(tuned: Mapping[str, Options], seeds: Sequence[int]) -> dict[tuple[str, float], list[Cell]]:
     """Uni-DPO with one option changed; thresholds are swept where the NLL term is strong enough to show."""
     uni_dpo = tuned["uni_dpo"]
@@ -131,16 +150,24 @@ def _without_scores(name: str) -> str:
 
 
 def course(tuned: Mapping[str, Options], seeds: Sequence[int]) -> dict[str, list[Cell]]:
-    """Longer runs with and without w_perf, and of DPO, which has none of the weights."""
-    variants = {"uni_dpo": tuned["uni_dpo"], "no w_perf": ablated(tuned["uni_dpo"], "no w_perf")}
-    variants |= {name: tuned[name] for name in ("dpo", "ln_dpo") if name in tuned}
+    """Longer runs of DPO, of Uni-DPO, and of Uni-DPO with the published beta, with and without w_perf."""
+    variants = {name: tuned[name] for name in COMPARED if name in tuned}
+    full = as_published(tuned["uni_dpo"])
+    variants |= {"beta 2": full, "beta 2, no w_perf": ablated(full, "no w_perf")}
     return {
         name: [cell(seed, {**options, "num_train_epochs": COURSE_EPOCHS}, "course") for seed in seeds[:COURSE_SEEDS]]
         for name, options in variants.items()
     }
 
 
-AFTER_TUNING = {"main": main, "ablation": ablation, "when": when, "sweep": sweep, "course": course}
+AFTER_TUNING = {
+    "main": main,
+    "ablation": ablation,
+    "published": published,
+    "when": when,
+    "sweep": sweep,
+    "course": course,
+}
 
 
 def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:

@@ -67,9 +67,9 @@ def _text(study: Study, about: dict, words: Words, answer: str, folder: str) -> 
         cells=len(study.results),
         cores=about["cores"],
         gpus=about["gpus"],
-        minutes=round(about["seconds"] / 60),
+        hours=f"{sum(result.get('seconds', 0) for result in study.results.all()) / 3600:.1f}",
         seeds=len(study.seeds),
-        finished=about["finished"],
+        date=about["date"],
         versions=versions,
     )
     sweep_text = words.sweep_text.format(seeds=plan.SWEEP_SEEDS)
@@ -77,6 +77,7 @@ def _text(study: Study, about: dict, words: Words, answer: str, folder: str) -> 
     sections: list[tuple[str, str, Callable[[Study, Words], str], str]] = [
         (words.main, words.main_text, tables.main_table, "main"),
         (words.ablation, words.ablation_text, tables.ablation_table, "ablation"),
+        (words.ablated_published, words.published_text, tables.published_table, ""),
         (words.when, words.when_text, tables.when_table, "when"),
         (words.sweep, sweep_text, tables.sweep_table, "sweep"),
         (words.course, course_text, tables.course_table, "course"),

@@ -109,6 +109,14 @@ def ablation_table(study: Study, words: Words) -> str:
     return markdown(head, rows)
 
 
+def published_table(study: Study, words: Words) -> str:
+    """The same with the published beta."""
+    cells = {name: them for name, them in plan.published(study.tuned, study.seeds).items() if study.by_seed(them)}
+    rows = [_compared(study, name, them, cells["full"]) for name, them in cells.items() if "full" in cells]
+    head = [words.variant, words.benchmarks, words.against.format(name="full"), words.quality]
+    return markdown(head, rows)
+
+
 def _compared(study: Study, name: str, cells: list[Cell], full: list[Cell]) -> list[str]:
     ours, theirs = study.by_seed(cells), study.by_seed(full)
     mean = interval(over_seeds([*ours.values()]))

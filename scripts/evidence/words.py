@@ -22,6 +22,8 @@ class Words(NamedTuple):
     ablation: str
     ablation_text: str
     variant: str
+    ablated_published: str
+    published_text: str
     when: str
     when_text: str
     condition: str
@@ -46,8 +48,8 @@ ENGLISH = Words(
     other="[中文](RESULTS_zh.md)",
     made=(
         "Made by `python scripts/study.py report` from [data/study/raw.jsonl](data/study/raw.jsonl): {cells} training"
-        " runs and measurements on {cores} cores and {gpus} GPUs in {minutes} minutes, {seeds} seeds, {finished}."
-        " Versions: {versions}."
+        " runs and measurements, {hours} process-hours in all (start checkpoints not counted) on {cores} cores and"
+        " {gpus} GPUs; {seeds} seeds; {date}. Versions: {versions}."
     ),
     no_answer="(The findings in words were written for other raw results and are left out.)",
     main="The methods, each at its best",
@@ -69,6 +71,11 @@ ENGLISH = Words(
     ablation="What each term earns",
     ablation_text="Tuned Uni-DPO without one of its parts, nothing tuned again.",
     variant="variant",
+    ablated_published="The same with the published beta",
+    published_text=(
+        "Uni-DPO with beta 2.0 as published, whole and without one of its parts: where tuning prefers a smaller beta,"
+        " beta * m stays far below tau_ref, and w_perf has nothing to do."
+    ),
     when="When it helps",
     when_text=(
         "Tuned methods on other preference data: benchmarks' mean, and differences paired by seed. Nothing was tuned"
@@ -108,7 +115,8 @@ CHINESE = Words(
     made=(
         "由 `python scripts/study.py report` 从 [data/study/raw.jsonl](data/study/raw.jsonl) 生成："
         "{cells} 次训练与测量，"
-        "{cores} 个 CPU 核、{gpus} 个 GPU，共 {minutes} 分钟，{seeds} 个种子，{finished}。版本：{versions}。"
+        "共 {hours} 进程小时（不含起始检查点），{cores} 个 CPU 核、{gpus} 个 GPU；"
+        "{seeds} 个种子；{date}。版本：{versions}。"
     ),
     no_answer="（文字结论是为另一份原始结果写的，此处略去。）",
     main="各方法的最佳设置",
@@ -127,6 +135,11 @@ CHINESE = Words(
     ablation="每一项的贡献",
     ablation_text="调好的 Uni-DPO 去掉一个部分，其余不再调。",
     variant="变体",
+    ablated_published="论文的 beta 下的同一实验",
+    published_text=(
+        "beta 2.0（论文值）的 Uni-DPO，完整的和去掉一个部分的："
+        "调参若选了更小的 beta，beta * m 远低于 tau_ref，w_perf 就不起作用。"
+    ),
     when="何时有用",
     when_text=(
         "调好的方法用于其他偏好数据：测试集平均值及按种子配对的差，不再调参。"
