@@ -1,6 +1,7 @@
 """What scripts/study.py does, one function a command. Each takes the parsed arguments and returns the exit status."""
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -27,11 +28,13 @@ def run(arguments: argparse.Namespace) -> int:
     experiments = arguments.experiments or list(plan.EXPERIMENTS)
     plan.check_names(methods, METHODS, "method")
     plan.check_names(experiments, plan.EXPERIMENTS, "experiment")
+    if "uni_dpo" not in methods and set(experiments) - {"tuning", "main"}:
+        raise StudyError("only `tuning` and `main` can do without uni_dpo: name it too, or --experiments tuning main")
     pool, results = _pool(arguments), Results(_cells(arguments))
     if arguments.list:
         return _list(methods, experiments, results)
     seeds = range(arguments.seeds)
-    _note_machine(arguments)
+    _note(arguments)
     failed = pool.prepare(seeds)
     if failed:
         raise StudyError("; ".join(failed))
@@ -75,6 +78,7 @@ def repeat(arguments: argparse.Namespace) -> int:
     tuned = tuned_options(known, [arguments.method])
     pool, results = _pool(arguments), Results(_cells(arguments))
     cells = plan.main(tuned, [arguments.seed])
+    _note(arguments)
     failed = pool.prepare([arguments.seed]) or pool.run(arguments.method, cells[arguments.method], results)
     if failed:
         raise StudyError("; ".join(failed))
@@ -130,13 +134,27 @@ def _cells(arguments: argparse.Namespace) -> Path:
     return arguments.out / "cells"
 
 
-def _note_machine(arguments: argparse.Namespace) -> None:
-    """Keep what the report says about the making of the results."""
-    about = {
-        "size": arguments.size,
+def _note(arguments: argparse.Namespace) -> None:
+    """Keep what the report says about the making of the results.
+
+    Raises:
+        StudyError: the folder holds a study of another size, or of other start checkpoints: no cell of it would fit.
+    """
+    path = arguments.out / "about.json"
+    weights = hashlib.sha256((arguments.model / "model.safetensors").read_bytes()).hexdigest()[:16]
+    about = {"size": arguments.size, "model": weights}
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in about.items():
+            if before.get(name) != value:
+                raise StudyError(
+                    f"{arguments.out} holds a study with another {name} ({before.get(name)}, not {value}): give "
+                    "another --out"
+                )
+    about |= {
         "cores": os.cpu_count(),
         "gpus": len(_gpus()),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
-    write_whole(arguments.out / "about.json", lambda file: file.write(json.dumps(about, indent=2) + "\n"))
+    write_whole(path, lambda file: file.write(json.dumps(about, indent=2) + "\n"))
