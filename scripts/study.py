@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", type=int, default=6, metavar="N", help="seeds 0 to N - 1")
     run.add_argument("--methods", nargs="+", metavar="NAME", help="some of the methods (default: all)")
     run.add_argument("--experiments", nargs="+", metavar="NAME", help="some of the experiments (default: all)")
-    run.add_argument("--list", action="store_true", help="list methods, experiments and what is left to do, and stop")
+    run.add_argument("--list", action="store_true", help="list methods, experiments and what is done, and stop")
     _places(run)
 
     gather = commands.add_parser("gather", help="put all results where `report` reads", formatter_class=shape)

@@ -12,12 +12,13 @@ import psutil
 import pytest
 import study as study_command
 import yaml
-from evidence import StudyError, commands, plan
+from evidence import StudyError, place, plan
 from evidence.conditions import CONDITIONS, dataset_name, rows_of
 from evidence.methods import ABLATIONS, METHODS, ablated, grid, uses_reference, with_grid_point
 from evidence.pool import Pool
 from evidence.raw import Results
 from evidence.seeds import RECIPE, shared_options
+from evidence.tuning import tuned_options
 
 import llamafactory.train.dpo  # noqa: F401  # with it come our options
 from demo_world.pairs import Candidates, prompts
@@ -112,7 +113,7 @@ def test_one_run_serves_every_experiment():
         for name, experiment in plan.AFTER_TUNING.items()
     }
     uni_dpo, dpo = (set(plan.main(TUNED, SEEDS)[name]) for name in ("uni_dpo", "dpo"))
-    assert uni_dpo | dpo <= cells["main"] & cells["when"] | uni_dpo
+    assert uni_dpo | dpo <= cells["main"] & cells["when"]
     assert uni_dpo & cells["sweep"] == uni_dpo  # three seeds: the value that was tuned belongs to each sweep
     assert len({cell.key for them in cells.values() for cell in them}) == len(set().union(*cells.values()))
     # DPO does not see scores, so conditions that change nothing else are one run for it, and another for Uni-DPO.
@@ -122,9 +123,48 @@ def test_one_run_serves_every_experiment():
     assert table["scores shuffled", "uni_dpo"] != table["base", "uni_dpo"]
 
 
-def test_the_best_point_is_taken():
-    scores = {("dpo", number): 0.5 + (number == 7) * 0.1 for number in range(12)}
-    assert plan.best(scores) == {"dpo": grid("dpo")[7]}
+def _tuned_by_decree(results, accuracies, methods=("dpo",), seeds=(0, 1)):
+    for (method, number), cells in plan.tuning(methods, seeds).items():
+        for cell in cells:
+            results.add(cell, {"val": {"accuracy": accuracies(method, number, cell.seed)}})
+
+
+def test_the_best_point_is_taken(tmp_path):
+    """Point 3 is best on one seed, 7 on the mean of both."""
+    results = Results(tmp_path)
+    _tuned_by_decree(results, lambda _, number, seed: {7: 0.7, 3: 0.9 - 0.4 * seed}.get(number, 0.6))
+    assert tuned_options(results, ["dpo"]) == {"dpo": grid("dpo")[7]}
+
+
+def test_a_point_that_lacks_a_seed_is_not_compared(tmp_path):
+    results = Results(tmp_path)
+    _tuned_by_decree(results, lambda *_: 0.5)
+    (tmp_path / f"{plan.tuning(['dpo'], (0, 1))['dpo', 4][1].key}.json").unlink()
+    with pytest.raises(StudyError, match=r"tuning lacks seed 1 of \{.*'learning_rate': 0.0001"):
+        tuned_options(Results(tmp_path), ["dpo"])
+
+
+def test_a_folder_belongs_to_one_study(tmp_path, tiny_model):
+    checkpoint = ROOT / "data" / "demo" / "checkpoint"
+    shared = place.definitions("test", checkpoint)
+    place.note(tmp_path, shared, ())
+    place.note(tmp_path, shared, ())
+    for other in (
+        place.definitions("demo", ROOT / "data" / "demo" / "checkpoint"),
+        place.definitions("test", tiny_model),
+    ):
+        with pytest.raises(StudyError, match="is of another (size|model) .*: give another folder"):
+            place.note(tmp_path, other, ())
+    with place.alone(tmp_path), pytest.raises(StudyError, match="another study is at work"), place.alone(tmp_path):
+        pass
+    with pytest.raises(StudyError, match="has no model.safetensors"):
+        place.definitions("test", tmp_path)
+
+
+@pytest.mark.parametrize("given, gpus", [("0,2", ("0", "2")), ("", ()), ("-1", ()), ("GPU-8a", ("GPU-8a",))])
+def test_visible_gpus(given, gpus, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert place.visible_gpus() == gpus
 
 
 def test_names_that_are_none():
@@ -134,7 +174,7 @@ def test_names_that_are_none():
 
 def test_a_method_that_is_not_tuned_is_named(tmp_path):
     with pytest.raises(StudyError, match="ipo has not been tuned: 12 points"):
-        commands.tuned_options(Results(tmp_path), ["ipo"])
+        tuned_options(Results(tmp_path), ["ipo"])
 
 
 def test_a_damaged_result_is_named(tmp_path):
@@ -148,9 +188,7 @@ def finished(tmp_path_factory):
     """A small study of one seed, tuned by decree, so that only a few cells are left to run."""
     out = tmp_path_factory.mktemp("study with space")
     results = Results(out / "cells")
-    for (method, number), cells in plan.tuning(["dpo", "uni_dpo"], range(plan.TUNING_SEEDS)).items():
-        for cell in cells:
-            results.add(cell, {"val": {"accuracy": 0.5 + (number == 4) * 0.1 * (method == "uni_dpo"), "quality": 5.0}})
+    _tuned_by_decree(results, lambda method, number, _: 0.5 + 0.1 * (number == 4), ("dpo", "uni_dpo"))
     return out, _study(out)
 
 
@@ -166,7 +204,7 @@ def _study(out, *more):
 def test_a_small_study_runs(finished):
     out, said = finished
     results = Results(out / "cells")
-    tuned = commands.tuned_options(results, ["dpo", "uni_dpo"])
+    tuned = tuned_options(results, ["dpo", "uni_dpo"])
     start, dpo, uni_dpo = (results.of(cells)[0] for cells in plan.main(tuned, [0]).values())
     assert "train" not in start and dpo["train"]["rewards/accuracies"] >= 0
     for result in (start, dpo, uni_dpo):
@@ -183,15 +221,16 @@ def test_a_small_study_runs(finished):
 
 def test_what_is_done_is_not_done_again(finished):
     out, _ = finished
-    files = {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
+    kept = [*(out / "cells").iterdir(), *(out / "seeds").rglob("done"), *(out / "seeds").rglob("*.safetensors")]
+    files = {path: path.stat().st_mtime_ns for path in kept}
     _study(out)
-    assert {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()} == files
+    assert {path: path.stat().st_mtime_ns for path in kept} == files
 
 
 def test_a_killed_study_leaves_nobody_working_and_goes_on(finished):
     out, _ = finished
     results = Results(out / "cells")
-    cells = plan.main(commands.tuned_options(results, ["dpo", "uni_dpo"]), [0])
+    cells = plan.main(tuned_options(results, ["dpo", "uni_dpo"]), [0])
     path = out / "cells" / f"{cells['dpo'][0].key}.json"
     before = json.loads(path.read_text())
     path.unlink()
@@ -218,7 +257,7 @@ def test_a_killed_study_leaves_nobody_working_and_goes_on(finished):
 def test_a_cell_that_fails_is_told_and_the_others_are_kept(finished, tmp_path):
     out, _ = finished
     results = Results(out / "cells")
-    tuned = commands.tuned_options(results, ["dpo", "uni_dpo"])
+    tuned = tuned_options(results, ["dpo", "uni_dpo"])
     broken = plan.cell(0, {**tuned["dpo"], "pref_loss": "nonsense"})
     good = plan.cell(0, {}, "val")
     kept = Results(tmp_path / "cells")
@@ -226,3 +265,36 @@ def test_a_cell_that_fails_is_told_and_the_others_are_kept(finished, tmp_path):
     failed = pool.run("some", [broken, good], kept)
     assert len(failed) == 1 and broken.key in failed[0] and "nonsense" in failed[0]
     assert good in Results(tmp_path / "cells") and broken not in kept
+
+
+def test_a_cell_again_in_the_terminal(finished, capsys):
+    """Gathered and repeated, the numbers are the same ones; raw results of another size are not compared with."""
+    out, _ = finished
+    raw = out / "raw"
+    assert study_command.main(["gather", "--out", str(out), "--raw", str(raw)]) == 0
+    results = Results(out / "cells")
+    cells = plan.main(tuned_options(results, ["dpo", "uni_dpo"]), [0, 1])["dpo"]
+    again = results.of(cells)[0]
+    results.path = raw / "second"
+    results.add(cells[1], {name: again[name] for name in ("vlmeval", "test")} | {"seconds": 1})
+    results.gather(raw / "raw.jsonl")
+    files = {path: path.read_bytes() for path in (out / "cells").iterdir()}
+    command = [
+        sys.executable,
+        ROOT / "scripts" / "study.py",
+        "repeat",
+        "dpo",
+        "--out",
+        out,
+        "--raw",
+        raw,
+        "--jobs",
+        "1",
+    ]
+    done = subprocess.run([*map(str, command), "--size", "test"], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    mean = again["vlmeval"]["mean"]
+    assert f"dpo, seed 0: {mean:.2f} %" in done.stdout and f"same seed: {mean:.2f} %" in done.stdout
+    assert {path: path.read_bytes() for path in (out / "cells").iterdir()} == files
+    assert study_command.main(["repeat", "dpo", "--raw", str(raw), "--out", str(out / "other")]) == 2
+    assert "another size (test, not demo)" in capsys.readouterr().err

@@ -1,7 +1,11 @@
 """The study's report: statistics by hand, the same input the same bytes, words only over the numbers they speak of."""
 
 import json
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import study as study_command
@@ -13,6 +17,7 @@ from evidence.statistics import difference, holm, over_seeds
 from evidence.words import CHINESE, ENGLISH
 
 
+ROOT = Path(__file__).resolve().parents[1]
 SEEDS = range(5)
 GAINS = {"start": -10.0, "dpo": 0.0, "ln_dpo": 0.5, "simpo": -1.0, "ipo": 0.2, "mm_dpo": 0.1, "uni_dpo": 3.0}
 BEST = {method: 5 for method in METHODS} | {"uni_dpo": 8}
@@ -92,6 +97,8 @@ def test_report_says_what_was_measured(raw, tmp_path):
     assert f"{sum(values.values()) / 5:.1f} ±" in row
     assert tables.signed(difference(values, study.by_seed(plan.main(study.tuned, SEEDS)["dpo"]))) in row
     assert row.count("*") == 1 and "[" in row  # three points between seeds that differ by less than one
+    others = {seed: value for seed, value in values.items() if seed not in (0, 1)}
+    assert tables.signed(difference(others, study.by_seed(plan.main(study.tuned, SEEDS)["dpo"]))) in row
     assert "**90.0**" in text and text.count("**90.0**") == len(METHODS)
     assert "| beta 2, no w_perf | 70.0 | 76.0 | 82.0 | 88.0 | 94.0 | 0.25 | 0.12 |" in text
     hours = 1800 * sum("vlmeval" in result for result in study.results.all()) / 3600
@@ -105,10 +112,30 @@ def test_report_says_what_was_measured(raw, tmp_path):
     assert all(f"({(raw / 'pictures').relative_to(tmp_path).as_posix()}/{name})" in text for name in pictures)
 
 
+def test_a_part_of_a_study_is_reported_too(raw, tmp_path):
+    """Two methods, and nothing but tuning and main: no picture is promised that is not there."""
+    results = Results(raw / "raw.jsonl")
+    two = {method: grid(method)[BEST[method]] for method in ("dpo", "uni_dpo")}
+    cells = [*plan.tuning(two, SEEDS).values(), *plan.main(two, SEEDS).values()]
+    keys = {cell.key for them in cells for cell in them}
+    kept = [json.dumps(result) + "\n" for result in results.all() if result["key"] in keys]
+    (raw / "raw.jsonl").write_text("".join(kept))
+    report.write_report(raw, tmp_path)
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert text.count(ENGLISH.missing) == 5 and "main.png" in text
+    assert {path.name for path in (raw / "pictures").iterdir()} == {"main.png"}
+    (raw / "raw.jsonl").write_text("".join(line for line in kept if json.loads(line)["measure"] == "val"))
+    with pytest.raises(StudyError, match="no test of tuned Uni-DPO"):
+        report.write_report(raw, tmp_path)
+
+
 def test_the_same_results_give_the_same_report(raw, tmp_path):
     written = report.write_report(raw, tmp_path)
     before = {path: path.read_bytes() for path in written}
     assert report.write_report(raw, tmp_path) == written
+    assert {path: path.read_bytes() for path in written} == before
+    command = [sys.executable, ROOT / "scripts" / "study.py", "report", "--raw", raw, "--out", tmp_path]
+    subprocess.run([str(part) for part in command], check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
     assert {path: path.read_bytes() for path in written} == before
 
 
@@ -130,6 +157,11 @@ def test_a_run_that_diverged_counts_as_nothing_learned(raw):
     study.results.path = raw
     study.results.add(cell, {"diverged": "Step 3: loss nan"})
     assert study.by_seed([cell]) == {0: 0.0}
+    study.results.gather(raw / "raw.jsonl")
+    report.write_report(raw, raw)
+    assert (
+        f"1 runs ended in numbers that are not finite and count as 0: {cell.key}." in (raw / "RESULTS.md").read_text()
+    )
 
 
 def test_a_report_of_nothing_is_refused(tmp_path, capsys):
@@ -147,9 +179,9 @@ def test_a_repeated_cell_is_compared(raw):
     mean = sum(values.values()) / 5
     text, inside = compared("uni_dpo", {"seed": 2, **_tested(mean)}, study.results, study.tuned)
     assert inside and text.endswith("inside") and f"same seed: {values[2]:.2f} %" in text
-    text, inside = compared("uni_dpo", {"seed": 2, **_tested(mean + 3)}, study.results, study.tuned)
-    assert not inside and text.endswith("OUTSIDE")
-    # A new seed scatters as single seeds do, which is more than a mean does.
-    assert compared("uni_dpo", {"seed": 7, **_tested(mean + 3)}, study.results, study.tuned)[1]
+    for seed, value in values.items():  # single seeds scatter more than their mean: each again is inside
+        assert compared("uni_dpo", {"seed": seed, **_tested(value)}, study.results, study.tuned)[1]
+    text, inside = compared("uni_dpo", {"seed": 7, **_tested(mean + 6)}, study.results, study.tuned)
+    assert not inside and text.endswith("OUTSIDE") and "same seed: not run" in text
     with pytest.raises(StudyError, match="0 seeds of uni_dpo"):
         compared("uni_dpo", {"seed": 0, **_tested(1)}, Results(raw / "none"), study.tuned)

@@ -9,7 +9,9 @@
 - `cells.py`, `measure.py`: one cell, trained by LlamaFactory in this process and examined by VLMEvalKit;
 - `pool.py`: the cells that are not done yet, on all cores or GPUs;
 - `raw.py`: results on the disk, one file a cell, and all of them in one file for the repository;
-- `statistics.py`, `tables.py`, `pictures.py`, `findings.py`, `report.py`: RESULTS.md from that file alone.
+- `place.py`: a study's folder, and what may share it; `tuning.py`: the best point of the grid;
+- `statistics.py`, `tables.py`, `pictures.py`, `words.py`, `report.py`: RESULTS.md from that one file alone;
+- `repeating.py`: one cell again, beside what the report says of it.
 """
 
 

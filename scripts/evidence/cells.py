@@ -35,12 +35,19 @@ def run_cell(cell: Cell, home: Path, size: Size, scratch: Path) -> dict[str, Any
     started = time.perf_counter()
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
+    try:
+        measured = _measured(cell, home, size, scratch)
+    except NonFiniteError as error:
+        measured = {"diverged": str(error).split(". ")[0]}
+    finally:
+        shutil.rmtree(scratch)
+    return {**measured, "seconds": round(time.perf_counter() - started, 1)}
+
+
+def _measured(cell: Cell, home: Path, size: Size, scratch: Path) -> dict[str, Any]:
     model, measured = home / "start", {}
     if cell.options:
-        try:
-            model = _train(cell, home, scratch / "model")
-        except NonFiniteError as error:
-            return {"diverged": str(error).split(". ")[0]}
+        model = _train(cell, home, scratch / "model")
         measured["train"] = training_log(model)
     if cell.measure == "course":
         measured["course"] = course_of(model, home / "start", size, cell.seed)
@@ -49,8 +56,7 @@ def run_cell(cell: Cell, home: Path, size: Size, scratch: Path) -> dict[str, Any
     else:
         measured["test"] = examine(model, "test", size, cell.seed)
         measured["vlmeval"] = benchmark(model, home / "benchmarks", scratch / "eval")
-    shutil.rmtree(scratch)
-    return {**measured, "seconds": round(time.perf_counter() - started, 1)}
+    return measured
 
 
 def _train(cell: Cell, home: Path, out: Path) -> Path:

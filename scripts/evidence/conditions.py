@@ -1,7 +1,8 @@
 """What is done to the preference data of a seed, to see when a method helps.
 
-All conditions of a seed come from the same sampled answers, and each row depends on its question alone, so two
-conditions differ in nothing but what their names say.
+All conditions of a seed come from the same sampled answers, judged with the same random numbers, so two conditions
+differ only where their names say so. One side effect: a pair that is made easy has its label right, unless its chosen
+answer is worth nothing, so easy pairs also thin out the wrong labels.
 """
 
 import random
@@ -20,7 +21,8 @@ class Condition:
     Attributes:
         noise: the judge who makes and labels the pairs; his scores and labels go together.
         scores: the scores that training sees, labels left alone: "judge", "true" (the rule's own), "scattered" (the
-            rule's, with an error of 3 points of 10), "shuffled" (another pair's: no information, same distribution).
+            rule's, with an error of 3 points of 10), "shuffled" (those of a pair drawn at random, with replacement: no
+            information).
         easy: share of pairs whose rejected answer is replaced by an answer to another kind of question.
         scale: factor of all scores.
     """

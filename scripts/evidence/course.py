@@ -33,7 +33,8 @@ def course_of(out: Path, start: Path, size: Size, seed: int) -> dict[str, Any]:
 
     Returns:
         "log": metrics over steps; "exams": our exam by step, 0 being the start; "pairs": of Uni-DPO, for each epoch,
-        the rank correlation of score margin and reward margin and the mean w_perf of reversed and other pairs.
+        the rank correlation of score margin and reward margin, and the mean w_perf of pairs with a reward margin
+        above zero (fitted) and of the others.
     """
     history = json.loads((out / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     log = [

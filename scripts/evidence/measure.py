@@ -1,8 +1,11 @@
 """What a checkpoint can do: our own exam, which knows every answer's true quality, and VLMEvalKit's scores."""
 
+import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +47,24 @@ def benchmark(model: Path, benchmarks: Path, scratch: Path) -> dict[str, float]:
 
     os.environ["LMUData"] = str(benchmarks)
     command = ["--config", str(benchmarks / "config.json"), "--model", f"model={model}", "--work-dir", str(scratch)]
-    if main(command):
+    with _unpacked(benchmarks):
+        failed = main(command)
+    if failed:
         raise StudyError(f"VLMEvalKit failed on {model}: see the log")
     scores = _headlines(scratch)
     shutil.rmtree(scratch)
     return {**scores, "mean": round(sum(scores.values()) / len(scores), 4)}
+
+
+@contextmanager
+def _unpacked(benchmarks: Path) -> Iterator[None]:
+    """Let one process alone be the first: VLMEvalKit unpacks pictures as it needs them, and not in one piece."""
+    done = benchmarks / "unpacked"
+    with open(benchmarks / "lock", "w", encoding="utf-8") as lock:
+        if not done.exists():
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+        done.touch()
 
 
 def _headlines(work_dir: Path) -> dict[str, float]:

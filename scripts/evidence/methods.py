@@ -38,7 +38,7 @@ ABLATIONS: dict[str, Options] = {
     "no w_perf": {"uni_dpo_perf_gamma": 0.0},
     "no c-NLL": {"uni_dpo_nll_lambda": 0.0},
     "no LN": {"dpo_average_log_prob": False},
-    "no LN, beta / 10": {"dpo_average_log_prob": False},
+    "no LN, beta / 10": {"dpo_average_log_prob": False, "beta_factor": 0.1},
     "w_perf detached": {"uni_dpo_perf_detached": True},
 }
 
@@ -73,11 +73,9 @@ def grid(method: str) -> list[Options]:
 
 
 def ablated(tuned: Options, name: str) -> Options:
-    """Tuned Uni-DPO without one of its parts."""
+    """Tuned Uni-DPO without one of its parts; a factor of beta is applied to the tuned one."""
     options = {**tuned, **ABLATIONS[name]}
-    if name.endswith("beta / 10"):
-        options["pref_beta"] = tuned["pref_beta"] / 10
-    return options
+    return {**options, "pref_beta": tuned["pref_beta"] * options.pop("beta_factor", 1.0)}
 
 
 def as_published(tuned: Options) -> Options:

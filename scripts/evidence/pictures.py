@@ -11,9 +11,8 @@ from matplotlib import pyplot  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
 from . import plan  # noqa: E402
-from .conditions import CONDITIONS  # noqa: E402
 from .statistics import difference, over_seeds  # noqa: E402
-from .tables import Study, sorted_exams, swept  # noqa: E402
+from .tables import Study, sorted_exams, swept, when_names  # noqa: E402
 
 
 def draw_all(study: Study, folder: Path) -> list[Path]:
@@ -79,16 +78,13 @@ def _dots(values: dict[str, dict[int, float]], label: str, zero: bool = False) -
 
 def draw_when(study: Study) -> pyplot.Figure | None:
     """Uni-DPO's gain over DPO and over length-normalised DPO, for each condition."""
-    table = plan.when(study.tuned, study.seeds)
-    figure, axes = pyplot.subplots(figsize=(7, 4.2))
-    names = [name for name in CONDITIONS if all(study.by_seed(table[name, method]) for method in plan.COMPARED)]
+    names = when_names(study)
     if not names:
-        pyplot.close(figure)
         return None
+    figure, axes = pyplot.subplots(figsize=(7, 4.2))
+    values = {place: study.by_seed(cells) for place, cells in plan.when(study.tuned, study.seeds).items()}
     for shift, other in ((-0.12, "dpo"), (0.12, "ln_dpo")):
-        gains = [
-            difference(study.by_seed(table[name, "uni_dpo"]), study.by_seed(table[name, other])) for name in names
-        ]
+        gains = [difference(values[name, "uni_dpo"], values[name, other]) for name in names]
         halves = [gain.half if gain.n > 1 else 0 for gain in gains]
         rows = [row + shift for row in range(len(names))]
         axes.errorbar([it.mean for it in gains], rows, xerr=halves, fmt="o", capsize=3, label=f"uni_dpo - {other}")
@@ -103,13 +99,11 @@ def draw_when(study: Study) -> pyplot.Figure | None:
 def draw_sweep(study: Study) -> pyplot.Figure | None:
     """One panel an option."""
     table = swept(study)
-    options = sorted({option for option, _ in table})
-    if not options:
+    if not table:
         return None
-    figure, panels = pyplot.subplots(1, len(options), figsize=(2.3 * len(options), 2.4), sharey=True, squeeze=False)
-    for axes, option in zip(panels[0], options, strict=True):
-        points = {value: study.by_seed(cells) for (name, value), cells in table.items() if name == option}
-        points = {value: over_seeds([*by_seed.values()]) for value, by_seed in points.items()}
+    figure, panels = pyplot.subplots(1, len(table), figsize=(2.3 * len(table), 2.4), sharey=True, squeeze=False)
+    for axes, (option, cells) in zip(panels[0], table.items(), strict=True):
+        points = {value: over_seeds([*study.by_seed(them).values()]) for value, them in cells.items()}
         halves = [it.half if it.n > 1 else 0 for it in points.values()]
         axes.errorbar(range(len(points)), [it.mean for it in points.values()], yerr=halves, fmt="o-", capsize=3)
         axes.set_xticks(range(len(points)), [f"{value:g}" for value in points])
@@ -135,7 +129,8 @@ def draw_course(study: Study) -> pyplot.Figure | None:
         panels[0][0].plot([step for step, _ in exams[0]], means, "o-", label=name)
         for axes, metric in zip(panels.flat[1:], metrics, strict=True):
             _line(axes, courses, metric, name)
-    for axes, title in zip(panels.flat, ("exam, validation scenes (%)", *metrics), strict=True):
+    titles = ("exam, validation scenes (%)", "eval_loss / its first value", *metrics[1:])
+    for axes, title in zip(panels.flat, titles, strict=True):
         axes.set_title(title)
         axes.set_xlabel("step")
     panels[0][0].legend(frameon=False)

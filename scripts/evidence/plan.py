@@ -14,7 +14,6 @@ from .conditions import CONDITIONS
 from .methods import (
     ABLATED_AS_PUBLISHED,
     ABLATIONS,
-    METHODS,
     SWEEPS,
     TAU_GOOD,
     TAU_GOOD_LAMBDA,
@@ -178,17 +177,3 @@ def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
     """
     if unknown := sorted(set(given) - set(known)):
         raise StudyError(f"there is no {what} {', '.join(unknown)}; choose from {', '.join(known)}")
-
-
-def best(scores: Mapping[tuple[str, int], float]) -> dict[str, Options]:
-    """Each method's grid point with the highest score.
-
-    Args:
-        scores: for each method and number of a grid point, its score on validation scenes.
-    """
-    tuned = {}
-    for method in METHODS:
-        points = {number: score for (name, number), score in scores.items() if name == method}
-        if points:
-            tuned[method] = grid(method)[max(points, key=points.get)]
-    return tuned

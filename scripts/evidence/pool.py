@@ -2,16 +2,18 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from . import StudyError
 from .plan import Cell, Size
 from .raw import Results
 
@@ -57,20 +59,33 @@ class Pool:
         for number in range(self.jobs):
             numbers.put(number)
         (self.out / "logs").mkdir(parents=True, exist_ok=True)
-        with ProcessPoolExecutor(self.jobs, context, _begin, (numbers, self.gpus, self.out / "logs")) as executor:
+        executor = ProcessPoolExecutor(self.jobs, context, _begin, (numbers, self.gpus, self.out / "logs"))
+        try:
             futures = {executor.submit(*task): key for key, task in tasks.items()}
             for future in tqdm(as_completed(futures), name, len(futures), unit="run"):
                 try:
                     keep(futures[future], future.result())
+                except BrokenExecutor:
+                    raise StudyError(
+                        f"a process of `{name}` was ended from outside, for want of memory perhaps"
+                    ) from None
                 except Exception as error:
                     failed.append(f"{futures[future]}: {type(error).__name__}: {error}")
                     tqdm.write(f"failed: {failed[-1]}", file=sys.stderr)
+        except BaseException:  # Ctrl-C as well: nobody is waiting for what is still in hand
+            for worker in list(executor._processes.values()):
+                worker.terminate()
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+        executor.shutdown()
         return failed
 
 
 def _begin(numbers: "multiprocessing.Queue[int]", gpus: tuple[str, ...], logs: Path) -> None:
-    """Settle down on a device, before torch is imported, and talk to a log."""
+    """Settle down on a device, before CUDA is touched, and talk to a log."""
     number = numbers.get()
+    os.setpgid(0, 0)  # with whatever it starts
+    signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
     log = os.open(logs / f"worker-{number}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -84,7 +99,7 @@ def _begin(numbers: "multiprocessing.Queue[int]", gpus: tuple[str, ...], logs: P
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
     """Do not work on for a study that was killed."""
     parent.join()
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _prepare(home: Path, seed: int, size: Size, model: Path) -> None:

@@ -21,10 +21,12 @@ class Results:
         """Read from `path`: a folder of a study that runs, or a .jsonl file.
 
         Raises:
-            StudyError: a file is damaged.
+            StudyError: a file is damaged, or the one file is not there.
         """
         self.path, self._known = path, {}
-        files = sorted(path.glob("*.json")) if path.is_dir() else [path] if path.is_file() else []
+        if path.suffix == ".jsonl" and not path.is_file():
+            raise StudyError(f"{path} is not there: `study.py run` and `study.py gather` make it")
+        files = [path] if path.suffix == ".jsonl" else sorted(path.glob("*.json"))
         for file in files:
             try:
                 results = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -47,6 +49,10 @@ class Results:
     def all(self) -> list[Result]:
         """Everything, in the order of the keys."""
         return [self._known[key] for key in sorted(self._known)]
+
+    def test_seeds(self) -> list[int]:
+        """The seeds that were examined on test scenes."""
+        return sorted({result["seed"] for result in self.all() if result["measure"] == "test"})
 
     def add(self, cell: Cell, measured: Result) -> None:
         """Keep what was measured, in a file that is there whole or not at all."""

@@ -19,21 +19,20 @@ def compared(method: str, again: Result, known: Results, tuned: Mapping[str, Opt
         tuned: the methods' options.
 
     Returns:
-        What to print, and whether the run is within the interval: of the mean, if the raw results have this seed too;
-        for a new seed it is the wider interval in which 95 % of single seeds fall.
+        What to print, and whether the run is within the interval in which 95 % of single seeds fall. That is wider
+        than the interval of their mean, outside of which some of the very seeds that make the mean must lie.
 
     Raises:
         StudyError: the raw results have fewer than two seeds of the method.
     """
-    seeds = sorted({result["seed"] for result in known.all() if result["measure"] == "test"})
+    seeds = known.test_seeds()
     values = {result["seed"]: benchmarks(result) for result in known.of(plan.main(tuned, seeds)[method])}
     if len(values) < 2:
         raise StudyError(f"the raw results have {len(values)} seeds of {method}: too few for an interval")
     estimate, value = over_seeds([*values.values()]), benchmarks(again)
     before = values.get(again["seed"])
     single = estimate.half * (1 + estimate.n) ** 0.5
-    half = single if before is None else estimate.half
-    inside = abs(value - estimate.mean) <= half
+    inside = abs(value - estimate.mean) <= single
     lines = [
         f"{method}, seed {again['seed']}: {value:.2f} % (mean of four benchmarks, {again.get('seconds')} s)",
         f"raw results, same seed: {'not run' if before is None else f'{before:.2f} %'}",

@@ -5,17 +5,17 @@ names the raw results that they speak of, so they never appear over other number
 """
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from demo_world.writers import write_whole
 
 from . import StudyError, pictures, plan, tables
-from .commands import tuned_options
 from .methods import METHODS
+from .place import read_about
 from .raw import Results
 from .tables import Study
+from .tuning import tuned_options, tuning_seeds
 from .words import CHINESE, ENGLISH, Words
 
 
@@ -31,10 +31,7 @@ def write_report(raw: Path, out: Path) -> list[Path]:
     Raises:
         StudyError: raw results are missing, damaged or not enough for a report.
     """
-    for name in ("raw.jsonl", "about.json"):
-        if not (raw / name).is_file():
-            raise StudyError(f"{raw / name} is not there: `study.py run` and `study.py gather` make it")
-    study, about = read_study(raw), json.loads((raw / "about.json").read_text(encoding="utf-8"))
+    study, about = read_study(raw), read_about(raw)
     written = pictures.draw_all(study, raw / "pictures")
     for name, answer, words in LANGUAGES:
         text = _text(study, about, words, _answer(raw, answer, words), _relative(raw / "pictures", out))
@@ -57,37 +54,42 @@ def read_study(raw: Path) -> Study:
         except StudyError:
             if method in ("dpo", "uni_dpo"):  # every table compares with one of them
                 raise
-    seeds = sorted({result["seed"] for result in results.all() if result["measure"] == "test"})
-    return Study(results, tuned, seeds)
+    if not results.of(plan.main(tuned, results.test_seeds())["uni_dpo"]):
+        raise StudyError(f"{raw / 'raw.jsonl'} has no test of tuned Uni-DPO: run `tuning` and `main` first")
+    return Study(results, tuned, results.test_seeds())
 
 
 def _text(study: Study, about: dict, words: Words, answer: str, folder: str) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    results = study.results.all()
     made = words.made.format(
-        cells=len(study.results),
+        cells=len(results),
+        hours=f"{sum(result.get('seconds', 0) for result in results) / 3600:.1f}",
         cores=about["cores"],
         gpus=about["gpus"],
-        hours=f"{sum(result.get('seconds', 0) for result in study.results.all()) / 3600:.1f}",
         seeds=len(study.seeds),
         date=about["date"],
         versions=versions,
     )
-    sweep_text = words.sweep_text.format(seeds=plan.SWEEP_SEEDS)
-    course_text = words.course_text.format(seeds=plan.COURSE_SEEDS)
+    if diverged := [result["key"] for result in results if "diverged" in result]:
+        made += " " + words.diverged.format(number=len(diverged), keys=", ".join(diverged))
+    tuning = ", ".join(str(seed) for seed in tuning_seeds(study.results))
+    sweep_seeds = min(plan.SWEEP_SEEDS, len(study.seeds))
+    course_seeds = min(plan.COURSE_SEEDS, len(study.seeds))
     sections: list[tuple[str, str, Callable[[Study, Words], str], str]] = [
-        (words.main, words.main_text, tables.main_table, "main"),
+        (words.main, words.main_text.format(seeds=tuning), tables.main_table, "main"),
         (words.ablation, words.ablation_text, tables.ablation_table, "ablation"),
         (words.ablated_published, words.published_text, tables.published_table, ""),
         (words.when, words.when_text, tables.when_table, "when"),
-        (words.sweep, sweep_text, tables.sweep_table, "sweep"),
-        (words.course, course_text, tables.course_table, "course"),
-        (words.tuning, words.tuning_text.format(seeds=plan.TUNING_SEEDS), tables.tuning_tables, ""),
+        (words.sweep, words.sweep_text.format(seeds=sweep_seeds), tables.sweep_table, "sweep"),
+        (words.course, words.course_text.format(seeds=course_seeds), tables.course_table, "course"),
+        (words.tuning, words.tuning_text.format(seeds=tuning), tables.tuning_tables, ""),
     ]
     parts = [f"# {words.title}", words.other, answer, made]
     for title, text, table, picture in sections:
         shown = table(study, words)
-        parts += [f"## {title}", text, shown if shown.count("\n") > 2 else words.missing]
-        if picture and shown.count("\n") > 2:
+        parts += [f"## {title}", text, shown or words.missing]
+        if picture and shown:
             parts.append(f"![{title}]({folder}/{picture}.png)")
     parts += [f"## {words.repeat}", words.repeat_text]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"

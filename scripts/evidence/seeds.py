@@ -32,6 +32,7 @@ SAMPLES, TEMPERATURE = 6, 1.0
 VAL_PAIRS = "study_val"
 # Seeds of scenes that neither the demo nor its design has used.
 SFT_SEED, PAIR_SEED, VAL_SEED, TEST_SEED = 2000, 3000, 500, 1000
+SETTINGS = (SFT_OPTIONS, SAMPLES, TEMPERATURE, SFT_SEED, PAIR_SEED, VAL_SEED, TEST_SEED)
 
 
 def prepare(home: Path, seed: int, size: Size, model: Path) -> None:

@@ -1,7 +1,7 @@
 """Means over seeds with their intervals, and differences paired by seed.
 
-A seed is the unit that is repeated: it has its own start checkpoint, pairs, training order and test questions, so an
-interval over seeds covers all of these.
+A seed is the unit that is repeated: it has its own last stage of supervised training, pairs, training order and test
+questions, so an interval over seeds covers all of these. What all seeds share is the model before that stage.
 """
 
 import math
@@ -67,7 +67,7 @@ def difference(ours: dict[int, float], theirs: dict[int, float]) -> Estimate:
     seeds = sorted(ours.keys() & theirs.keys())
     changes = [ours[seed] - theirs[seed] for seed in seeds]
     estimate = over_seeds(changes)
-    if estimate.n < 2 or estimate.half == 0:
+    if estimate.n < 2 or not any(changes):
         return estimate
     p = float(stats.ttest_rel([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]).pvalue)
     return Estimate(estimate.mean, estimate.half, estimate.n, p)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from . import plan
 from .conditions import CONDITIONS
-from .methods import BETAS, LEARNING_RATES, Options
+from .methods import BETAS, LEARNING_RATES, Options, grid
 from .plan import Cell
 from .raw import Result, Results
 from .statistics import Estimate, difference, holm, over_seeds
+from .tuning import accuracy, tuning_seeds
 from .words import Words
 
 
@@ -45,29 +46,35 @@ class Study:
 
 
 def main_table(study: Study, words: Words) -> str:
-    """The start and every method."""
+    """The start and every method; differences to DPO over all seeds, and over those that tuned nothing."""
     cells = plan.main(study.tuned, study.seeds)
     values = {name: study.by_seed(of_method) for name, of_method in cells.items()}
-    others = [name for name in study.tuned if name != "dpo" and values[name]]
-    differences = {name: difference(values[name], values["dpo"]) for name in others}
-    adjusted = dict(zip(others, holm([it.p for it in differences.values()]), strict=True))
-    head = [words.method, words.rate, words.benchmarks, words.against.format(name="DPO"), "p", words.quality]
-    rows = []
-    for name, of_method in cells.items():
-        if not values[name]:
-            continue
-        rows.append(
-            [
-                name,
-                point(study.tuned[name]) if name in study.tuned else "",
-                interval(over_seeds([*values[name].values()])),
-                signed(differences[name]) if name in differences else "",
-                f"{adjusted[name]:.3f}" if name in adjusted else "",
-                interval(over_seeds([*study.by_seed(of_method, quality).values()]), 2),
-                *(_benchmark_mean(study, of_method, benchmark) for benchmark in BENCHMARKS),
-            ]
-        )
-    return markdown([*head, *BENCHMARKS], rows)
+    values = {name: by_seed for name, by_seed in values.items() if by_seed}
+    others = [name for name in values if name not in ("start", "dpo") and "dpo" in values]
+    differences = [difference(values[name], values["dpo"]) for name in others]
+    adjusted = holm([it.p for it in differences])
+    shown = {name: (signed(it, p), f"{p:.3f}") for name, it, p in zip(others, differences, adjusted, strict=True)}
+    untuned = {name: _untuned(study, values[name], values["dpo"]) for name in others}
+    head = [words.method, words.rate, words.benchmarks, words.against.format(name="DPO"), "p", words.untuned]
+    rows = [
+        [
+            name,
+            point(study.tuned[name]) if name in study.tuned else "",
+            interval(over_seeds([*values[name].values()])),
+            *shown.get(name, ("", "")),
+            untuned.get(name, ""),
+            interval(over_seeds([*study.by_seed(cells[name], quality).values()]), 2),
+            *(_benchmark_mean(study, cells[name], benchmark) for benchmark in BENCHMARKS),
+        ]
+        for name in values
+    ]
+    return markdown([*head, words.quality, *BENCHMARKS], rows)
+
+
+def _untuned(study: Study, ours: dict[int, float], theirs: dict[int, float]) -> str:
+    """The difference over seeds on which nothing was tuned: their training runs were not chosen among others."""
+    seeds = set(ours) & set(theirs) - set(tuning_seeds(study.results))
+    return signed(difference({seed: ours[seed] for seed in seeds}, theirs)) if seeds else ""
 
 
 def _benchmark_mean(study: Study, cells: list[Cell], benchmark: str) -> str:
@@ -77,88 +84,101 @@ def _benchmark_mean(study: Study, cells: list[Cell], benchmark: str) -> str:
 
 def tuning_tables(study: Study, words: Words) -> str:
     """Accuracies over the grid, methods below one another."""
-    head = [words.method, "beta", *(f"{rate:g}" for rate in LEARNING_RATES)]
+    table = plan.tuning(study.tuned, tuning_seeds(study.results))
     rows = []
-    table = plan.tuning(study.tuned, range(plan.TUNING_SEEDS))
     for method, tuned in study.tuned.items():
+        shares = {point(options): accuracy(study.results, table[method, n]) for n, options in enumerate(grid(method))}
+        best = point(tuned)
         for beta in BETAS:
-            row = [method if beta == BETAS[0] else "", f"{beta:g}"]
-            for rate in LEARNING_RATES:
-                number = LEARNING_RATES.index(rate) * len(BETAS) + BETAS.index(beta)
-                shown = tuning_accuracy(study, table[method, number])
-                chosen = (tuned["learning_rate"], tuned["pref_beta"]) == (rate, beta)
-                row.append("" if shown is None else f"**{shown:.1f}**" if chosen else f"{shown:.1f}")
-            rows.append(row)
-    return markdown(head, rows)
-
-
-def tuning_accuracy(study: Study, cells: list[Cell]) -> float | None:
-    """Mean accuracy on validation scenes in per cent, or None if no cell is done."""
-    values = study.by_seed(cells, lambda result: 100 * result["val"]["accuracy"] if "val" in result else 0.0)
-    return sum(values.values()) / len(values) if values else None
+            places = [point({"learning_rate": rate, "pref_beta": beta}) for rate in LEARNING_RATES]
+            texts = [f"**{100 * shares[it]:.1f}**" if it == best else f"{100 * shares[it]:.1f}" for it in places]
+            rows.append([method if beta == BETAS[0] else "", f"{beta:g}", *texts])
+    return markdown([words.method, "beta", *(f"{rate:g}" for rate in LEARNING_RATES)], rows)
 
 
 def ablation_table(study: Study, words: Words) -> str:
-    """Uni-DPO without each of its parts."""
+    """Tuned Uni-DPO, and without each of its parts."""
     full = plan.main(study.tuned, study.seeds)["uni_dpo"]
-    rows = [_compared(study, words.published, full, full)]
-    for name, cells in plan.ablation(study.tuned, study.seeds).items():
-        if study.by_seed(cells):
-            rows.append(_compared(study, name, cells, full))
-    head = [words.variant, words.benchmarks, words.against.format(name="Uni-DPO"), words.quality]
-    return markdown(head, rows)
+    variants = plan.ablation(study.tuned, study.seeds)
+    return _compared(study, words, {words.full: full, **variants}, "Uni-DPO")
 
 
 def published_table(study: Study, words: Words) -> str:
     """The same with the published beta."""
-    cells = {name: them for name, them in plan.published(study.tuned, study.seeds).items() if study.by_seed(them)}
-    rows = [_compared(study, name, them, cells["full"]) for name, them in cells.items() if "full" in cells]
-    head = [words.variant, words.benchmarks, words.against.format(name="full"), words.quality]
-    return markdown(head, rows)
+    return _compared(study, words, plan.published(study.tuned, study.seeds), "full")
 
 
-def _compared(study: Study, name: str, cells: list[Cell], full: list[Cell]) -> list[str]:
-    ours, theirs = study.by_seed(cells), study.by_seed(full)
-    mean = interval(over_seeds([*ours.values()]))
-    shown = "" if cells == full else signed(difference(ours, theirs))
-    return [name, mean, shown, interval(over_seeds([*study.by_seed(cells, quality).values()]), 2)]
+def _compared(study: Study, words: Words, variants: dict[str, list[Cell]], name: str) -> str:
+    """Variants, of which the first is what the others are compared with; nothing if there is nothing to compare."""
+    values = {variant: study.by_seed(cells) for variant, cells in variants.items()}
+    full, *others = values
+    others = [variant for variant in others if values[variant]]
+    if not (values[full] and others):
+        return ""
+    differences = [difference(values[variant], values[full]) for variant in others]
+    shown = dict(zip(others, starred(differences), strict=True))
+    rows = [
+        [
+            variant,
+            interval(over_seeds([*values[variant].values()])),
+            shown.get(variant, ""),
+            interval(over_seeds([*study.by_seed(variants[variant], quality).values()]), 2),
+        ]
+        for variant in (full, *others)
+    ]
+    return markdown([words.variant, words.benchmarks, words.against.format(name=name), words.quality], rows)
 
 
 def when_table(study: Study, words: Words) -> str:
     """Conditions by method."""
     table = plan.when(study.tuned, study.seeds)
-    rows = []
-    for name in CONDITIONS:
-        values = {method: study.by_seed(table[name, method]) for method in plan.COMPARED}
-        if not all(values.values()):
-            continue
-        means = [interval(over_seeds([*values[method].values()])) for method in plan.COMPARED]
-        gains = [signed(difference(values["uni_dpo"], values[other])) for other in plan.COMPARED[:-1]]
-        rows.append([name, *means, *gains])
+    values = {place: study.by_seed(cells) for place, cells in table.items()}
+    names = when_names(study)
+    gains = [
+        difference(values[name, "uni_dpo"], values[name, other]) for name in names for other in plan.COMPARED[:-1]
+    ]
+    shown = iter(starred(gains))
+    rows = [
+        [
+            name,
+            *(interval(over_seeds([*values[name, method].values()])) for method in plan.COMPARED),
+            *(next(shown) for _ in plan.COMPARED[:-1]),
+        ]
+        for name in names
+    ]
     head = [words.condition, *plan.COMPARED, *(f"uni_dpo - {other}" for other in plan.COMPARED[:-1])]
     return markdown(head, rows)
 
 
+def when_names(study: Study) -> list[str]:
+    """The conditions under which every compared method has been run; none unless one beside "base" has been."""
+    table = plan.when(study.tuned, study.seeds)
+    names = [name for name in CONDITIONS if all(study.by_seed(table.get((name, it), [])) for it in plan.COMPARED)]
+    return names if names != ["base"] else []
+
+
 def sweep_table(study: Study, words: Words) -> str:
-    """One option at a time."""
-    full = study.by_seed(plan.main(study.tuned, study.seeds)["uni_dpo"])
-    rows, before = [], None
-    for (option, value), cells in swept(study).items():
-        ours = study.by_seed(cells)
-        shown = difference(ours, full)
-        same = shown.mean == 0 and shown.half == 0
-        mean = f"{over_seeds([*ours.values()]).mean:.1f}"
-        rows.append([f"`{option}`" if option != before else "", f"{value:g}", mean, "" if same else signed(shown)])
-        before = option
-    head = [words.option, words.value, words.benchmarks, words.against.format(name="Uni-DPO")]
-    return markdown(head, rows)
+    """One option at a time, each against its value in tuned Uni-DPO."""
+    rows = []
+    for option, points in swept(study).items():
+        values = {value: study.by_seed(cells) for value, cells in points.items()}
+        tuned = study.tuned["uni_dpo"][option]
+        others = [value for value in values if value != tuned]
+        shown = dict(zip(others, starred([difference(values[it], values[tuned]) for it in others]), strict=True))
+        for value, by_seed in values.items():
+            first = f"`{option}`" if value == min(values) else ""
+            rows.append([first, f"{value:g}", f"{over_seeds([*by_seed.values()]).mean:.1f}", shown.get(value, "")])
+    return markdown([words.option, words.value, words.benchmarks, words.against.format(name=words.full)], rows)
 
 
-def swept(study: Study) -> dict[tuple[str, float], list[Cell]]:
-    """The points of those options that have been run at more than the tuned value."""
-    done = {point: cells for point, cells in plan.sweep(study.tuned, study.seeds).items() if study.by_seed(cells)}
-    options = [option for option, _ in done]
-    return {(option, value): cells for (option, value), cells in done.items() if options.count(option) > 1}
+def swept(study: Study) -> dict[str, dict[float, list[Cell]]]:
+    """For each option that has been run at its tuned value and at another one, the cells of its values."""
+    options: dict[str, dict[float, list[Cell]]] = {}
+    for (option, value), cells in plan.sweep(study.tuned, study.seeds).items():
+        if study.by_seed(cells):
+            options.setdefault(option, {})[value] = cells
+    tuned = study.tuned["uni_dpo"]
+    return {option: values for option, values in options.items() if tuned[option] in values and len(values) > 1}
 
 
 def course_table(study: Study, words: Words) -> str:
@@ -196,12 +216,19 @@ def interval(it: Estimate, digits: int = 1) -> str:
     return f"{it.mean:.{digits}f} ± {it.half:.{digits}f}"
 
 
-def signed(it: Estimate) -> str:
-    """A difference with its interval, starred if zero is outside."""
-    return f"{it.mean:+.1f} [{it.low:+.1f}, {it.high:+.1f}]" + (" *" if it.clear else "")
+def starred(differences: Sequence[Estimate]) -> list[str]:
+    """Differences that are made together, with a star where Holm's p value for all of them is below 0.05."""
+    return [signed(it, p) for it, p in zip(differences, holm([it.p for it in differences]), strict=True)]
+
+
+def signed(it: Estimate, p: float = 1.0) -> str:
+    """A difference with its interval, and a star if p is below 0.05."""
+    return f"{it.mean:+.1f} [{it.low:+.1f}, {it.high:+.1f}]" + (" *" if p < 0.05 else "")
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """A Markdown table; nothing if it would have no rows."""
+    if not rows:
+        return ""
     lines = [head, ["---"] * len(head), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)

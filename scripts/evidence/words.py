@@ -16,6 +16,7 @@ class Words(NamedTuple):
     rate: str
     benchmarks: str
     against: str
+    untuned: str
     quality: str
     tuning: str
     tuning_text: str
@@ -40,7 +41,8 @@ class Words(NamedTuple):
     repeat: str
     repeat_text: str
     missing: str
-    published: str
+    full: str
+    diverged: str
 
 
 ENGLISH = Words(
@@ -55,21 +57,27 @@ ENGLISH = Words(
     main="The methods, each at its best",
     main_text=(
         "Mean over seeds of VLMEvalKit's four benchmarks of test scenes (per cent), with Student's 95 % interval;"
-        " differences to DPO are paired by seed, their p values are Holm's for all methods together. `quality` is the"
+        " differences are paired by seed. A star, here and below, means a p value below 0.05 by Holm's method for all"
+        " differences of a table (in the sweeps: of an option). Seeds {seeds} also tuned, on other scenes; the column"
+        " `other seeds` is without them. `quality` is the"
         " rule's mean score, 0 to 10, of answers to other test questions, descriptions included."
     ),
     method="method",
     rate="learning rate, beta",
     benchmarks="benchmarks",
     against="against {name}",
+    untuned="other seeds",
     quality="quality",
     tuning="How they were tuned",
     tuning_text=(
-        "Accuracy in our own exam on validation scenes (per cent; mean of {seeds} seeds) at every point of the grid,"
+        "Accuracy in our own exam on validation scenes (per cent; mean of seeds {seeds}) at every point of the grid,"
         " which is the same for every method. The best point, in bold, was taken."
     ),
     ablation="What each term earns",
-    ablation_text="Tuned Uni-DPO without one of its parts, nothing tuned again.",
+    ablation_text=(
+        "Tuned Uni-DPO without one of its parts. Nothing was tuned again, which favours the whole: a loss here bounds"
+        " what a part earns from above."
+    ),
     variant="variant",
     ablated_published="The same with the published beta",
     published_text=(
@@ -84,8 +92,8 @@ ENGLISH = Words(
     condition="data",
     sweep="One option at a time",
     sweep_text=(
-        "Benchmarks' mean over {seeds} seeds, and the difference to tuned Uni-DPO. tau_good is swept at lambda 0.3,"
-        " where the term is strong enough to show."
+        "Benchmarks' mean over {seeds} seeds, and the difference to the tuned value. tau_good is swept at lambda 0.3,"
+        " where the term is strong enough to show, against 8 at that lambda."
     ),
     option="option",
     value="value",
@@ -106,7 +114,8 @@ ENGLISH = Words(
         "    .venv/bin/python scripts/study.py report           # this file from the raw results\n"
     ),
     missing="(Not run.)",
-    published="tuned Uni-DPO",
+    full="tuned Uni-DPO",
+    diverged="{number} runs ended in numbers that are not finite and count as 0: {keys}.",
 )
 
 CHINESE = Words(
@@ -121,19 +130,21 @@ CHINESE = Words(
     no_answer="（文字结论是为另一份原始结果写的，此处略去。）",
     main="各方法的最佳设置",
     main_text=(
-        "VLMEvalKit 四个测试集（百分比）对种子的平均值及 Student 95 % 区间；与 DPO 的差按种子配对，"
-        "p 值对所有方法一起做"
-        " Holm 校正。`quality` 是规则对另一批测试问题（含描述）的答案打的平均分，0 到 10。"
+        "VLMEvalKit 四个测试集（百分比）对种子的平均值及 Student 95 % 区间；差按种子配对。"
+        "此处及下文的星号表示该表所有差（扫描中为该选项的差）经 Holm 校正后 p 小于 0.05。"
+        "种子 {seeds} 也用于调参（用的是别的场景），“其他种子”一列不含它们。"
+        "`quality` 是规则对另一批测试问题（含描述）的答案打的平均分，0 到 10。"
     ),
     method="方法",
     rate="学习率、beta",
     benchmarks="测试集",
     against="相对 {name}",
+    untuned="其他种子",
     quality="quality",
     tuning="如何调参",
-    tuning_text="验证场景自测准确率（百分比，{seeds} 个种子平均），网格对所有方法相同；取最佳点（粗体）。",
+    tuning_text="验证场景自测准确率（百分比，种子 {seeds} 的平均），网格对所有方法相同；取最佳点（粗体）。",
     ablation="每一项的贡献",
-    ablation_text="调好的 Uni-DPO 去掉一个部分，其余不再调。",
+    ablation_text="调好的 Uni-DPO 去掉一个部分，其余不再调参，这有利于完整方法：此处的损失是该部分贡献的上界。",
     variant="变体",
     ablated_published="论文的 beta 下的同一实验",
     published_text=(
@@ -168,5 +179,6 @@ CHINESE = Words(
         "    .venv/bin/python scripts/study.py report           # 由原始结果重新生成本文件\n"
     ),
     missing="（未运行。）",
-    published="调好的 Uni-DPO",
+    full="调好的 Uni-DPO",
+    diverged="{number} 次训练数值发散，按 0 计：{keys}。",
 )

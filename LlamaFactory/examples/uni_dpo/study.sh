@@ -16,16 +16,18 @@ package index and a C compiler; no GPU and no download. All cores, or all GPUs, 
   2. tuning    every method at every point of one grid of learning rates and betas, on validation scenes
   3. main      every method at its best, on test scenes, in VLMEvalKit
   4. ablation  Uni-DPO without each of its terms
-  5. when      noise in scores and labels, easy pairs, other scales of the scores
-  6. sweep     one hyper-parameter at a time
-  7. course    four epochs, watched
-  8. report    RESULTS.md, RESULTS_zh.md and pictures in outputs/study/report
+  5. published the same with the published beta
+  6. when      noise in scores and labels, easy pairs, other scales of the scores
+  7. sweep     one hyper-parameter at a time
+  8. course    four epochs, watched
+  9. report    RESULTS.md, RESULTS_zh.md and pictures in report/ of the folder
 
 A cell that is done is not run again: the same command goes on where it was cut off, also after kill -9.
 
   --seeds N              how many seeds (default 6)
   --methods NAME ...     some of dpo ln_dpo simpo ipo mm_dpo uni_dpo
   --experiments NAME ... some of the experiments above
+  --out DIR              folder for everything (default outputs/study)
   --jobs N               runs at once
   --size test            a trial of minutes: everything runs, nothing is learned
   --repeat METHOD        one cell of the published report again, compared with its interval (about 10 minutes)
@@ -59,15 +61,24 @@ python=${VENV:-.venv}/bin/python
 "$python" -c 'import vlmeval' 2>/dev/null || die "VLMEvalKit, which wants a C compiler, is not there (see setup above)"
 study() { "$python" scripts/study.py "$@"; }
 
+out='' only_list=false previous=''
+for argument in "$@"; do
+    [[ $previous != --out ]] || out=$argument
+    [[ $argument != --out=* ]] || out=${argument#--out=}
+    [[ $argument != --list ]] || only_list=true
+    previous=$argument
+done
+
 if [[ ${1:-} == --repeat ]]; then
     (($# > 1)) || die "--repeat wants a method" "bash examples/uni_dpo/study.sh --repeat uni_dpo"
     shift
-    study repeat "$@" --out outputs/study_repeat
+    study repeat "$@" --out "${out:-outputs/study_repeat}"
     exit
 fi
 status=0
-study run "$@" || status=$?
-((status < 2)) || exit "$status"
-study gather --raw outputs/study/report
-study report --raw outputs/study/report --out outputs/study/report
+out=${out:-outputs/study}
+study run "$@" --out "$out" || status=$?
+((status < 2)) && ! $only_list || exit "$status"
+study gather --out "$out" --raw "$out/report"
+study report --raw "$out/report" --out "$out/report"
 exit "$status"
