@@ -75,7 +75,8 @@ def grid(method: str) -> list[Options]:
 def ablated(tuned: Options, name: str) -> Options:
     """Tuned Uni-DPO without one of its parts; a factor of beta is applied to the tuned one."""
     options = {**tuned, **ABLATIONS[name]}
-    return {**options, "pref_beta": tuned["pref_beta"] * options.pop("beta_factor", 1.0)}
+    options["pref_beta"] *= options.pop("beta_factor", 1.0)
+    return options
 
 
 def as_published(tuned: Options) -> Options:

@@ -85,7 +85,7 @@ def _begin(numbers: "multiprocessing.Queue[int]", gpus: tuple[str, ...], logs: P
     """Settle down on a device, before CUDA is touched, and talk to a log."""
     number = numbers.get()
     os.setpgid(0, 0)  # with whatever it starts
-    signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
+    signal.signal(signal.SIGTERM, _end_all)
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
     log = os.open(logs / f"worker-{number}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -94,6 +94,13 @@ def _begin(numbers: "multiprocessing.Queue[int]", gpus: tuple[str, ...], logs: P
     # VLMEvalKit scores with a pool of its own, each process of which would import everything anew if spawned.
     multiprocessing.set_start_method("fork", force=True)
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_all(*_: object) -> None:
+    """End a worker with whatever it has started; what it has forked has this handler too, and ends alone."""
+    if os.getpid() == os.getpgrp():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
