@@ -298,3 +298,9 @@ def test_a_cell_again_in_the_terminal(finished, capsys):
     assert {path: path.read_bytes() for path in (out / "cells").iterdir()} == files
     assert study_command.main(["repeat", "dpo", "--raw", str(raw), "--out", str(out / "other")]) == 2
     assert "another size (test, not demo)" in capsys.readouterr().err
+
+
+def test_the_script_says_what_there_is():
+    script = ROOT / "examples" / "uni_dpo" / "study.sh"
+    said = subprocess.run(["bash", script, "--help"], capture_output=True, text=True, check=True).stdout
+    assert all(f"{name} " in said for name in (*plan.EXPERIMENTS, *METHODS))

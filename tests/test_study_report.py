@@ -57,7 +57,7 @@ def raw(tmp_path):
             results.add(cell, {"val": {"accuracy": 0.9 if number == BEST[method] else 0.8}})
     tuned = {method: grid(method)[BEST[method]] for method in METHODS}
     gains = {cell: gain for name, gain in GAINS.items() for cell in plan.main(tuned, SEEDS)[name]}
-    for experiment in (plan.main, plan.ablation, plan.published, plan.when):
+    for experiment in (plan.main, plan.ablation, plan.published, plan.when, plan.labels):
         for cells in experiment(tuned, SEEDS).values():
             for cell in cells:
                 if cell not in results:
@@ -122,7 +122,7 @@ def test_a_part_of_a_study_is_reported_too(raw, tmp_path):
     (raw / "raw.jsonl").write_text("".join(kept))
     report.write_report(raw, tmp_path)
     text = (tmp_path / "RESULTS.md").read_text()
-    assert text.count(ENGLISH.missing) == 5 and "main.png" in text
+    assert text.count(ENGLISH.missing) == 6 and "main.png" in text
     assert {path.name for path in (raw / "pictures").iterdir()} == {"main.png"}
     (raw / "raw.jsonl").write_text("".join(line for line in kept if json.loads(line)["measure"] == "val"))
     with pytest.raises(StudyError, match="no test of tuned Uni-DPO"):

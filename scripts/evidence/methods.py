@@ -54,6 +54,8 @@ SWEEPS: dict[str, tuple[float, ...]] = {
     "uni_dpo_tau_ref": (0.0, 1.0, 4.0),
     "uni_dpo_nll_lambda": (0.03, 0.3),
 }
+# What w_qual can do where scores know better than labels.
+ETAS_AGAINST_LABELS = (0.0, 1.0, 3.0)
 # At the published lambda no threshold could show: it is swept where the term is strong.
 TAU_GOOD = (6.0, 8.0, 9.5)
 TAU_GOOD_LAMBDA = 0.3

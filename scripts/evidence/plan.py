@@ -14,6 +14,7 @@ from .conditions import CONDITIONS
 from .methods import (
     ABLATED_AS_PUBLISHED,
     ABLATIONS,
+    ETAS_AGAINST_LABELS,
     SWEEPS,
     TAU_GOOD,
     TAU_GOOD_LAMBDA,
@@ -28,6 +29,7 @@ TUNING_SEEDS = 2
 SWEEP_SEEDS = 3
 COURSE_SEEDS = 3
 COURSE_EPOCHS = 4
+AGAINST_LABELS = "labels 35 %, scores true"
 COMPARED = ("dpo", "ln_dpo", "uni_dpo")  # where the whole list would cost too much
 
 EXPERIMENTS = {
@@ -36,6 +38,7 @@ EXPERIMENTS = {
     "ablation": "Uni-DPO without one of its terms",
     "published": "the same with the published beta",
     "when": "noise in scores and labels, easy pairs, other scales",
+    "labels": "w_qual where scores know better than labels",
     "sweep": "one hyper-parameter of Uni-DPO at a time",
     "course": "four epochs, examined after each",
 }
@@ -142,6 +145,15 @@ def when(tuned: Mapping[str, Options], seeds: Sequence[int]) -> dict[tuple[str, 
     return table
 
 
+def labels(tuned: Mapping[str, Options], seeds: Sequence[int]) -> dict[float, list[Cell]]:
+    """Steeper and no quality weights where many labels are wrong and scores are right."""
+    etas = {eta: {**tuned["uni_dpo"], "uni_dpo_qual_eta": eta} for eta in ETAS_AGAINST_LABELS}
+    etas[tuned["uni_dpo"]["uni_dpo_qual_eta"]] = tuned["uni_dpo"]
+    return {
+        eta: [cell(seed, options, condition=AGAINST_LABELS) for seed in seeds] for eta, options in sorted(etas.items())
+    }
+
+
 def _without_scores(name: str) -> str:
     """The first condition that differs from this one in scores only."""
     noise, easy = CONDITIONS[name].noise, CONDITIONS[name].easy
@@ -164,6 +176,7 @@ AFTER_TUNING = {
     "ablation": ablation,
     "published": published,
     "when": when,
+    "labels": labels,
     "sweep": sweep,
     "course": course,
 }

@@ -81,6 +81,7 @@ def _text(study: Study, about: dict, words: Words, answer: str, folder: str) -> 
         (words.ablation, words.ablation_text, tables.ablation_table, "ablation"),
         (words.ablated_published, words.published_text, tables.published_table, ""),
         (words.when, words.when_text, tables.when_table, "when"),
+        (words.labels, words.labels_text, tables.labels_table, ""),
         (words.sweep, words.sweep_text.format(seeds=sweep_seeds), tables.sweep_table, "sweep"),
         (words.course, words.course_text.format(seeds=course_seeds), tables.course_table, "course"),
         (words.tuning, words.tuning_text.format(seeds=tuning), tables.tuning_tables, ""),

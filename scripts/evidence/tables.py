@@ -150,6 +150,12 @@ def when_table(study: Study, words: Words) -> str:
     return markdown(head, rows)
 
 
+def labels_table(study: Study, words: Words) -> str:
+    """What w_qual does where scores know better than labels; without it first."""
+    cells = {f"eta {eta:g}": them for eta, them in plan.labels(study.tuned, study.seeds).items()}
+    return _compared(study, words, cells, "eta 0")
+
+
 def when_names(study: Study) -> list[str]:
     """The conditions under which every compared method has been run; none unless one beside "base" has been."""
     table = plan.when(study.tuned, study.seeds)

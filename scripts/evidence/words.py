@@ -28,6 +28,8 @@ class Words(NamedTuple):
     when: str
     when_text: str
     condition: str
+    labels: str
+    labels_text: str
     sweep: str
     sweep_text: str
     option: str
@@ -90,6 +92,11 @@ ENGLISH = Words(
         " again. DPO sees no scores, so conditions that change scores only leave it as it was."
     ),
     condition="data",
+    labels="Where scores know better than labels",
+    labels_text=(
+        "Tuned Uni-DPO where 35 % of the labels were exchanged and the scores are the rule's own: without the quality"
+        " weight (eta 0), with the tuned one, and with steeper ones."
+    ),
     sweep="One option at a time",
     sweep_text=(
         "Benchmarks' mean over {seeds} seeds, and the difference to the tuned value. tau_good is swept at lambda 0.3,"
@@ -157,6 +164,10 @@ CHINESE = Words(
         "DPO 不看分数，只改分数的条件对它没有影响。"
     ),
     condition="数据",
+    labels="当分数比标签更可靠",
+    labels_text=(
+        "35 % 的标签被对调、分数为规则真值时的调好的 Uni-DPO：不用质量权重（eta 0）、调好的取值、更陡的取值。"
+    ),
     sweep="逐个扫描超参数",
     sweep_text=(
         "{seeds} 个种子的测试集平均值，以及与调好的 Uni-DPO 的差。tau_good 在 lambda 0.3 下扫描，此时该项才足够强。"

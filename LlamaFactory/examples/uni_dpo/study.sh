@@ -18,9 +18,10 @@ package index and a C compiler; no GPU and no download. All cores, or all GPUs, 
   4. ablation  Uni-DPO without each of its terms
   5. published the same with the published beta
   6. when      noise in scores and labels, easy pairs, other scales of the scores
-  7. sweep     one hyper-parameter at a time
-  8. course    four epochs, watched
-  9. report    RESULTS.md, RESULTS_zh.md and pictures in report/ of the folder
+  7. labels    quality weights where scores know better than labels
+  8. sweep     one hyper-parameter at a time
+  9. course    four epochs, watched
+  10. report   RESULTS.md, RESULTS_zh.md and pictures in report/ of the folder
 
 A cell that is done is not run again: the same command goes on where it was cut off, also after kill -9.
 
