@@ -41,6 +41,9 @@ def test_difference_by_hand():
     assert not estimate.clear  # 2 +- 2.484
     same = difference({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0})
     assert (same.mean, same.half, same.p) == (0.0, 0.0, 1.0)
+    constant = difference({0: 1.3, 1: 2.3, 2: 3.3}, {0: 1.0, 1: 2.0, 2: 3.0})
+    assert constant.mean == pytest.approx(0.3) and constant.p == 1.0  # up to rounding the same on every seed
+    assert tables.signed(difference({0: 2.0}, {0: 1.0})) == "+1.0"
 
 
 def test_holm_by_hand():

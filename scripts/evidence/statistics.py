@@ -19,7 +19,7 @@ class Estimate:
         mean: of the values.
         half: half the width of the interval; infinite for a single seed.
         n: how many seeds.
-        p: of the two-sided paired t test that a difference is zero; 1 where there is none.
+        p: of the two-sided paired t test that a difference is zero; 1 where none can be made.
     """
 
     mean: float
@@ -67,7 +67,7 @@ def difference(ours: dict[int, float], theirs: dict[int, float]) -> Estimate:
     seeds = sorted(ours.keys() & theirs.keys())
     changes = [ours[seed] - theirs[seed] for seed in seeds]
     estimate = over_seeds(changes)
-    if estimate.n < 2 or not any(changes):
+    if estimate.n < 2 or estimate.half < 1e-9:  # equal on every seed: there is no scatter to test against
         return estimate
     p = float(stats.ttest_rel([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]).pvalue)
     return Estimate(estimate.mean, estimate.half, estimate.n, p)

@@ -218,7 +218,9 @@ def point(options: Options) -> str:
 
 
 def interval(it: Estimate, digits: int = 1) -> str:
-    """A mean with the half-width of its interval."""
+    """A mean with the half-width of its interval, which a single seed has not."""
+    if it.n == 1:
+        return f"{it.mean:.{digits}f}"
     return f"{it.mean:.{digits}f} ± {it.half:.{digits}f}"
 
 
@@ -229,6 +231,8 @@ def starred(differences: Sequence[Estimate]) -> list[str]:
 
 def signed(it: Estimate, p: float = 1.0) -> str:
     """A difference with its interval, and a star if p is below 0.05."""
+    if it.n == 1:
+        return f"{it.mean:+.1f}"
     return f"{it.mean:+.1f} [{it.low:+.1f}, {it.high:+.1f}]" + (" *" if p < 0.05 else "")
 
 
