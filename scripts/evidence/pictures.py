@@ -123,12 +123,12 @@ def draw_course(study: Study) -> pyplot.Figure | None:
         return None
     figure, panels = pyplot.subplots(2, 3, figsize=(11, 5.2), constrained_layout=True)
     metrics = ("eval_loss", "eval_rewards/accuracies", "eval_logps/chosen", "eval_logps/rejected", "uni_dpo/w_perf")
-    for name, courses in variants.items():
+    for number, (name, courses) in enumerate(variants.items()):
         exams = [sorted_exams(course) for course in courses]
         means = [sum(100 * exam["accuracy"] for _, exam in step) / len(step) for step in zip(*exams, strict=True)]
-        panels[0][0].plot([step for step, _ in exams[0]], means, "o-", label=name)
+        panels[0][0].plot([step for step, _ in exams[0]], means, "o-", color=f"C{number}", label=name)
         for axes, metric in zip(panels.flat[1:], metrics, strict=True):
-            _line(axes, courses, metric, name)
+            _line(axes, courses, metric, f"C{number}")
     titles = ("exam, validation scenes (%)", "eval_loss / its first value", *metrics[1:])
     for axes, title in zip(panels.flat, titles, strict=True):
         axes.set_title(title)
@@ -137,7 +137,7 @@ def draw_course(study: Study) -> pyplot.Figure | None:
     return figure
 
 
-def _line(axes: Axes, courses: list[dict], metric: str, name: str) -> None:
+def _line(axes: Axes, courses: list[dict], metric: str, colour: str) -> None:
     """The mean over seeds of a metric; of the first value each run has, where losses are on scales of their own."""
     lines = [{entry["step"]: entry[metric] for entry in course["log"] if metric in entry} for course in courses]
     steps = sorted(set.intersection(*(set(line) for line in lines)))
@@ -145,4 +145,4 @@ def _line(axes: Axes, courses: list[dict], metric: str, name: str) -> None:
         values = [sum(line[step] for line in lines) / len(lines) for step in steps]
         if metric == "eval_loss":
             values = [value / values[0] for value in values]
-        axes.plot(steps, values, label=name)
+        axes.plot(steps, values, color=colour)

@@ -108,7 +108,8 @@ ENGLISH = Words(
     course_text=(
         "Tuned methods, four epochs, {seeds} seeds: accuracy in our exam on validation scenes after each epoch; for"
         " Uni-DPO the rank correlation of score margin and reward margin in the last epoch, and the mean w_perf of"
-        " pairs whose reward margin is above and below zero."
+        " pairs whose reward margin is above and below zero. In the picture log-probs of `dpo` are sums, of all others"
+        " means over tokens."
     ),
     epoch="epoch {number}",
     correlation="Spearman",
@@ -178,6 +179,7 @@ CHINESE = Words(
     course_text=(
         "调好的方法训练四个 epoch，{seeds} 个种子：每个 epoch 后验证场景自测的准确率；"
         "Uni-DPO 另列最后一个 epoch 中分数差与奖励差的秩相关，以及奖励差大于、不大于零的样本对的平均 w_perf。"
+        "图中 `dpo` 的对数概率是总和，其余是按 token 的平均。"
     ),
     epoch="epoch {number}",
     correlation="Spearman",
