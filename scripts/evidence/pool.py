@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,8 +74,10 @@ class Pool:
                     failed.append(f"{futures[future]}: {type(error).__name__}: {error}")
                     tqdm.write(f"failed: {failed[-1]}", file=sys.stderr)
         except BaseException:  # Ctrl-C as well: nobody is waiting for what is still in hand
-            for worker in list(executor._processes.values()):
-                worker.terminate()
+            for worker in list(executor._processes):
+                for end in (os.killpg, os.kill):  # its group, and itself if it has none of its own yet
+                    with suppress(ProcessLookupError):
+                        end(worker, signal.SIGKILL)
             executor.shutdown(wait=False, cancel_futures=True)
             raise
         executor.shutdown()
@@ -85,7 +88,6 @@ def _begin(numbers: "multiprocessing.Queue[int]", gpus: tuple[str, ...], logs: P
     """Settle down on a device, before CUDA is touched, and talk to a log."""
     number = numbers.get()
     os.setpgid(0, 0)  # with whatever it starts
-    signal.signal(signal.SIGTERM, _end_all)
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
     log = os.open(logs / f"worker-{number}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -94,13 +96,6 @@ def _begin(numbers: "multiprocessing.Queue[int]", gpus: tuple[str, ...], logs: P
     # VLMEvalKit scores with a pool of its own, each process of which would import everything anew if spawned.
     multiprocessing.set_start_method("fork", force=True)
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
-
-
-def _end_all(*_: object) -> None:
-    """End a worker with whatever it has started; what it has forked has this handler too, and ends alone."""
-    if os.getpid() == os.getpgrp():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
 
 
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
