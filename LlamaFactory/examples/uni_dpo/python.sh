@@ -1,5 +1,6 @@
 # Sourced by the scripts of this folder, which set `here`: finds the repository ($root) and the Python to use ($python).
 # shellcheck shell=bash disable=SC2034,SC2154
+set -euo pipefail
 root="$(dirname "$(dirname "$here")")"
 # Inside a LlamaFactory checkout examples/ lies at its root; in the overlay's own repository one level further down.
 [[ -e "$root/src/llamafactory/cli.py" ]] || root="$(dirname "$root")"
