@@ -23,15 +23,18 @@ RAW = ROOT / "data" / "study"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; exit status 1 if a cell failed, 2 for bad input."""
+    """Run one command; exit status 1 if a cell failed, 2 for bad input, 130 after Ctrl-C."""
     arguments = _parser().parse_args(argv)
     from evidence import StudyError, commands
 
     try:
         return getattr(commands, arguments.command)(arguments)
-    except (StudyError, FileNotFoundError) as error:
+    except (StudyError, OSError) as error:
         print(f"study.py {arguments.command}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -109,6 +109,7 @@ def test_report_says_what_was_measured(raw, tmp_path):
     sections = text.split("\n## ")
     assert ENGLISH.missing in next(part for part in sections if part.startswith(ENGLISH.sweep))
     assert text.count(ENGLISH.missing) == 1
+    assert "[raw/raw.jsonl](raw/raw.jsonl)" in text
     assert CHINESE.main in (tmp_path / "RESULTS_zh.md").read_text()
     pictures = {path.name for path in (raw / "pictures").iterdir()}
     assert pictures == {"main.png", "ablation.png", "when.png", "course.png"}

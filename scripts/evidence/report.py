@@ -34,7 +34,7 @@ def write_report(raw: Path, out: Path) -> list[Path]:
     study, about = read_study(raw), read_about(raw)
     written = pictures.draw_all(study, raw / "pictures")
     for name, answer, words in LANGUAGES:
-        text = _text(study, about, words, _answer(raw, answer, words), _relative(raw / "pictures", out))
+        text = _text(study, about, words, _answer(raw, answer, words), _relative(raw, out))
         write_whole(out / name, lambda file, text=text: file.write(text))
         written.append(out / name)
     return written
@@ -63,6 +63,7 @@ def _text(study: Study, about: dict, words: Words, answer: str, folder: str) -> 
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     results = study.results.all()
     made = words.made.format(
+        raw=f"{folder}/raw.jsonl",
         cells=len(results),
         hours=f"{sum(result.get('seconds', 0) for result in results) / 3600:.1f}",
         cores=about["cores"],
@@ -91,7 +92,7 @@ def _text(study: Study, about: dict, words: Words, answer: str, folder: str) -> 
         shown = table(study, words)
         parts += [f"## {title}", text, shown or words.missing]
         if picture and shown:
-            parts.append(f"![{title}]({folder}/{picture}.png)")
+            parts.append(f"![{title}]({folder}/pictures/{picture}.png)")
     parts += [f"## {words.repeat}", words.repeat_text]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
@@ -111,5 +112,6 @@ def answer_mark(raw: Path) -> str:
 
 
 def _relative(folder: Path, out: Path) -> str:
+    """A folder as links in a file of another one name it."""
     folder, out = folder.resolve(), out.resolve()
     return folder.relative_to(out).as_posix() if folder.is_relative_to(out) else folder.as_posix()

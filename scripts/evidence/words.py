@@ -51,7 +51,7 @@ ENGLISH = Words(
     title="Does Uni-DPO win, by how much, and which part does it",
     other="[中文](RESULTS_zh.md)",
     made=(
-        "Made by `python scripts/study.py report` from [data/study/raw.jsonl](data/study/raw.jsonl): {cells} training"
+        "Made by `python scripts/study.py report` from [{raw}]({raw}): {cells} training"
         " runs and measurements, {hours} process-hours in all (start checkpoints not counted) on {cores} cores and"
         " {gpus} GPUs; {seeds} seeds; {date}. Versions: {versions}."
     ),
@@ -130,7 +130,7 @@ CHINESE = Words(
     title="Uni-DPO 是否更好、好多少、靠哪一部分",
     other="[English](RESULTS.md)",
     made=(
-        "由 `python scripts/study.py report` 从 [data/study/raw.jsonl](data/study/raw.jsonl) 生成："
+        "由 `python scripts/study.py report` 从 [{raw}]({raw}) 生成："
         "{cells} 次训练与测量，"
         "共 {hours} 进程小时（不含起始检查点），{cores} 个 CPU 核、{gpus} 个 GPU；"
         "{seeds} 个种子；{date}。版本：{versions}。"
