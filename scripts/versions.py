@@ -5,6 +5,10 @@ it accepts, this makes an environment, lays the overlay on with the installer, l
 (tests/contract_list.py), and runs: with LlamaFactory two steps with its own loss before and after the overlay, which
 have to be bit-equal, two with Uni-DPO on both routes to log-probs, and one of them again from its checkpoint; with
 VLMEvalKit two questions to a tiny model, one by one and as a batch.
+
+With --checkpoints it prints another table: checkpoints written under each version of transformers (full with tied and
+untied embeddings, LoRA, LoRA with embeddings), read under each by training, resuming, evaluation and scoring, and by
+vLLM. A number is the largest difference from what the trained model itself said.
 """
 
 import argparse
@@ -20,6 +24,7 @@ from overlay.kinds import KINDS
 from tqdm import tqdm
 from versions_matrix import MatrixError
 from versions_matrix.cells import TRANSFORMERS, Cell, cells
+from versions_matrix.crossing import VERSIONS, cross, crossing_table, holds
 from versions_matrix.layers import ROOT
 from versions_matrix.tables import summary, tables
 from versions_matrix.trials import Trial, make_world
@@ -33,6 +38,8 @@ examples:
       and these checkouts, which are copied and not touched
   .venv/bin/python scripts/versions.py --only llamafactory --llamafactory 0.9.5 --transformers 5.6.0
       one cell
+  .venv/bin/python scripts/versions.py --checkpoints --vllm .venv-vllm/bin/python
+      checkpoints that cross between versions and to vLLM: about half an hour
 
 Environments are layers over the one that runs this (scripts/setup.sh makes it), with only the packages that differ:
 some 0.2 GB each, in outputs/versions. The package index has to be reachable. What has been tried with this very
@@ -45,11 +52,13 @@ exit codes: 0 every cell works or is refused by name; 1 one fails; 2 wrong argum
 def main(arguments: list[str] | None = None) -> int:
     """Try all cells, print the tables and return the exit code."""
     options = parser().parse_args(arguments)
+    if options.checkpoints:
+        return checkpoints(options)
     kinds = [KINDS[name] for name in options.only or KINDS]
     try:
         vlmeval = metadata.version("ms-vlmeval") if KINDS["vlmeval"] in kinds else ""
         checkouts = [path.resolve() for path in options.checkout]
-        chosen = cells(kinds, options.llamafactory, checkouts, options.transformers, vlmeval)
+        chosen = cells(kinds, options.llamafactory, checkouts, options.transformers or list(TRANSFORMERS), vlmeval)
     except metadata.PackageNotFoundError:
         print(
             "error: ms-vlmeval is not installed here; scripts/setup.sh does it, or --only llamafactory",
@@ -74,6 +83,18 @@ def main(arguments: list[str] | None = None) -> int:
     return int(any(found["state"] == "fails" for _, found in results))
 
 
+def checkpoints(options: argparse.Namespace) -> int:
+    """Print the table of checkpoints and return the exit code."""
+    vllm = options.vllm and Path(os.path.abspath(options.vllm))  # not resolved: a link to Python is an environment
+    try:
+        table = cross(options.folder.resolve(), options.transformers or list(VERSIONS), vllm)
+    except MatrixError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(crossing_table(table))
+    return int(not all(holds(column, seen) for row in table.values() for column, seen in row.items()))
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     wide = argparse.RawDescriptionHelpFormatter
@@ -96,10 +117,13 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument(
         "--transformers",
         nargs="+",
-        default=list(TRANSFORMERS),
         metavar="VERSION",
         help="versions of transformers; of each minor version the newest that upstream accepts is tried"
-        " (default: %(default)s)",
+        f" (default: {' '.join(TRANSFORMERS)}; with --checkpoints: {' '.join(VERSIONS)})",
+    )
+    it.add_argument("--checkpoints", action="store_true", help="the table of checkpoints instead")
+    it.add_argument(
+        "--vllm", type=Path, metavar="PYTHON", help="of an environment with vLLM (scripts/setup.sh --vllm), for that"
     )
     it.add_argument("--only", nargs="+", choices=KINDS, help="one of the two upstreams (default: both)")
     it.add_argument("--again", action="store_true", help="try what has been tried before, too")

@@ -29,6 +29,7 @@ from .checkpoints import (
 )
 from .disk import UNFINISHED, explained, is_refusal, read_json, reason, replacing
 from .errors import UniDPOError
+from .portable import make_portable
 
 
 class WholeSaves(Trainer):
@@ -81,6 +82,9 @@ class WholeSaves(Trainer):
         if self._processor is not None and self.args.should_save:
             with self._noting():
                 self._processor.save_pretrained(output_dir)
+        if self.args.should_save:
+            with self._noting():
+                make_portable(output_dir)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial))

@@ -96,9 +96,14 @@ def our_trainer(data_args: "DataArguments") -> Iterator[None]:
     from .collate import PairCollator
     from .prompts import PromptOnceProcessor
     from .trainer import UniDPOTrainer
+    from .whole_models import reading_either, whole_models
 
+    loader, workflow = _module("model.loader"), _module("train.dpo.workflow")
     with ExitStack() as stack:
         stack.enter_context(_uncounted())
+        stack.enter_context(whole_models())
+        stack.enter_context(_swapped("model.loader", load_config=reading_either(loader.load_config)))
+        stack.enter_context(_swapped("train.dpo.workflow", load_tokenizer=reading_either(workflow.load_tokenizer)))
         stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=UniDPOTrainer))
         names = (data_args.dataset or [], data_args.eval_dataset or [])
         collator = functools.partial(PairCollator, dataset_names=names)

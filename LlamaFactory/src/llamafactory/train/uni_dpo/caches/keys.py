@@ -10,6 +10,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ....extras.misc import use_modelscope, use_openmind
 from ..errors import UniDPOError
+from ..portable import readable
 from .fingerprints import FileHashes, hash_text, weights_fingerprint
 
 
@@ -20,6 +21,9 @@ PIXEL_OPTIONS = ("image_max_pixels", "image_min_pixels", "image_do_pan_and_scan"
 VIDEO_OPTIONS = ("video_max_pixels", "video_min_pixels", "video_fps", "video_maxlen", "use_audio_in_video")
 MODEL_OPTIONS = ("rope_scaling", "flash_attn", "upcast_layernorm", "enable_liger_kernel")
 QUANTIZATION_OPTIONS = ("quantization_method", "quantization_type", "double_quantization")
+
+# Where a checkpoint says how images are processed, saved by transformers 4 and by 5.
+IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 # What a config says of its own file and not of the model.
 ABOUT_THE_FILE = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache")
@@ -80,12 +84,13 @@ class _Model:
                 raise UniDPOError(f"`{option}` cannot be used with `{unstable}`, which starts from random weights.")
         self._args, self._option, self._hashes = model_args, option, hashes
         self._path = self._folder(name or model_args.model_name_or_path)
+        self._readable = readable(self._path)
 
     def weights(self, part: str = "") -> str:
         return self._fingerprint(self._path, part)
 
     def config(self, part: str = "") -> str:
-        values = AutoConfig.from_pretrained(self._path, trust_remote_code=self._args.trust_remote_code).to_dict()
+        values = AutoConfig.from_pretrained(self._readable, trust_remote_code=self._args.trust_remote_code).to_dict()
         values = values.get(part, {}) if part else values
         return hash_text({name: value for name, value in values.items() if name not in ABOUT_THE_FILE})
 
@@ -103,10 +108,10 @@ class _Model:
 
     def image_processor(self) -> str | None:
         """Hash what the image processor does, as its file also changes when it is only saved again."""
-        if not Path(self._path, "preprocessor_config.json").is_file():
+        if not any(Path(self._path, name).is_file() for name in IMAGE_PROCESSORS):
             return None
         options = {"use_fast": self._args.use_fast_tokenizer, "trust_remote_code": self._args.trust_remote_code}
-        return hash_text(AutoImageProcessor.from_pretrained(self._path, **options).to_dict())
+        return hash_text(AutoImageProcessor.from_pretrained(self._readable, **options).to_dict())
 
     def _fingerprint(self, folder: str | Path, part: str) -> str:
         try:
