@@ -2,7 +2,7 @@
 
 `wheel_tree("0.9.4")` is the folder that holds `llamafactory/` as upstream published it, unpacked once into
 `outputs/upstream/0.9.4` and reused after that. `python tests/upstream.py` fetches every version the tests need, so
-that the tests themselves can run without a network.
+that the tests themselves can run without a network, and transformers 4 for those that read its checkpoints.
 """
 
 import shutil
@@ -14,6 +14,9 @@ from pathlib import Path
 
 
 VERSIONS = ("0.9.4", "0.9.5")
+
+# The last transformers 4, with what it needs in other versions than transformers 5 does.
+TRANSFORMERS_4 = ("transformers==4.57.6", "huggingface_hub==0.36.2", "tokenizers==0.22.2")
 UPSTREAM = Path(__file__).resolve().parent.parent / "outputs" / "upstream"
 
 
@@ -78,6 +81,24 @@ def checkout_tree(version: str, destination: Path) -> Path:
     return destination
 
 
+def transformers_4() -> Path:
+    """Return a folder with transformers 4, to be put first on the path; installed the first time.
+
+    Raises:
+        RuntimeError: It could not be installed; the message ends with pip's own words.
+    """
+    folder = UPSTREAM / "transformers-4"
+    if not folder.is_dir():
+        UPSTREAM.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=UPSTREAM, prefix=".transformers-") as scratch:
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", f"{scratch}/it"]
+            done = subprocess.run([*command, *TRANSFORMERS_4], capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise RuntimeError(f"cannot install {TRANSFORMERS_4[0]} beside the other:\n{done.stderr.strip()}")
+            _put_in_place(Path(scratch) / "it", folder)
+    return folder
+
+
 def _download(version: str, folder: Path) -> Path:
     """Fetch the wheel of one version into `folder` with pip, without its dependencies."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
@@ -105,3 +126,4 @@ def _put_in_place(unpacked: Path, tree: Path) -> None:
 if __name__ == "__main__":
     for wanted in VERSIONS:
         print(f"llamafactory {wanted}: {wheel_tree(wanted)}")
+    print(f"{TRANSFORMERS_4[0]}: {transformers_4()}")

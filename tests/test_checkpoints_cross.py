@@ -1,0 +1,153 @@
+"""Checkpoints between transformers 4 and 5, and checkpoints that are not whole."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pairs import ROOT, options, train
+from safetensors.torch import load_file, save_file
+from upstream import transformers_4
+from versions_matrix.crossing import BOUND, SIDE, crossing_table, make_crossing_world
+
+from llamafactory.train.uni_dpo.errors import UniDPOError
+from llamafactory.train.uni_dpo.portable import make_portable, readable
+
+
+KINDS = ("full tied", "LoRA with embeddings")
+
+
+def side(what: str, world: Path, folder: Path, path: list[Path]) -> dict:
+    """Write or read checkpoints in a process of its own, with these folders first on its path."""
+    folder.mkdir(exist_ok=True)
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
+    command = [sys.executable, str(SIDE), what, str(world), str(folder), *KINDS]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.strip().splitlines()[-1]) if what == "read" else {}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A world, and the checkpoints that both versions of transformers trained in it."""
+    folder = tmp_path_factory.mktemp("crossing")
+    make_crossing_world(folder / "world")
+    paths = {"4": [transformers_4()], "5": []}
+    for version, path in paths.items():
+        side("write", folder / "world", folder / version, path)
+    return folder, paths
+
+
+@pytest.mark.parametrize(("writer", "reader"), [("4", "5"), ("5", "4")])
+def test_what_one_wrote_the_other_reads(written, writer, reader):
+    """By training, resuming, evaluation and scoring: the logits that the trained model itself had."""
+    folder, paths = written
+    found = side("read", folder / "world", folder / writer, paths[reader])
+    assert set(found) == set(KINDS)
+    assert set(found["full tied"]) == {"training", "resuming", "evaluation", "scoring"}
+    assert set(found["LoRA with embeddings"]) == {"training", "resuming", "evaluation"}
+    assert all(not isinstance(seen, str) and seen < BOUND for ways in found.values() for seen in ways.values()), found
+
+
+def test_what_stock_transformers_4_wrote_is_read(written, tmp_path):
+    """Nothing of ours saved it: tied embeddings are stated in `text_config` alone."""
+    folder, _ = written
+    code = "import sys; from transformers import AutoModelForImageTextToText as Auto, AutoProcessor\n"
+    code += "Auto.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])\n"
+    code += "AutoProcessor.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])"
+    variables = os.environ | {"PYTHONPATH": str(transformers_4())}
+    given = [str(folder / "world" / "model"), str(tmp_path / "saved")]
+    subprocess.run([sys.executable, "-c", code, *given], env=variables, check=True, capture_output=True, timeout=300)
+    config = json.loads((tmp_path / "saved/config.json").read_text())
+    assert config["text_config"]["tie_word_embeddings"] and "tie_word_embeddings" not in config
+    seen = json.loads((Path(readable(tmp_path / "saved")) / "config.json").read_text())
+    assert seen["tie_word_embeddings"] is True
+    assert readable(given[0]) == given[0], "what says the same to both is read where it is"
+    from transformers import AutoTokenizer
+
+    read, first = (AutoTokenizer.from_pretrained(readable(path)) for path in reversed(given))
+    assert set(read.all_special_tokens) == set(first.all_special_tokens) and len(read) == len(first)
+
+
+def test_words_of_transformers_5_are_said_again_for_4(tmp_path):
+    """Values and not only names: another theta would turn every position."""
+    rope = {"rope_theta": 5e5, "rope_type": "default", "mrope_section": [2, 3, 3]}
+    config = {"transformers_version": "5.5.4", "tie_word_embeddings": True, "text_config": {"rope_parameters": rope}}
+    tokens = {"extra_special_tokens": ["<a>", "<b>"], "eos_token": "<b>"}
+    processor = {"processor_class": "P", "image_processor": {"size": 1}, "video_processor": {"size": 2}}
+    files = {"config": config, "tokenizer_config": tokens, "processor_config": processor}
+    for name, content in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    make_portable(tmp_path)
+    found = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    text = found["config"]["text_config"]
+    assert text["rope_theta"] == 5e5 and text["rope_scaling"] == {"rope_type": "default", "mrope_section": [2, 3, 3]}
+    assert text["tie_word_embeddings"] is True and text["rope_parameters"] == rope
+    assert found["tokenizer_config"] == {"additional_special_tokens": ["<a>", "<b>"], "eos_token": "<b>"}
+    assert found["preprocessor_config"] == {"size": 1, "processor_class": "P"}
+    assert found["video_preprocessor_config"] == {"size": 2, "processor_class": "P"}
+
+
+def test_both_overlays_carry_the_same():
+    ours = ROOT / "LlamaFactory/src/llamafactory/train/uni_dpo/portable.py"
+    assert ours.read_bytes() == (ROOT / "VLMEvalKit/vlmeval/vlm/qwen2_vl/uni_dpo/portable.py").read_bytes()
+
+
+@pytest.fixture
+def changed(tiny_model, tmp_path):
+    """A function that copies the tiny model with other weights."""
+
+    def make(change) -> Path:
+        folder = shutil.copytree(tiny_model, tmp_path / "changed")
+        weights = load_file(folder / "model.safetensors")
+        change(weights)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+    return make
+
+
+LAST = "model.layers.1.mlp.down_proj.weight"
+
+
+@pytest.mark.parametrize("loss", ["uni_dpo", "sigmoid"])
+def test_missing_weights_end_a_run(loss, changed, tiny_model, pair_data, tmp_path):
+    """Also of the reference, and with another loss under our trainer."""
+    broken = changed(lambda weights: weights.pop(next(name for name in weights if name.endswith(LAST))))
+    parts = {"ref_model": str(broken)} if loss == "uni_dpo" else {"model_name_or_path": str(broken)}
+    changes = {} if loss == "uni_dpo" else {"pref_loss": "sigmoid", "pref_forward": "auto"}
+    with pytest.raises(UniDPOError, match=r"lacks weights that the model has: .*layers\.1\.mlp\.down_proj"):
+        train(options(tiny_model, pair_data, tmp_path / "out", **changes | parts))
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_left_over_weights_end_a_run(changed, pair_data, tmp_path):
+    broken = changed(lambda weights: weights.update({"model.layers.9.mlp.down_proj.weight": torch.zeros(2, 2)}))
+    with pytest.raises(UniDPOError, match="no place for: .*layers.9"):
+        train(options(broken, pair_data, tmp_path / "out"))
+
+
+def test_a_missing_part_of_an_adapter_ends_a_run(tiny_model, pair_data, tmp_path):
+    lora = {"finetuning_type": "lora", "lora_rank": 2, "lora_target": "q_proj"}
+    train(options(tiny_model, pair_data, tmp_path / "first", max_steps=1, **lora))
+    file = tmp_path / "first" / "adapter_model.safetensors"
+    weights = load_file(file)
+    weights.pop(next(iter(weights)))
+    save_file(weights, file, metadata={"format": "pt"})
+    again = {"adapter_name_or_path": str(tmp_path / "first"), "create_new_adapter": True}
+    with pytest.raises(UniDPOError, match="The adapter .* lacks weights"):
+        train(options(tiny_model, pair_data, tmp_path / "second", max_steps=1, **lora | again))
+
+
+def test_the_table_says_what_does_not_hold():
+    table = {
+        "4.57.6, LoRA": {"5.5.4, training": 2e-7, "vLLM": 0.5},
+        "5.5.4, LoRA": {"5.5.4, training": "ValueError: no"},
+    }
+    text = crossing_table(table)
+    assert "| 4.57.6, LoRA | 2e-07 | 5e-01 |" in text and "| 5.5.4, LoRA | **see below** | – |" in text
+    assert "- 4.57.6, LoRA, vLLM: 0.5" in text and "- 5.5.4, LoRA, 5.5.4, training: ValueError: no" in text
