@@ -1,4 +1,4 @@
-"""The same models in vLLM's offline engine, which batches and pages by itself. Written for vLLM 0.17.1.
+"""The same models in vLLM's offline engine, which batches and pages by itself. Written for vLLM 0.25.1.
 
 Texts, images and the tokens of Yes and No come from the same code as for transformers; only the call differs. vLLM
 starts further processes, so a program that uses it needs `if __name__ == "__main__":`.

@@ -1,7 +1,7 @@
 """Answers from vLLM's offline engine, on as many GPUs as the model's heads allow, or on a CPU.
 
 Kept thin: prompts and images come from the same modules as for transformers, so only the call differs. Written for
-vLLM 0.17.1. vLLM starts further processes, so a script that uses it needs `if __name__ == "__main__":`.
+vLLM 0.25.1. vLLM starts further processes, so a script that uses it needs `if __name__ == "__main__":`.
 """
 
 import multiprocessing
