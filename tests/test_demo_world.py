@@ -215,8 +215,9 @@ def test_checkpoint_loads_with_stock_classes(checkpoint):
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
     assert model.dtype is torch.float32
     assert sum(parameter.numel() for parameter in model.parameters()) == info["parameters"] < 250_000
-    assert all(tokenizer.convert_ids_to_tokens(token_id) for token_id in range(model.config.vocab_size))
-    assert len(tokenizer) == model.config.vocab_size == info["tokens"]
+    vocabulary = model.config.get_text_config().vocab_size
+    assert all(tokenizer.convert_ids_to_tokens(token_id) for token_id in range(vocabulary))
+    assert len(tokenizer) == vocabulary == info["tokens"]
 
 
 def test_tokenizer_is_byte_level_and_knows_the_special_tokens(checkpoint):

@@ -122,7 +122,8 @@ def test_yaml_means_the_published_settings(name, tmp_path):
     parsed = get_train_args(settings | {"output_dir": str(tmp_path / "out"), "bf16": False})
     for option, value in (COMMON | PUBLISHED[name]).items():
         found = [getattr(part, option) for part in parsed if hasattr(part, option)]
-        assert found and found[0] == value, f"{option}: {found} instead of {value}"
+        # transformers 5 has no warm-up unless one is asked for, and says None for it
+        assert found and (found[0] or 0 if option == "warmup_ratio" else found[0]) == value, f"{option}: {found}"
 
 
 def test_unpatched_llamafactory_refuses_every_yaml():
