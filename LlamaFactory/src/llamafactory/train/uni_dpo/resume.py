@@ -9,6 +9,7 @@ Seen with transformers 4.57 and accelerate 1.11, for every loss of LlamaFactory;
 - a run that was killed between its last checkpoint and its end takes one step more, unless an epoch ends there.
 """
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,6 +48,8 @@ class EpochSampler(Sampler[int]):
 def restore_weights(model: PreTrainedModel, checkpoint: str) -> None:
     """Load a full checkpoint through `from_pretrained`, which knows how its keys were renamed on saving.
 
+    Every tensor keeps the precision that it has in `model`: LlamaFactory trains in float32 beside a tower in bfloat16.
+
     Raises:
         UniDPOError: its weights are pickled: loading such a file may do whatever its maker wants.
         RuntimeError: the checkpoint is of another model.
@@ -56,7 +59,9 @@ def restore_weights(model: PreTrainedModel, checkpoint: str) -> None:
             f"{checkpoint} holds no *.safetensors, and other weights are not loaded. Train with `save_safetensors: "
             "true` (the default), or go on from an earlier checkpoint by `resume_from_checkpoint`."
         )
-    saved = type(model).from_pretrained(checkpoint, torch_dtype=model.dtype, use_safetensors=True)
+    dtypes = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
+    exact_for_all = functools.reduce(torch.promote_types, dtypes)
+    saved = type(model).from_pretrained(checkpoint, torch_dtype=exact_for_all, use_safetensors=True)
     model.load_state_dict(saved.state_dict())
 
 
