@@ -5,7 +5,8 @@ LlamaFactory. Most of a short run is spent on imports. Here one process imports 
 job after the other, each with what torchrun would tell it (0 ranks: one process that is told nothing). So no run sees
 what another has left in memory. What a rank prints goes to `folder/rank-N.log`, and `folder/status` gets their exit
 statuses; when one fails the others are ended, as torchrun does. A job with `kill: [RANK, SHARE]` loses that rank
-after so much of the time that the first job took. One with `probe: true` says what its first step holds in which precision.
+after so much of the time that the first job took. One with `probe: true` says what its first step holds in which
+precision.
 """
 
 import contextlib

@@ -52,7 +52,7 @@ def warn_of_rounded_sums(config: dict) -> None:
     half = next((name for name in ("bf16", "fp16") if config.get(name, {}).get("enabled") is True), None)
     summed_in = config.get("data_types", {}).get("grad_accum_dtype")
     if half and config.get("zero_optimization", {}).get("stage") and summed_in != "fp32":
-        logger.warning_rank0_once(
+        logger.warning_rank0(
             f"This DeepSpeed config adds up the gradients of micro-batches in {summed_in or half}, so small ones are "
             'rounded away. Add "data_types": {"grad_accum_dtype": "fp32"} to it.'
         )
