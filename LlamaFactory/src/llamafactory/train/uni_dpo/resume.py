@@ -14,6 +14,7 @@ backward pass of FlashAttention, among others, adds up in an order that is left 
 """
 
 import functools
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,14 +25,13 @@ from torch.utils.data import RandomSampler, Sampler
 from transformers import PreTrainedModel
 from transformers.trainer_utils import TrainOutput
 
-from ...extras import logging
 from .errors import UniDPOError
 from .rows import blaming
 from .run_record import refuse_other_rows, row_order, write_record
 from .saving import WholeSaves
 
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)  # a child of LlamaFactory's
 
 OTHER_CHECKPOINT = "Go on from an earlier one, by removing this one's folder or by `resume_from_checkpoint`."
 
@@ -114,7 +114,8 @@ class ExactResume(WholeSaves):
     def save_metrics(self, split: str, *args: Any, **kwargs: Any) -> None:
         """Write results as upstream does, but leave those of the training as they are if no step was left to take."""
         if split == "train" and not self._took_steps and os.path.exists(f"{self.args.output_dir}/train_results.json"):
-            logger.warning_rank0("No step was left to train; train_results.json stays as it is.")
+            if self.is_world_process_zero():
+                logger.warning("No step was left to train; train_results.json stays as it is.")
             return
         super().save_metrics(split, *args, **kwargs)
 
