@@ -5,7 +5,8 @@ LlamaFactory. Most of a short run is spent on imports. Here one process imports 
 job after the other, each with what torchrun would tell it (0 ranks: one process that is told nothing). So no run sees
 what another has left in memory. What a rank prints goes to `folder/rank-N.log`, and `folder/status` gets their exit
 statuses; when one fails the others are ended, as torchrun does. A job with `kill: [RANK, SHARE]` loses that rank
-after so much of the time that the first job took.
+after so much of the time that the first job took. One with `probe: true` says what its first step holds in which
+precision.
 """
 
 import contextlib
@@ -23,8 +24,9 @@ import torch
 from accelerate import DistributedType, PartialState
 from accelerate.state import AcceleratorState
 from gloo import connect_ranks
+from precision_probe import Precisions
 from torch.distributed import fsdp
-from transformers import AutoModelForImageTextToText, TrainerCallback
+from transformers import AutoModelForImageTextToText, TrainerCallback, training_args
 from transformers.models.qwen2_vl import modeling_qwen2_vl  # noqa: F401 (as the next two: before forking, not in forks)
 
 from llamafactory.train.tuner import run_exp
@@ -48,7 +50,8 @@ def work(job: dict, rank: int, port: int) -> None:
         if job["ranks"]:
             # LlamaFactory's last call; gloo may abort a rank whose connections the other has closed before it.
             torch.distributed.destroy_process_group = torch.distributed.barrier
-        run_exp(job["options"], callbacks=[Sharing()])
+        callbacks = [Sharing(), *([Precisions()] if job.get("probe") else [])]
+        run_exp(job["options"], callbacks=callbacks)
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -80,10 +83,12 @@ def _held(weight: torch.nn.Parameter) -> int:
 def _let_fsdp_run_on_a_cpu() -> None:
     """Have accelerate take the CPU for a device.
 
-    torch shards models on a CPU too, and transformers and accelerate do with it what they do on a device, but for two
-    things: accelerate looks for a device of its list and falls back on DDP without a word if there is none; and on
-    saving it moves FSDP1's weights to the CPU, where torch frees them if they were there already.
+    torch shards models on a CPU too, and transformers and accelerate do with it what they do on a device, but for
+    three things: accelerate looks for a device of its list and falls back on DDP without a word if there is none; on
+    saving it moves FSDP1's weights to the CPU, where torch frees them if they were there already; and transformers
+    takes bfloat16 on a CPU only with `use_cpu`, which is DDP.
     """
+    training_args.is_torch_bf16_gpu_available = lambda: True
     PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
     config = fsdp.FullStateDictConfig
     fsdp.FullStateDictConfig = lambda **kwargs: config(offload_to_cpu=False, rank0_only=False)

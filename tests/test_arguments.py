@@ -1,6 +1,7 @@
 """Options: from YAML and from the command line, checked by name, and invisible to other losses."""
 
 import inspect
+from dataclasses import fields
 from typing import get_args
 
 import pytest
@@ -145,6 +146,20 @@ def test_refuses_kt_before_anything_loads(tmp_path):
     model_args.use_kt = True
     with pytest.raises(UniDPOError, match="use_kt"):
         run_dpo(model_args, None, None, parse())
+
+
+def test_refuses_to_group_by_length_before_anything_loads(tmp_path):
+    """It is raised over when the model is loaded: it knows single texts only."""
+    import transformers
+
+    from llamafactory.train.uni_dpo.option_checks import check_run
+
+    known = {option.name for option in fields(transformers.TrainingArguments)}
+    name = "group_by_length" if "group_by_length" in known else "train_sampling_strategy"
+    value = True if name == "group_by_length" else "group_by_length"
+    arguments = transformers.TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **{name: value})
+    with pytest.raises(UniDPOError, match="`group_by_length` orders single texts"):
+        check_run(None, arguments, None)
 
 
 def test_a_misspelt_loss_is_refused():

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import time
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from llamafactory.data import get_template_and_fix_tokenizer
 from llamafactory.hparams import get_train_args
 from llamafactory.model import load_tokenizer
 from llamafactory.train.uni_dpo.errors import UniDPOError
+from llamafactory.train.uni_dpo.tokenized import NOTE
 from llamafactory.train.uni_dpo.workflow import scored_data
 
 
@@ -277,3 +280,65 @@ def test_data_without_scores_trains_with_other_losses(tiny_model, tmp_path):
     run = options(tiny_model, tmp_path, tmp_path / "out", pref_loss="sigmoid", dpo_average_log_prob=True)
     assert train(run)[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)  # logged with four digits
     assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 4
+
+
+def edited(folder, rows, **changes):
+    """Write the rows with the first one changed."""
+    write_dataset(folder, [rows[0] | changes, *rows[1:]])
+
+
+@pytest.mark.parametrize("change", ["scored anew", "another answer", "more", "cutoff_len", "dataset"])
+def test_tokenized_path_of_other_data_is_refused(tiny_model, tmp_path, change):
+    """What upstream would train on without a word; the same data may lie elsewhere."""
+    rows, tokenized = make_rows(tmp_path, 8), str(tmp_path / "tokenized")
+    write_dataset(tmp_path, rows)
+    write_dataset(tmp_path, rows, name="other")
+    guarded(tiny_model, tmp_path, tokenized)
+    assert len(guarded(tiny_model, tmp_path, tokenized)["train_dataset"]) == 8
+    other, said = {}, 'Data set "pairs" has changed since'
+    if change == "scored anew":
+        edited(tmp_path, rows, score_chosen=9.75)
+    elif change == "another answer":
+        edited(tmp_path, rows, rejected="Something else.")
+    elif change == "more":
+        write_dataset(tmp_path, [*rows, rows[0]])
+    else:
+        other = {"cutoff_len": 256} if change == "cutoff_len" else {"dataset": "other"}
+        said = "made with other options: " + change
+    with pytest.raises(UniDPOError, match=said):
+        guarded(tiny_model, tmp_path, tokenized, **other)
+
+
+def test_tokenized_path_without_a_note_must_not_be_older(tiny_model, tmp_path):
+    """As LlamaFactory makes it for other trainers, and as this overlay made it before."""
+    rows, tokenized = make_rows(tmp_path, 8), tmp_path / "tokenized"
+    write_dataset(tmp_path, rows)
+    guarded(tiny_model, tmp_path, str(tokenized))
+    (tokenized / NOTE).unlink()
+    guarded(tiny_model, tmp_path, str(tokenized))
+    later = time.time() + 60
+    os.utime(tmp_path / "pairs.json", (later, later))
+    with pytest.raises(UniDPOError, match="is older than .*pairs.json"):
+        guarded(tiny_model, tmp_path, str(tokenized))
+
+
+def guarded(model, data, tokenized, **changes):
+    """Tokenise as every run with our trainer does, or take what is there."""
+    from llamafactory.train.uni_dpo.workflow import our_trainer
+
+    run = options(model, data, data / "out", tokenized_path=tokenized, **changes)
+    with our_trainer(get_train_args(run)[1]):
+        return prepare(model, data, data, tokenized_path=tokenized, **changes)
+
+
+@pytest.mark.parametrize("column", ["chosen", "rejected", "instruction"])
+@pytest.mark.parametrize("token", ["<|image_pad|>", "<|video_pad|>"])
+def test_a_models_own_token_of_an_image_in_a_text_is_refused(tiny_model, tmp_path, column, token):
+    """Before anything trains, by data set and row, instead of the model's own complaint in the middle of a run."""
+    rows = make_rows(tmp_path, 4)
+    rows[2][column] += f" The {token} is a token."
+    write_dataset(tmp_path, rows)
+    train_on = options(tiny_model, tmp_path, tmp_path / "out")
+    with pytest.raises(UniDPOError, match=r'Data set "pairs", row 2 \(the first is 0\): <\|') as told:
+        train(train_on)
+    assert token in str(told.value) and ("user" if column == "instruction" else "assistant") in str(told.value)

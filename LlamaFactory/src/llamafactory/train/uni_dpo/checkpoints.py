@@ -10,14 +10,16 @@ import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from transformers import TrainingArguments
 
 from ...extras import logging
 from ...extras.constants import CHECKPOINT_NAMES
 from .disk import UNFINISHED, read_json, require_writable
-from .errors import UniDPOError
+from .errors import AlreadyTrained, UniDPOError
+from .run_record import changed_options, read_record
 
 
 TRAINER_STATE = "trainer_state.json"
@@ -25,14 +27,21 @@ TRAINER_STATE = "trainer_state.json"
 logger = logging.get_logger(__name__)
 
 
-def prepare_output(args: TrainingArguments) -> None:
+def prepare_output(args: TrainingArguments, options: dict[str, Any], asked: bool) -> None:
     """Make the output folder ready for a run, before anything large is loaded.
 
     What a killed run left half-written goes, and `args.resume_from_checkpoint`, where LlamaFactory has set it to the
     newest checkpoint, becomes the newest that is complete for every rank.
 
+    Args:
+        args: of the run.
+        options: what `learning_options` found.
+        asked: whether the user named the checkpoint to go on from.
+
     Raises:
-        UniDPOError: one cannot write there, or only some ranks see the checkpoints.
+        UniDPOError: one cannot write there, or only some ranks see the checkpoints, or what is there was trained with
+            other options.
+        AlreadyTrained: what is there is the end of this very run.
     """
     require_writable("output_dir", args.output_dir)
     output = Path(args.output_dir)
@@ -49,6 +58,36 @@ def prepare_output(args: TrainingArguments) -> None:
         for skipped in sorted({name_here for _, name_here, _ in views if name_here not in (name, None)}):
             logger.warning_rank0(f"{output / skipped} is not complete; going on from {name or 'the start'}.")
         args.resume_from_checkpoint = name and str(output / name)
+    if args.resume_from_checkpoint:
+        _compare(Path(args.resume_from_checkpoint), args, options, asked)
+
+
+def _compare(checkpoint: Path, args: TrainingArguments, options: dict[str, Any], asked: bool) -> None:
+    record, output = read_record(checkpoint), args.output_dir
+    changed = changed_options(record, options) if record else ["there is no record of its options"]
+    # Nodes that do not share the folder do not all have results.
+    changed, finished = broadcast_object_list([changed, is_finished(Path(output), args.do_eval)])
+    if changed and asked:
+        logger.warning_rank0(f"Going on from {checkpoint} as told, with other options: {'; '.join(changed)}.")
+    elif changed:
+        raise UniDPOError(
+            f"{output} holds a run with other options, and this one would go on from its {checkpoint.name}: "
+            f"{'; '.join(changed)}. Give this run another `output_dir`; or start anew there by `overwrite_output_dir: "
+            f"true`; or go on all the same by `resume_from_checkpoint: {checkpoint}`."
+        )
+    elif finished and not asked:
+        raise AlreadyTrained(
+            f"{output} holds this very run, finished: there is nothing to do. To train it again, give it another "
+            "`output_dir`, or set `overwrite_output_dir: true`."
+        )
+
+
+def is_finished(output: Path, evaluates: bool) -> bool:
+    """Tell whether a run ended here: a killed one may lack what comes after the weights."""
+    written = ["train_results.json", TRAINER_STATE, *(["eval_results.json"] if evaluates else [])]
+    return any((output / name).is_file() for name in CHECKPOINT_NAMES) and all(
+        read_json(output / name) is not None for name in written
+    )
 
 
 def _newest_for_all(views: list[list[str]], output: Path) -> str | None:

@@ -12,6 +12,10 @@ class NonFiniteError(UniDPOError):
     """Training produced a NaN or an infinity and was stopped before anything of it was saved."""
 
 
+class AlreadyTrained(Exception):
+    """A run of which nothing is left to do."""
+
+
 class CachesFilled(Exception):
     """A run that was only to fill its caches has done so."""
 

@@ -26,9 +26,9 @@ def _explaining(parse_args: Callable) -> Callable:
     def parsed(hf_parser: Any, args: Any = None, **kwargs: Any) -> tuple:
         args = parser.read_args(args)
         if not isinstance(args, dict) or args.get("pref_loss") != "uni_dpo":
-            return parse_args(hf_parser, args, **kwargs)
+            return _remembering(parse_args(hf_parser, args, **kwargs))
         try:
-            parsed_args = parse_args(hf_parser, args, **kwargs)
+            parsed_args = _remembering(parse_args(hf_parser, args, **kwargs))
         except UniDPOError:
             raise
         except Exception as error:
@@ -38,6 +38,15 @@ def _explaining(parse_args: Callable) -> Callable:
         _require_seed(args.get("seed", 0))
         return parsed_args
 
+    return parsed
+
+
+def _remembering(parsed: tuple) -> tuple:
+    """Let our options know whether the user named a checkpoint: upstream names the newest one where none is given."""
+    named = any(getattr(group, "resume_from_checkpoint", None) for group in parsed)
+    for group in parsed:
+        if getattr(group, "uses_our_trainer", False):
+            group.names_checkpoint = named
     return parsed
 
 

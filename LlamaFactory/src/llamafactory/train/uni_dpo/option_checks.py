@@ -29,12 +29,20 @@ WITHOUT_OURS = "without `pref_loss: uni_dpo`, `dpo_average_log_prob`, `pref_forw
 logger = logging.get_logger(__name__)
 
 
-def check_run(model_args: Any, finetuning_args: Any) -> None:
-    """Refuse what only the model options show, and leave the forward to upstream where they replace it.
+def check_run(model_args: Any, training_args: Any, finetuning_args: Any) -> None:
+    """Refuse what only other options than ours show, and leave the forward to upstream where they replace it.
 
     Raises:
-        UniDPOError: the run would go around our trainer.
+        UniDPOError: the run would go around our trainer, or stop later.
     """
+    # The option's name before and since transformers 5.1.
+    if getattr(training_args, "group_by_length", False) or (
+        getattr(training_args, "train_sampling_strategy", "") == "group_by_length"
+    ):
+        raise UniDPOError(
+            "`group_by_length` orders single texts, and a pair has two; remove it. It would save nothing: "
+            "`pref_forward: shared_prefix` packs pairs without padding."
+        )
     if getattr(model_args, "use_kt", False):
         raise UniDPOError(f"`use_kt` brings a trainer of its own, {WITHOUT_OURS}; remove it.")
     for name in ("use_unsloth", "shift_attn", "mixture_of_depths"):

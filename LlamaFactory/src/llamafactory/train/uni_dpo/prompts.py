@@ -34,11 +34,30 @@ class PromptOnceProcessor(PairwiseDatasetProcessor):
         self.template = RememberingTemplate(self.template)
 
     def _encode_data_example(
-        self, prompt: Messages, *args: Any, **kwargs: Any
+        self, prompt: Messages, response: Messages, *args: Any, **kwargs: Any
     ) -> tuple[list[int], list[int], list[int], list[int]]:
-        encoded = super()._encode_data_example(prompt, *args, **kwargs)
-        self._require_whole_media(encoded[0], self.place or f"The pair that asks {prompt[-1]['content'][-80:]!r}")
+        place = self.place or f"The pair that asks {prompt[-1]['content'][-80:]!r}"
+        self._refuse_written_media([*prompt, *response], place)
+        encoded = super()._encode_data_example(prompt, response, *args, **kwargs)
+        self._require_whole_media(encoded[0], place)
         return encoded
+
+    def _refuse_written_media(self, messages: Messages, place: str) -> None:
+        """Refuse a text that has the model's own token of an image in it: there is no image for it.
+
+        Raises:
+            UniDPOError: it has.
+        """
+        plugin = self.template.mm_plugin
+        tokens = {plugin.image_token, plugin.video_token, plugin.audio_token} - {None, *PLACEHOLDERS}
+        for message in messages:
+            for token in tokens:
+                if token in message["content"]:
+                    raise UniDPOError(
+                        f"{place}: {token} is written in the text of the {message['role']}, and the model would look "
+                        f"for an image, a video or a sound there. Write it in another way, or remove the row; "
+                        "`python scripts/uni_dpo/data.py check` finds every such row at once."
+                    )
 
     def _require_whole_media(self, kept: list[int], place: str) -> None:
         """Refuse a prompt that lost image tokens: the model would find more features than places for them.

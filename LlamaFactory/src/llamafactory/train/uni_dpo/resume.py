@@ -6,20 +6,32 @@ Seen with transformers 4.57 and accelerate 1.11, for every loss of LlamaFactory;
   strict, so a vision-language model goes on with the weights it started from;
 - `accelerate.skip_first_batches` builds a data loader that counts epochs from 0 again, so a run resumed after the
   first epoch meets the first epoch's order;
-- a run that was killed between its last checkpoint and its end takes one step more, unless an epoch ends there.
+- a run that was killed between its last checkpoint and its end takes one step more, unless an epoch ends there;
+- a batch size other than the checkpoint's is ignored.
+
+On a GPU two undisturbed runs are equal to the bit with `full_determinism: true` only, and so is a resumed one: the
+backward pass of FlashAttention, among others, adds up in an order that is left to chance.
 """
 
+import functools
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import RandomSampler, Sampler
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
+from transformers.trainer_utils import TrainOutput
 
 from .errors import UniDPOError
 from .rows import blaming
+from .run_record import refuse_other_rows, row_order, write_record
+from .saving import WholeSaves
 
+
+logger = logging.getLogger(__name__)  # a child of LlamaFactory's
 
 OTHER_CHECKPOINT = "Go on from an earlier one, by removing this one's folder or by `resume_from_checkpoint`."
 
@@ -47,6 +59,8 @@ class EpochSampler(Sampler[int]):
 def restore_weights(model: PreTrainedModel, checkpoint: str) -> None:
     """Load a full checkpoint through `from_pretrained`, which knows how its keys were renamed on saving.
 
+    Every tensor keeps the precision that it has in `model`: LlamaFactory trains in float32 beside a tower in bfloat16.
+
     Raises:
         UniDPOError: its weights are pickled: loading such a file may do whatever its maker wants.
         RuntimeError: the checkpoint is of another model.
@@ -56,18 +70,64 @@ def restore_weights(model: PreTrainedModel, checkpoint: str) -> None:
             f"{checkpoint} holds no *.safetensors, and other weights are not loaded. Train with `save_safetensors: "
             "true` (the default), or go on from an earlier checkpoint by `resume_from_checkpoint`."
         )
-    saved = type(model).from_pretrained(checkpoint, torch_dtype=model.dtype, use_safetensors=True)
+    dtypes = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
+    exact_for_all = functools.reduce(torch.promote_types, dtypes)
+    saved = type(model).from_pretrained(checkpoint, torch_dtype=exact_for_all, use_safetensors=True)
     model.load_state_dict(saved.state_dict())
 
 
-class ExactResume(Trainer):
+class ExactResume(WholeSaves):
     """A trainer that goes on exactly where a checkpoint was made."""
 
     _was_over = False  # whether all steps had been taken when this run started
+    _took_steps = False  # whether this run has taken any
+
+    def __init__(self, options: dict[str, Any] | None = None, **kwargs: Any):
+        """Take upstream's arguments, and the options to keep with checkpoints."""
+        self._options, self._order = options or {}, {}
+        super().__init__(**kwargs)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train as upstream does, on from a checkpoint only if it has the same pairs left.
+
+        Raises:
+            UniDPOError: it has not.
+        """
+        self._order = self._describe_order()
+        if resume_from_checkpoint and not self.args.ignore_data_skip:
+            refuse_other_rows(str(resume_from_checkpoint), self._order)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _describe_order(self) -> dict[str, Any]:
+        args, found = self.args, [None]
+        if self.is_world_process_zero():
+            pairs = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            found = [row_order(self.train_dataset, pairs, args.seed if args.data_seed is None else args.data_seed)]
+        return broadcast_object_list(found)[0]
+
+    def _save_model_and_processor(self, output_dir: str) -> None:
+        super()._save_model_and_processor(output_dir)
+        if self.args.should_save:
+            with self._noting():
+                write_record(output_dir, self._options, self._order)
+
+    def save_metrics(self, split: str, *args: Any, **kwargs: Any) -> None:
+        """Write results as upstream does, but leave those of the training as they are if no step was left to take."""
+        if split == "train" and not self._took_steps and os.path.exists(f"{self.args.output_dir}/train_results.json"):
+            if self.is_world_process_zero():
+                logger.warning("No step was left to train; train_results.json stays as it is.")
+            return
+        super().save_metrics(split, *args, **kwargs)
+
+    def _inner_training_loop(self, batch_size: int | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        if not self.args.auto_find_batch_size:
+            batch_size = self.args.train_batch_size
+        return super()._inner_training_loop(batch_size, *args, **kwargs)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
         """Read the batches of the next step; none if there is no next step."""
         if self.state.global_step < self.state.max_steps:
+            self._took_steps = True
             return super().get_batch_samples(*args, **kwargs)
         self._was_over = self.control.should_training_stop = True
         return [], None

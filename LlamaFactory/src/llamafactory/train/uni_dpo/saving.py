@@ -96,7 +96,7 @@ class WholeSaves(Trainer):
                 super()._save_checkpoint(model, trial)
             finally:
                 self._is_saving_checkpoint = False
-            if self.state.best_model_checkpoint == str(unfinished):
+            if self.state.best_global_step == self.state.global_step:
                 self.state.best_model_checkpoint = str(checkpoint)
                 if self.args.should_save:
                     self.state.save_to_json(os.path.join(unfinished, TRAINER_STATE))
@@ -106,6 +106,17 @@ class WholeSaves(Trainer):
         self._rotate(folder)
         if self.is_local_process_zero():
             clear(folder)
+
+    def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
+        """Tell whether an evaluation is the best so far, and save its weights if they are asked for at the end.
+
+        With `save_strategy: best` transformers forgets the step until 5.5; with `steps` it may save too seldom.
+        """
+        is_best = super()._determine_best_metric(*args, **kwargs)
+        if is_best:
+            self.state.best_global_step = self.state.global_step
+            self.control.should_save |= self.args.load_best_model_at_end
+        return is_best
 
     def _rotate(self, folder: Path) -> None:
         ours = [path for path in checkpoints(folder) if step_of(path.name) <= self.state.global_step]

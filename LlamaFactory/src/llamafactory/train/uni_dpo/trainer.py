@@ -2,7 +2,8 @@
 
 Upstream's losses, reference handling and logging stay. Ours are the scores, the loss, length normalisation, the route
 to log-probs (`forward.py`), metrics that do not stall the device, the optional pair log, a guard that stops a run
-before a ruined model is saved, whole saves (`saving.py`) and exact resuming (`resume.py`).
+before a ruined model is saved, whole saves (`saving.py`), exact resuming (`resume.py`) and log-probs and sums of
+gradients in float32 (`precision.py`).
 """
 
 import math
@@ -25,12 +26,12 @@ from .forward import PairForward
 from .loss import uni_dpo_loss
 from .other_losses import OtherLosses
 from .pair_log import PAIR_LOG, PairLog
+from .precision import KeepsFloat32
 from .resume import ExactResume
-from .saving import WholeSaves
 from .self_check import check_engine
 
 
-class UniDPOTrainer(ExactResume, WholeSaves, OtherLosses, CustomDPOTrainer):
+class UniDPOTrainer(KeepsFloat32, ExactResume, OtherLosses, CustomDPOTrainer):
     """LlamaFactory's DPO trainer with `pref_loss: uni_dpo`, and with our forward and options for its own losses."""
 
     def __init__(self, caches: CachePlan | None = None, **kwargs: Any):

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 
+from ...extras import logging
+from .errors import AlreadyTrained
 from .option_checks import check_run
 from .versions import misfit
 
@@ -46,6 +48,9 @@ def run_dpo(
             _swap_in(swaps, model_args, data_args, training_args, finetuning_args)
         except (AttributeError, ImportError) as error:
             raise misfit(error) from error
+        except AlreadyTrained as done:
+            logging.get_logger(__name__).info_rank0(str(done))
+            return
         upstream.run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)
 
     if finetuning_args.uses_uni_dpo and training_args.do_train and training_args.should_save:
@@ -67,10 +72,12 @@ def _swap_in(
     """Let our classes stand in until `swaps` is left, as far as this run asks for them."""
     if finetuning_args.uses_our_trainer:
         from .checkpoints import prepare_output
+        from .run_record import learning_options
 
-        check_run(model_args, finetuning_args)
-        prepare_output(training_args)
-        swaps.enter_context(our_trainer(data_args))
+        check_run(model_args, training_args, finetuning_args)
+        options = learning_options(model_args, data_args, training_args, finetuning_args)
+        prepare_output(training_args, options, getattr(finetuning_args, "names_checkpoint", False))
+        swaps.enter_context(our_trainer(data_args, options))
         _keep_stream_batches_apart(data_args, training_args)
     if finetuning_args.uses_uni_dpo:
         swaps.enter_context(explained_models())
@@ -91,10 +98,16 @@ def _keep_stream_batches_apart(data_args: "DataArguments", training_args: "Seq2S
 
 
 @contextmanager
-def our_trainer(data_args: "DataArguments") -> Iterator[None]:
-    """Train with `UniDPOTrainer` and what it needs; upstream imports its trainer late, so it finds ours."""
+def our_trainer(data_args: "DataArguments", options: dict[str, Any] | None = None) -> Iterator[None]:
+    """Train with `UniDPOTrainer` and what it needs; upstream imports its trainer late, so it finds ours.
+
+    Args:
+        data_args: of the run.
+        options: what is kept with checkpoints as the options that they were trained with.
+    """
     from .collate import PairCollator
     from .prompts import PromptOnceProcessor
+    from .tokenized import checked_against_source
     from .trainer import UniDPOTrainer
     from .whole_models import reading_either, whole_models
 
@@ -104,10 +117,13 @@ def our_trainer(data_args: "DataArguments") -> Iterator[None]:
         stack.enter_context(whole_models())
         stack.enter_context(_swapped("model.loader", load_config=reading_either(loader.load_config)))
         stack.enter_context(_swapped("train.dpo.workflow", load_tokenizer=reading_either(workflow.load_tokenizer)))
-        stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=UniDPOTrainer))
+        with_options = functools.partial(UniDPOTrainer, options=options)
+        stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=with_options))
         names = (data_args.dataset or [], data_args.eval_dataset or [])
         collator = functools.partial(PairCollator, dataset_names=names)
-        stack.enter_context(_swapped("train.dpo.workflow", PairwiseDataCollatorWithPadding=collator))
+        get_dataset = checked_against_source(workflow.get_dataset)
+        ours = {"PairwiseDataCollatorWithPadding": collator, "get_dataset": get_dataset}
+        stack.enter_context(_swapped("train.dpo.workflow", **ours))
         stack.enter_context(_swapped("data.loader", PairwiseDatasetProcessor=PromptOnceProcessor))
         yield
 

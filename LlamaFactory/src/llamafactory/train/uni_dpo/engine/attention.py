@@ -9,6 +9,7 @@ A model opts in by name: `uni_dpo_sdpa` behaves as `sdpa` does until a forward b
 
 import functools
 import itertools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,9 @@ PREFIX = "uni_dpo_"
 
 # The placeholder that keeps transformers from making a mask: it hands a mask of four dimensions on as it is.
 NO_MASK_SHAPE = (1, 1, 1, 1)
+
+# Set by `full_determinism: true`; transformers reads it for its own calls of FlashAttention.
+DETERMINISTIC = "FLASH_ATTENTION_DETERMINISTIC"
 
 Spans = list[tuple[int, int, int]]
 
@@ -97,14 +101,20 @@ def split_attention(
 def flash_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans, scale: float | None
 ) -> torch.Tensor:
-    """Do the same as `split_attention` in one call of FlashAttention, from 2.1 on, where causal means lower right."""
+    """Do the same as `split_attention` in one call of FlashAttention, from 2.1 on, where causal means lower right.
+
+    Its backward pass is the same to the bit every time only where `full_determinism` asks for it, as it is slower.
+    """
     from flash_attn import flash_attn_varlen_func
 
     pieces, ends, longest = _sequences(tuple(spans), query.device)
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (length, heads, size)
     # Slices and `cat`, as the backward of an index is not deterministic on a GPU.
     key, value = (torch.cat([x[first:last] for first, last in pieces]) for x in (key, value))
-    return flash_attn_varlen_func(query, key, value, *ends, *longest, softmax_scale=scale, causal=True)[None]
+    options = {"softmax_scale": scale, "causal": True}
+    if os.environ.get(DETERMINISTIC) == "1":
+        options["deterministic"] = True  # from 2.4.1 on
+    return flash_attn_varlen_func(query, key, value, *ends, *longest, **options)[None]
 
 
 @functools.lru_cache(maxsize=4)  # every layer of a forward asks for the same

@@ -1,0 +1,154 @@
+"""What a run trains with, kept with its checkpoints, so that a run with something else does not go on in its folder.
+
+Three things: options that decide what is learned; the rows, by a digest of what training sees of them; and how many
+pairs a step takes, in which order. The options must be the same unless the checkpoint is named by
+`resume_from_checkpoint`; rows and order must be the same always, or some pairs would come twice and others never.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+
+from .caches.fingerprints import undecoded
+from .disk import read_json
+from .errors import UniDPOError
+
+
+RECORD = "uni_dpo_run.json"
+
+# Options that may differ between the start of a run and its continuation: none of them changes what is learned. Where
+# data lie is among them, as the rows themselves are compared; so is what must not be written down.
+CHANGEABLE = re.compile(
+    "(logging|log|save|eval|ddp|fsdp|plot|report|run|per_device|preprocessing|overwrite|hub|push|torch|ray|infer|vllm"
+    "|sglang|export|swanlab|trackio|include|print|predict|offload)(_.*)?|(output|dataset|media|cache)_dir|do_.*"
+    "|dataloader_(?!drop_last).*|gradient_(accumulation|checkpointing)_.*|disable_(tqdm|gradient_checkpointing)"
+    "|.*hub_token|.*_key|tokenized_path|flash_attn|deepspeed|resume_from_checkpoint|ignore_data_skip|full_determinism"
+    "|use_cpu|no_cuda|local_rank|load_best_model_at_end|metric_for_best_model|greater_is_better|accelerator_config"
+    "|low_cpu_mem_usage|debug|data_shared_file_system|project|trust_remote_code|use_cache|remove_unused_columns"
+    "|auto_find_batch_size|pref_forward|uni_dpo_(log_pairs|reference_cache|image_cache|image_cache_gb)"
+)
+
+TOKENS = ("chosen_input_ids", "chosen_labels", "rejected_input_ids", "rejected_labels")
+SCORES = ("score_chosen", "score_rejected")
+MEDIA = ("images", "videos", "audios")
+ROWS_AT_ONCE = 1000
+
+
+def learning_options(*groups: Any) -> dict[str, Any]:
+    """Collect options that decide what is learned and are not at their defaults, as JSON keeps them.
+
+    Args:
+        *groups: upstream's four objects of options.
+    """
+    found = {}
+    for group in groups:
+        for option in fields(group):
+            default = option.default if option.default_factory is MISSING else option.default_factory()
+            value = getattr(group, option.name)
+            if option.init and value != default and not CHANGEABLE.fullmatch(option.name):
+                found[option.name] = os.path.abspath(value) if _is_folder(value) else value
+    return json.loads(json.dumps(found, default=str))
+
+
+def _is_folder(value: Any) -> bool:
+    return isinstance(value, str) and os.path.isdir(value)
+
+
+def changed_options(record: dict[str, Any], options: dict[str, Any]) -> list[str]:
+    """List options that differ from the recorded ones, as "name: before -> now"."""
+    before = record["options"]
+    names = sorted(name for name in before.keys() | options.keys() if before.get(name) != options.get(name))
+    return [f"{name}: {_said(before, name)} -> {_said(options, name)}" for name in names]
+
+
+def _said(options: dict[str, Any], name: str) -> str:
+    return str(options[name]) if name in options else "(default)"
+
+
+def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:
+    """Read what `write_record` wrote; None if there is nothing."""
+    return read_json(Path(folder) / RECORD)
+
+
+def write_record(folder: str | os.PathLike, options: dict[str, Any], order: dict[str, Any]) -> None:
+    """Keep what a run trains with."""
+    text = json.dumps({"options": options, "order": order}, indent=1, sort_keys=True)
+    Path(folder, RECORD).write_text(text, encoding="utf-8")
+
+
+def refuse_other_rows(checkpoint: str, order: dict[str, Any]) -> None:
+    """Refuse to go on with other rows, or with rows in another order, than those a checkpoint was trained on.
+
+    Args:
+        checkpoint: its folder; one without a record is taken.
+        order: what `row_order` says of this run.
+
+    Raises:
+        UniDPOError: they are others.
+    """
+    before = (read_record(checkpoint) or {}).get("order", order)
+    changed = [f"{name}: {before.get(name)} -> {order[name]}" for name in order if before.get(name) != order[name]]
+    if changed:
+        raise UniDPOError(
+            f"This run would not see the pairs that {checkpoint} has left ({', '.join(changed)}): some would come "
+            "twice and others never. Give it the data, the seed and the pairs a step (per_device_train_batch_size x "
+            "gradient_accumulation_steps x processes) that it had; or start a new run from its weights, in another "
+            "`output_dir`; or set `ignore_data_skip: true` to go on all the same, from the beginning of the data."
+        )
+
+
+def row_order(dataset: Any, pairs_a_step: int, seed: int) -> dict[str, Any]:
+    """Describe which pairs each step takes; of a stream, which is not read twice, not the rows themselves."""
+    order = {"pairs a step": pairs_a_step, "seed of the order": seed}
+    if isinstance(dataset, Dataset):
+        order |= {"rows": len(dataset), "digest of the rows": digest_of(dataset)}
+    return order
+
+
+def digest_of(dataset: Dataset) -> str:
+    """Digest what training sees of the rows, in their order: tokens, scores, and media by name and size.
+
+    Media count by the names of their files, so that data may move, and the whole takes some seconds for 100,000 rows.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    columns = [name for name in (*TOKENS, *SCORES, *MEDIA) if name in dataset.column_names]
+    for name in MEDIA:
+        dataset = undecoded(dataset, name) if name in columns else dataset
+    for batch in dataset.select_columns(columns).with_format("arrow").iter(ROWS_AT_ONCE):
+        for name in columns:
+            column = batch[name].combine_chunks()
+            if name in MEDIA:
+                digest.update(json.dumps([list(_names(row)) for row in column.to_pylist()]).encode())
+            else:
+                for values in _numbers(column):
+                    digest.update(np.ascontiguousarray(values))
+    return digest.hexdigest()
+
+
+def _numbers(column: pa.Array) -> Iterator[np.ndarray]:
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        yield column.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+        column = column.flatten()
+    numbers = column.to_numpy(zero_copy_only=False)
+    yield numbers.astype(np.float64 if numbers.dtype.kind == "f" else np.int64)
+
+
+def _names(items: Any) -> Iterator[Any]:
+    """Name the media of a row: files by name and size, bytes by size, anything else by itself."""
+    for item in items or []:
+        path = item.get("path") if isinstance(item, dict) and item.get("bytes") is None else item
+        if isinstance(path, str) and os.path.isfile(path):
+            yield [os.path.basename(path), os.path.getsize(path)]
+        elif isinstance(item, dict) and item.get("bytes") is not None:
+            yield len(item["bytes"])
+        else:
+            yield str(item)
