@@ -26,6 +26,7 @@ from .loss import uni_dpo_loss
 from .other_losses import OtherLosses
 from .pair_log import PAIR_LOG, PairLog
 from .resume import ExactResume
+from .same_start import SameStart
 from .saving import WholeSaves
 from .self_check import check_engine
 
@@ -33,9 +34,12 @@ from .self_check import check_engine
 class UniDPOTrainer(ExactResume, WholeSaves, OtherLosses, CustomDPOTrainer):
     """LlamaFactory's DPO trainer with `pref_loss: uni_dpo`, and with our forward and options for its own losses."""
 
-    def __init__(self, caches: CachePlan | None = None, **kwargs: Any):
-        """Take upstream's arguments, and caches to use; `finetuning_args` must be a `UniDPOFinetuningArguments`."""
-        self._caches, self.reference_is_stored = caches, False
+    def __init__(self, caches: CachePlan | None = None, start: SameStart | None = None, **kwargs: Any):
+        """Take upstream's arguments, caches to use, and what compares policy and reference before the first step.
+
+        `finetuning_args` must be a `UniDPOFinetuningArguments`.
+        """
+        self._caches, self.reference_is_stored, self._start = caches, False, start
         route = kwargs["finetuning_args"].forward_route
         self.pair_forward = PairForward(kwargs["model"], kwargs["ref_model"], route)
         kwargs["data_collator"].serve(self.pair_forward.choice)
@@ -96,6 +100,8 @@ class UniDPOTrainer(ExactResume, WholeSaves, OtherLosses, CustomDPOTrainer):
         self._carried = {name: batch.pop(name) for name in CARRIED_DTYPES if name in batch}
         policy = self.concatenated_forward(model, batch)
         reference = self.compute_reference_log_probs(model, batch)
+        if self._start is not None and train_eval == "train":
+            self._start.compare(self, model, batch, policy, reference)
         losses, *rewards = self.compute_preference_loss(policy["chosen_logps"], policy["rejected_logps"], *reference)
         sft_loss = -policy["chosen_logps_avg"]
         if self.ftx_gamma > 1e-6:

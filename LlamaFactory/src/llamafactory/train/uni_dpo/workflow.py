@@ -70,7 +70,7 @@ def _swap_in(
 
         check_run(model_args, finetuning_args)
         prepare_output(training_args)
-        swaps.enter_context(our_trainer(data_args))
+        swaps.enter_context(our_trainer(data_args, model_args, finetuning_args))
         _keep_stream_batches_apart(data_args, training_args)
     if finetuning_args.uses_uni_dpo:
         swaps.enter_context(explained_models())
@@ -91,17 +91,33 @@ def _keep_stream_batches_apart(data_args: "DataArguments", training_args: "Seq2S
 
 
 @contextmanager
-def our_trainer(data_args: "DataArguments") -> Iterator[None]:
-    """Train with `UniDPOTrainer` and what it needs; upstream imports its trainer late, so it finds ours."""
+def our_trainer(
+    data_args: "DataArguments",
+    model_args: "ModelArguments | None" = None,
+    finetuning_args: "FinetuningArguments | None" = None,
+) -> Iterator[None]:
+    """Train with `UniDPOTrainer` and what it needs; upstream imports its trainer late, so it finds ours.
+
+    With the options of a run, what it saves carries a record of it, and policy and reference are compared.
+    """
     from .collate import PairCollator
+    from .history import record_training
     from .prompts import PromptOnceProcessor
+    from .same_start import SameStart
     from .trainer import UniDPOTrainer
+
+    start = SameStart(model_args, finetuning_args) if finetuning_args is not None else None
+
+    def collator(**parts: Any) -> PairCollator:
+        if finetuning_args is not None:
+            saved = {name: parts[name] for name in ("model", "tokenizer", "processor", "template")}
+            record_training(**saved, model_args=model_args, data_args=data_args, finetuning_args=finetuning_args)
+        return PairCollator(dataset_names=(data_args.dataset or [], data_args.eval_dataset or []), **parts)
 
     with ExitStack() as stack:
         stack.enter_context(_uncounted())
-        stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=UniDPOTrainer))
-        names = (data_args.dataset or [], data_args.eval_dataset or [])
-        collator = functools.partial(PairCollator, dataset_names=names)
+        trainer = functools.partial(UniDPOTrainer, start=start)
+        stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=trainer))
         stack.enter_context(_swapped("train.dpo.workflow", PairwiseDataCollatorWithPadding=collator))
         stack.enter_context(_swapped("data.loader", PairwiseDatasetProcessor=PromptOnceProcessor))
         yield
