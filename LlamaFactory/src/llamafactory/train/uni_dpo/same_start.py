@@ -1,7 +1,7 @@
 """Is the reference the model that training starts from? If not, the user should have said so.
 
 LlamaFactory takes as reference of an adapter the model without it. That is the start model if the adapter is new, and
-another one if it is an earlier training's, or if its initialisation changes the base.
+another one if it is an earlier training's.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -92,12 +92,6 @@ class SameStart:
 def _check_adapters(model_args: Any, finetuning_args: Any) -> str:
     """Refuse an adapter without which the reference is not the start model; return why one may be so."""
     base = model_args.model_name_or_path
-    if finetuning_args.pissa_init:
-        raise UniDPOError(
-            "`pissa_init` changes the weights of the base, so that the model without the adapter, which LlamaFactory "
-            f"takes as the reference, is not the one that training starts from. Set `ref_model: {base}`, or remove "
-            "`pissa_init`."
-        )
     _, continued = adapters_before(model_args, finetuning_args)
     if continued is None:
         return ""
