@@ -14,6 +14,7 @@ from peft import PeftModel
 from test_eval_adapter import FLAT, variant
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from llamafactory.data.template import TEMPLATES
 from llamafactory.train import tuner
 
 
@@ -62,7 +63,9 @@ def made(tiny_model, tmp_path_factory):
         found[name] = folder / name
 
     trained("full", max_steps=2)
-    trained("averaged", max_steps=1, pref_loss="sigmoid", dpo_average_log_prob=True, default_system="Be brief.")
+    with pytest.MonkeyPatch.context() as patch:  # the option changes LlamaFactory's template for the whole process
+        patch.setattr(TEMPLATES["qwen2_vl"], "default_system", TEMPLATES["qwen2_vl"].default_system)
+        trained("averaged", max_steps=1, pref_loss="sigmoid", dpo_average_log_prob=True, default_system="Be brief.")
     trained("sft", pref_loss="sigmoid", **LORA)  # by upstream's trainer
     trained("chain", adapter_name_or_path=str(folder / "sft"), create_new_adapter=True, **LORA)
     trained("apart", additional_target="embed_tokens,lm_head", **LORA)
