@@ -20,10 +20,11 @@ ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MODELFILE = "Modelfile"
 MODEL_CARD = "README.md"
+WEB_OPTIONS = "training_args.yaml"
 
 # Left by transformers' trainer or by LlamaFactory in whatever they save, and in nothing that was only downloaded.
 TRACES_OF_TRAINING = (
-    *("training_args.bin", "trainer_state.json", ADAPTER, MODELFILE, "training_args.yaml"),
+    *("training_args.bin", "trainer_state.json", ADAPTER, MODELFILE, WEB_OPTIONS),
     *("trainer_log.jsonl", "train_results.json", "all_results.json"),
 )
 
@@ -163,10 +164,25 @@ def earlier_adapters(folder: Path) -> tuple[Path, ...]:
     Each is looked for where training had it, and beside the folder.
 
     Raises:
-        CheckpointError: One is not to be found, or is not the one of training.
+        CheckpointError: One is not to be found, or is not the one of training; or there were some that nothing of ours
+            has recorded.
     """
     record = training_record(folder)
+    if record is None:
+        _refuse_unrecorded(folder)
     return tuple(_find(adapter, folder) for adapter in record.adapters) if record else ()
+
+
+def _refuse_unrecorded(folder: Path) -> None:
+    """Look into the options that LlamaFactory's web UI leaves, if the adapter comes from there."""
+    path = folder / WEB_OPTIONS
+    options = path.read_text("utf-8", "replace") if path.is_file() else ""
+    earlier = re.search(r"^adapter_name_or_path: (.+)$", options, re.MULTILINE)
+    if earlier and re.search(r"^create_new_adapter: true$", options, re.MULTILINE):
+        raise CheckpointError(
+            f"{folder} was trained on top of the adapter {earlier[1]}, as {path} says, without a record of ours\n"
+            f"  merge them with `llamafactory-cli export` and adapter_name_or_path: {earlier[1]},{folder}"
+        )
 
 
 def _find(adapter: EarlierAdapter, folder: Path) -> Path:
