@@ -75,24 +75,26 @@ def training_record(folder: Path) -> TrainingRecord | None:
 
 
 def _parsed(content: Any, path: Path) -> TrainingRecord:
-    def text(value: Any, name: str, or_none: bool = True) -> Any:
-        if isinstance(value, str) or (value is None and or_none):
-            return value
-        raise CheckpointError(f'"{name}" of "{RECORD}" in {path} is {value!r:.60}\n  is every file as it was saved?')
+    try:
+        return TrainingRecord(
+            template=_text(content["template"]) if content["template"] is not None else None,
+            prompt=_text(content["prompt"], QUESTION) if content["prompt"] is not None else None,
+            pref_loss=_text(content["pref_loss"]),
+            adapters=tuple(
+                EarlierAdapter(_text(it["path"]), it["digest"] and _text(it["digest"]))
+                for it in content.get("adapters", [])
+            ),
+        )
+    except (TypeError, LookupError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f'"{RECORD}" in {path} is not as training writes it: {error!r:.100}\n  is every file as it was saved?'
+        ) from error
 
-    content = content if isinstance(content, dict) else {}
-    adapters = content.get("adapters", [])
-    if not (isinstance(adapters, list) and all(isinstance(adapter, dict) for adapter in adapters)):
-        text(adapters, "adapters", or_none=False)
-    return TrainingRecord(
-        template=text(content.get("template"), "template"),
-        prompt=text(content.get("prompt"), "prompt"),
-        pref_loss=text(content.get("pref_loss"), "pref_loss", or_none=False),
-        adapters=tuple(
-            EarlierAdapter(text(it.get("path"), "path", or_none=False), text(it.get("digest"), "digest"))
-            for it in adapters
-        ),
-    )
+
+def _text(value: Any, part: str = "") -> str:
+    if not isinstance(value, str) or part not in value:
+        raise ValueError(f"{value!r:.60}")
+    return value
 
 
 @dataclass(frozen=True)
