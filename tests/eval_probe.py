@@ -3,6 +3,8 @@
 `python tests/eval_probe.py REQUEST.json ANSWER.json`, with {name: {"do": ..., ...}} in and {name: result} out.
 """
 
+import contextlib
+import io
 import json
 import sys
 from pathlib import Path
@@ -44,12 +46,15 @@ def tokens(request):
 
 def prompt(request):
     """The text of prompts and what was decided about them, or the message of an error."""
+    said = io.StringIO()
     try:
-        model = build(request)
-        questions = [model.question(message, request.get("dataset")) for message in request["messages"]]
+        with contextlib.redirect_stderr(said):
+            model = build(request)
+            questions = [model.question(message, request.get("dataset")) for message in request["messages"]]
     except ValueError as error:
         return {"error": str(error), "kind": type(error).__name__}
     return {
+        "said": said.getvalue(),
         "texts": [question.text for question in questions],
         "limits": [question.limits for question in questions],
         "markup": model.writer.markup,
@@ -93,6 +98,33 @@ def merged(request):
         ours, plain = model.backend.model(**inputs).logits, base(**inputs).logits
         theirs = PeftModel.from_pretrained(base, model.checkpoint.folder)(**inputs).logits
     return {"to_peft": (ours - theirs).abs().max().item(), "to_base": (ours - plain).abs().max().item()}
+
+
+def logits(request):
+    """Logits of some tokens, by the backend's model and by what is merged for vLLM, as transformers loads it."""
+    from transformers import AutoModelForImageTextToText
+    from vlmeval.vlm.qwen2_vl.uni_dpo.vllm_backend import merge
+
+    model, ids = build(request), torch.tensor(request["ids"])[None]
+    found = {"backend": model.backend.model}
+    if model.checkpoint.is_adapter:
+        folder = merge(model.checkpoint, "float32")
+        found["merged"] = AutoModelForImageTextToText.from_pretrained(folder.name)
+        config = json.loads((Path(folder.name) / "config.json").read_text())
+        found["tied"] = [part.get("tie_word_embeddings") for part in (config, config["text_config"])]
+    with torch.no_grad():
+        return {name: it if name == "tied" else it(input_ids=ids).logits[0].tolist() for name, it in found.items()}
+
+
+def record(request):
+    """What `training_record` says of a folder."""
+    from vlmeval.vlm.qwen2_vl.uni_dpo.checkpoint import training_record
+
+    return (
+        vars(found) | {"adapters": [it.path for it in found.adapters]}
+        if (found := training_record(Path(request["folder"])))
+        else None
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from pairs import ROOT, as_sharegpt, options, train, write_dataset
 from PIL import Image
 from reward_models import image_classifier, text_classifier
 from score_runs import read, score, unscored, write
-from tiny_models import adapter, text_model
+from test_eval_adapter import FLAT, variant
+from tiny_models import adapter, dropped_head, text_model
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -218,6 +219,9 @@ def test_one_answer_too_long_costs_the_others_nothing(tmp_path, folder, tiny_mod
         ("generative", "classifier", "lacks the weights score.weight"),
         ("three labels", "classifier", "3 labels"),
         ("adapter", "yes-no", "is a LoRA adapter. Merge it"),
+        ("adapter on adapter", "yes-no", "adapter_name_or_path: /some/sft,"),
+        ("flat template", "yes-no", "writes nothing of a question"),
+        ("own head", "yes-no", "tie_word_embeddings: true"),
         ("no template", "yes-no", "no chat template"),
         ("absent", "yes-no", "no such folder"),
         ("demo", None, "--kind says what --model is"),
@@ -230,11 +234,17 @@ def test_what_is_no_scorer(tmp_path, folder, tiny_model, model, kind, says):
         "generative": lambda path: text_model(tiny_model, text_classifier(tiny_model, path).with_name("other")),
         "three labels": lambda path: text_classifier(tiny_model, path, 3),
         "adapter": lambda path: adapter(tiny_model, path),
+        "adapter on adapter": lambda path: adapter(tiny_model, path),
+        "flat template": lambda path: variant(tiny_model, path, FLAT),
+        "own head": lambda path: dropped_head(tiny_model, path),
         "no template": lambda path: text_model(tiny_model, path),
         "absent": lambda path: path,
     }[model](tmp_path / "model")
     if model == "generative":
         shutil.copy(tmp_path / "model" / "chat_template.jinja", made)
+    if model == "adapter on adapter":
+        record = {"uni_dpo": {"pref_loss": "uni_dpo", "adapters": [{"path": "/some/sft"}]}}
+        (made / "tokenizer_config.json").write_text(json.dumps(record))
     if model == "no template":
         (made / "chat_template.json").unlink()
         config = json.loads((made / "tokenizer_config.json").read_text())

@@ -19,7 +19,7 @@ from eval_tree import answer_of, environment, overlaid, python
 from pairs import ROOT
 from reward_models import text_classifier
 from score_runs import PROGRAM, program, read, unscored, write
-from tiny_models import adapter, qwen2_5
+from tiny_models import adapter, dropped_head, qwen2_5
 from transformers import AutoTokenizer
 
 from demo_world.benchmarks import data_config, write_benchmarks
@@ -58,7 +58,7 @@ def tree(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def asked(tree, messages, video, tmp_path_factory):
-    """What three checkpoints answer, each in one engine, with both backends."""
+    """What checkpoints answer, each in one engine, with both backends."""
     folder = tmp_path_factory.mktemp("asked")
     pictures = [picture for picture, _ in messages[:8]]
     describe = {"type": "text", "value": "Describe the picture."}
@@ -76,6 +76,8 @@ def asked(tree, messages, video, tmp_path_factory):
         "demo": (DEMO, rounds),
         "qwen2_5": (qwen2_5(DEMO, folder / "qwen2_5"), image | {"images": rounds["images"]}),
         "lora": (adapter(DEMO, folder / "lora"), image),
+        "apart": (adapter(DEMO, folder / "apart", apart=True), image),
+        "dropped head": (dropped_head(DEMO, folder / "dropped"), image),
     }
     options = {"max_new_tokens": LENGTH, "dtype": "float32"}
     request = {
@@ -115,9 +117,12 @@ def test_pictures_keep_their_order(asked):
     assert any(one != other for one, other in zip(found["vllm"][::3], found["vllm"][1::3], strict=True))
 
 
-@pytest.mark.parametrize("name", ["qwen2_5", "lora"])
+@pytest.mark.parametrize("name", ["qwen2_5", "lora", "apart", "dropped head"])
 def test_other_kinds_of_checkpoint(asked, name):
-    """A Qwen2.5-VL, and a LoRA folder of a rank and with a vision tower that vLLM does not take as they are."""
+    """A Qwen2.5-VL, a LoRA folder of a rank and with a vision tower that vLLM does not take as they are.
+
+    And output layers that were trained by themselves, beside a config that ties them to the embeddings.
+    """
     found = asked[name]["image"]
     assert found["vllm"] == whole(found["transformers"])
     assert len(set(found["vllm"])) > 5

@@ -46,14 +46,38 @@ def text_model(model: Path, folder: Path, kind: str = "qwen2", **changes: Any) -
     return folder
 
 
-def adapter(model: Path, folder: Path) -> Path:
-    """Make a LoRA adapter on the language model and the vision tower, of a rank that vLLM does not take itself."""
+def adapter(model: Path, folder: Path, apart: bool = False) -> Path:
+    """Make a LoRA adapter on the language model and the vision tower, of a rank that vLLM does not take itself.
+
+    With `apart` it also brings embeddings and an output layer that are no longer one matrix.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForImageTextToText
 
-    layers = ["q_proj", "v_proj", "up_proj", "qkv"]
+    layers, whole = ["q_proj", "v_proj", "up_proj", "qkv"], ["embed_tokens", "lm_head"] if apart else None
     torch.manual_seed(0)
-    config = LoraConfig(r=4, target_modules=layers, init_lora_weights=False, task_type="CAUSAL_LM")
-    get_peft_model(AutoModelForImageTextToText.from_pretrained(model), config).save_pretrained(folder)
+    config = LoraConfig(
+        r=4, target_modules=layers, init_lora_weights=False, task_type="CAUSAL_LM", modules_to_save=whole
+    )
+    adapted = get_peft_model(AutoModelForImageTextToText.from_pretrained(model), config)
+    with torch.no_grad():
+        for name, weights in adapted.named_parameters():
+            if "modules_to_save" in name:
+                weights += weights.std() * torch.randn_like(weights)
+    adapted.save_pretrained(folder)
+    return folder
+
+
+def dropped_head(model: Path, folder: Path) -> Path:
+    """Copy a model with tied embeddings, with an output layer of its own that its config does not know of."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, folder)
+    weights = load_file(folder / "model.safetensors")
+    head = next(value for name, value in weights.items() if name.endswith("embed_tokens.weight")).clone()
+    torch.manual_seed(0)
+    weights["lm_head.weight"] = head + head.std() * torch.randn_like(head)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
     return folder

@@ -1,8 +1,10 @@
 """A model's folder: what is in it, how its texts are laid out, and what it is called in the cache."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,20 +32,30 @@ class Checkpoint:
             model: a folder, or a name on the model hub.
 
         Raises:
-            DataError: there is no such model, it is a LoRA adapter, or transformers does not know its type.
+            DataError: there is no such model, it is a LoRA adapter, transformers does not know its type, or its
+                config would have a part of it dropped.
         """
         from transformers import AutoConfig
 
         self.folder = _find(model)
         if (self.folder / "adapter_config.json").is_file():
+            chain = ",".join([*_earlier_adapters(self.folder), model])
             raise DataError(
-                f"{model} is a LoRA adapter. Merge it first, with `llamafactory-cli export` (and stage: rm for a "
-                "reward model, so that its value head comes along)."
+                f"{model} is a LoRA adapter. Merge it first, with `llamafactory-cli export` and "
+                f"`adapter_name_or_path: {chain}` (and stage: rm for a reward model, so that its value head comes "
+                "along)."
             )
         try:
             self.config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"transformers cannot use the model {model}: {str(error).strip()[:200]}") from error
+        tied = any(getattr(it, "tie_word_embeddings", False) for it in (self.config, self.config.get_text_config()))
+        if tied and _has_own_head(self.folder):
+            raise DataError(
+                f"{model} has an output layer (lm_head) of its own, but its config.json says `tie_word_embeddings: "
+                "true`, by which it would be dropped: so are exports of LoRA that trains it. Write `false` there, at "
+                "the top and in `text_config`."
+            )
 
     @cached_property
     def is_vision_language(self) -> bool:
@@ -71,7 +83,25 @@ class Checkpoint:
         tokenizer = self._tokenizer_of(processor)
         tokenizer.padding_side = "right"  # then positions are as without padding, whatever kind the model counts them
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        self._require_roles(processor)
         return processor
+
+    def _require_roles(self, processor: Any) -> None:
+        """Refuse a chat template that leaves out what has a role, as that of the base Qwen2-VL-2B does."""
+        message = {"role": "user", "content": self._content("question")}
+        template = processor.chat_template or self._tokenizer_of(processor).chat_template
+        try:
+            written = self._tokenizer_of(processor).apply_chat_template(
+                [message], chat_template=template, tokenize=False
+            )
+        except Exception:  # whatever it wants, the dialogues themselves will tell
+            return
+        if "question" not in written:
+            raise DataError(
+                f"The chat template of {self.folder} writes nothing of a question, so that every pair would get the "
+                "same score. Use an instruct model; if this one was trained, export it again with this overlay, which "
+                "saves the chat template of its training."
+            )
 
     @property
     def tokenizer(self) -> Any:
@@ -124,6 +154,35 @@ class Checkpoint:
             digests = list(pool.map(_digest, files))
         content = [(path.name, digest) for path, digest in zip(files, digests, strict=True)]
         return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()
+
+
+def _earlier_adapters(folder: Path) -> list[str]:
+    """Name the adapters that an adapter was trained on top of, as our training records them."""
+    try:
+        record = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["uni_dpo"]
+        return [str(adapter["path"]) for adapter in record["adapters"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+
+
+def _has_own_head(folder: Path, rows_at_once: int = 4096) -> bool:
+    """Tell whether a folder's files hold an output layer that differs from the embeddings beside it.
+
+    Of files that cannot be read, loading tells.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    with ExitStack() as stack, suppress(SafetensorError):
+        files = [stack.enter_context(safe_open(path, framework="pt")) for path in folder.glob("*.safetensors")]
+        names = {name: file for file in files for name in file.keys()}  # noqa: SIM118
+        ends = ("lm_head.weight", "embed_tokens.weight")
+        found = [next((names[name].get_slice(name) for name in names if name.endswith(end)), None) for end in ends]
+        if None in found:
+            return False
+        rows = range(0, found[0].get_shape()[0], rows_at_once)
+        return any(not torch.equal(*(matrix[i : i + rows_at_once] for matrix in found)) for i in rows)
+    return False
 
 
 def _find(model: str) -> Path:

@@ -7,8 +7,11 @@ a `config.json` that asks for a billion layers in the end of the machine's memor
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from .errors import UniDPOError
 from .rows import blaming
@@ -34,6 +37,7 @@ def explaining_model(load_model: Callable) -> Callable:
 
     def loaded(tokenizer: Any, model_args: Any, *args: Any, **kwargs: Any) -> Any:
         refuse_oversized(model_args.model_name_or_path)
+        refuse_dropped_head(model_args.model_name_or_path)
         with blaming(f"The model `{model_args.model_name_or_path}`", ADVICE):
             return load_model(tokenizer, model_args, *args, **kwargs)
 
@@ -46,6 +50,7 @@ def explaining_reference(create_ref_model: Callable) -> Callable:
     def created(model_args: Any, finetuning_args: Any, *args: Any, **kwargs: Any) -> Any:
         path = finetuning_args.ref_model or model_args.model_name_or_path
         refuse_oversized(path)
+        refuse_dropped_head(path)
         with blaming(f"The reference model `{path}`", ADVICE):
             return create_ref_model(model_args, finetuning_args, *args, **kwargs)
 
@@ -78,6 +83,44 @@ def refuse_oversized(path: str) -> None:
                     f"{folder / 'config.json'} says {name}: {value}, for which the weights beside it are too small "
                     f"({tensors} tensors in {elements // 2} bytes). {ADVICE}"
                 )
+
+
+def refuse_dropped_head(path: str) -> None:
+    """Refuse a folder whose output layer was trained by itself, though its config ties it to the embeddings.
+
+    So are exports of LoRA with `additional_target: embed_tokens,lm_head`. transformers 4 and vLLM drop the layer.
+
+    Raises:
+        UniDPOError: it is one.
+    """
+    folder = Path(path)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files or not (folder / "config.json").is_file():
+        return
+    with blaming(f"The model `{path}`", ADVICE):
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not any(part.get("tie_word_embeddings") is True for part in _parts(config)) or not _has_own_head(files):
+            return
+    raise UniDPOError(
+        f"{folder} has an output layer (lm_head) of its own, but its config.json says `tie_word_embeddings: true`, by "
+        "which it would be dropped: so are exports of LoRA that trains it. Write `false` there, at the top and in "
+        "`text_config`."
+    )
+
+
+def _has_own_head(files: list[Path], rows_at_once: int = 4096) -> bool:
+    """Tell whether files hold an output layer that differs from the embeddings beside it."""
+    from safetensors import safe_open
+
+    with ExitStack() as stack:
+        opened = [stack.enter_context(safe_open(file, framework="pt")) for file in files]
+        names = {name: file for file in opened for name in file.keys()}  # noqa: SIM118
+        ends = ("lm_head.weight", "embed_tokens.weight")
+        found = [next((names[name].get_slice(name) for name in names if name.endswith(end)), None) for end in ends]
+        if None in found:
+            return False
+        rows = range(0, found[0].get_shape()[0], rows_at_once)
+        return any(not torch.equal(*(matrix[i : i + rows_at_once] for matrix in found)) for i in rows)
 
 
 def _tensors(file: Path) -> int:

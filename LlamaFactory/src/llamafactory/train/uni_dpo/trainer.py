@@ -28,15 +28,19 @@ from .other_losses import OtherLosses
 from .pair_log import PAIR_LOG, PairLog
 from .precision import KeepsFloat32
 from .resume import ExactResume
+from .same_start import SameStart
 from .self_check import check_engine
 
 
 class UniDPOTrainer(KeepsFloat32, ExactResume, OtherLosses, CustomDPOTrainer):
     """LlamaFactory's DPO trainer with `pref_loss: uni_dpo`, and with our forward and options for its own losses."""
 
-    def __init__(self, caches: CachePlan | None = None, **kwargs: Any):
-        """Take upstream's arguments, and caches to use; `finetuning_args` must be a `UniDPOFinetuningArguments`."""
-        self._caches, self.reference_is_stored = caches, False
+    def __init__(self, caches: CachePlan | None = None, start: SameStart | None = None, **kwargs: Any):
+        """Take upstream's arguments, caches to use, and what compares policy and reference before the first step.
+
+        `finetuning_args` must be a `UniDPOFinetuningArguments`.
+        """
+        self._caches, self.reference_is_stored, self._start = caches, False, start
         route = kwargs["finetuning_args"].forward_route
         self.pair_forward = PairForward(kwargs["model"], kwargs["ref_model"], route)
         kwargs["data_collator"].serve(self.pair_forward.choice)
@@ -97,6 +101,8 @@ class UniDPOTrainer(KeepsFloat32, ExactResume, OtherLosses, CustomDPOTrainer):
         self._carried = {name: batch.pop(name) for name in CARRIED_DTYPES if name in batch}
         policy = self.concatenated_forward(model, batch)
         reference = self.compute_reference_log_probs(model, batch)
+        if self._start is not None and train_eval == "train":
+            self._start.compare(self, model, batch, policy, reference)
         losses, *rewards = self.compute_preference_loss(policy["chosen_logps"], policy["rejected_logps"], *reference)
         sft_loss = -policy["chosen_logps_avg"]
         if self.ftx_gamma > 1e-6:

@@ -77,7 +77,7 @@ def _swap_in(
         check_run(model_args, training_args, finetuning_args)
         options = learning_options(model_args, data_args, training_args, finetuning_args)
         prepare_output(training_args, options, getattr(finetuning_args, "names_checkpoint", False))
-        swaps.enter_context(our_trainer(data_args, options))
+        swaps.enter_context(our_trainer(data_args, model_args, finetuning_args, options))
         _keep_stream_batches_apart(data_args, training_args)
     if finetuning_args.uses_uni_dpo:
         swaps.enter_context(explained_models())
@@ -98,32 +98,51 @@ def _keep_stream_batches_apart(data_args: "DataArguments", training_args: "Seq2S
 
 
 @contextmanager
-def our_trainer(data_args: "DataArguments", options: dict[str, Any] | None = None) -> Iterator[None]:
+def our_trainer(
+    data_args: "DataArguments",
+    model_args: "ModelArguments | None" = None,
+    finetuning_args: "FinetuningArguments | None" = None,
+    options: dict[str, Any] | None = None,
+) -> Iterator[None]:
     """Train with `UniDPOTrainer` and what it needs; upstream imports its trainer late, so it finds ours.
 
+    With the options of a run, what it saves carries a record of it, and policy and reference are compared.
+
     Args:
-        data_args: of the run.
+        data_args: of the run, as are the next two.
+        model_args: None only where nothing is trained.
+        finetuning_args: likewise.
         options: what is kept with checkpoints as the options that they were trained with.
     """
     from .collate import PairCollator
+    from .history import record_training
     from .prompts import PromptOnceProcessor
+    from .same_start import SameStart
     from .tokenized import checked_against_source
     from .trainer import UniDPOTrainer
     from .whole_models import reading_either, whole_models
 
     loader, workflow = _module("model.loader"), _module("train.dpo.workflow")
+    start = SameStart(model_args, finetuning_args) if finetuning_args is not None else None
+
+    def collator(**parts: Any) -> PairCollator:
+        if finetuning_args is not None:
+            saved = {name: parts[name] for name in ("model", "tokenizer", "processor", "template")}
+            record_training(**saved, model_args=model_args, data_args=data_args, finetuning_args=finetuning_args)
+        return PairCollator(dataset_names=(data_args.dataset or [], data_args.eval_dataset or []), **parts)
+
     with ExitStack() as stack:
         stack.enter_context(_uncounted())
         stack.enter_context(whole_models())
         stack.enter_context(_swapped("model.loader", load_config=reading_either(loader.load_config)))
-        stack.enter_context(_swapped("train.dpo.workflow", load_tokenizer=reading_either(workflow.load_tokenizer)))
-        with_options = functools.partial(UniDPOTrainer, options=options)
-        stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=with_options))
-        names = (data_args.dataset or [], data_args.eval_dataset or [])
-        collator = functools.partial(PairCollator, dataset_names=names)
-        get_dataset = checked_against_source(workflow.get_dataset)
-        ours = {"PairwiseDataCollatorWithPadding": collator, "get_dataset": get_dataset}
+        ours = {
+            "PairwiseDataCollatorWithPadding": collator,
+            "get_dataset": checked_against_source(workflow.get_dataset),
+            "load_tokenizer": reading_either(workflow.load_tokenizer),
+        }
         stack.enter_context(_swapped("train.dpo.workflow", **ours))
+        trainer = functools.partial(UniDPOTrainer, options=options, start=start)
+        stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=trainer))
         stack.enter_context(_swapped("data.loader", PairwiseDatasetProcessor=PromptOnceProcessor))
         yield
 

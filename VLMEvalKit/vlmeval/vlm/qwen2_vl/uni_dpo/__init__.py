@@ -3,7 +3,8 @@
 Where to look:
 
 - `model.py`: the class that a config names, and what VLMEvalKit calls;
-- `checkpoint.py`: what lies in a checkpoint folder, full or LoRA, and its fingerprint;
+- `checkpoint.py`: what lies in a checkpoint folder, full or LoRA, and its fingerprint; `files.py`: its small files;
+- `history.py`: what it tells of its training: prompt and earlier adapters;
 - `prompt.py`: the one place that writes prompts, for both backends;
 - `device.py`: what suits the machine;
 - `media.py`: images and videos from the disk;

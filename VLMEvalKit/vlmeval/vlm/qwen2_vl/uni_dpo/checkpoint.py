@@ -1,25 +1,19 @@
 """What lies in a checkpoint folder: which model it is, where its weights and its tokenizer are, what it is made of."""
 
 import hashlib
-import json
-import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from .files import CheckpointError, blaming, locate, read_json
+from .history import ADAPTER, Training, earlier_adapters, training_of, training_record
 from .weights import misfit, weight_shapes
 
 
-ARCHITECTURES = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
-ADAPTER = "adapter_config.json"
+__all__ = ["Checkpoint", "CheckpointError", "blaming", "open_checkpoint", "training_record"]
 
-# Left by the trainer of transformers in whatever it saves, and in nothing that was only downloaded.
-TRACES_OF_TRAINING = ("training_args.bin", "trainer_state.json", ADAPTER)
+ARCHITECTURES = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
 
 # What an answer depends on. Optimizer states, logs and the model card do not belong to it.
 MATTERS = ("*.safetensors", "*.bin", "*.json", "*.jinja", "merges.txt")
@@ -34,26 +28,6 @@ DOES_NOT_MATTER = (
 )
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be evaluated as it is; the message says what, where and how to mend it."""
-
-
-@contextmanager
-def blaming(what: str) -> Iterator[None]:
-    """Raise whatever libraries raise over files of a checkpoint again, as one message.
-
-    Raises:
-        CheckpointError: The block raised something else.
-    """
-    try:
-        yield
-    except (CheckpointError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
-        raise CheckpointError(f"cannot {what}: {reason}\n  is every file as it was saved?") from error
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint on this machine.
@@ -62,13 +36,15 @@ class Checkpoint:
         folder: What was asked for: a full model or a LoRA adapter.
         base: The folder of the full model: `folder` itself, or the one an adapter was trained on.
         config: The full model's `config.json`.
-        trained: Whether the folder shows traces of training, and so of LlamaFactory's markup.
+        earlier: Adapters to merge into the base before the one in `folder`, in order.
+        training: What is known of its training, and so of its prompts; None for what was only downloaded.
     """
 
     folder: Path
     base: Path
     config: dict
-    trained: bool
+    earlier: Sequence[Path] = ()
+    training: Training | None = None
 
     @property
     def is_adapter(self) -> bool:
@@ -76,10 +52,19 @@ class Checkpoint:
         return self.folder != self.base
 
     @property
+    def adapters(self) -> list[Path]:
+        """The adapters to merge into the base, in order."""
+        return [*self.earlier, self.folder] if self.is_adapter else []
+
+    @property
     def processor(self) -> Path:
         """The folder to load tokenizer and image processor from: an adapter's own if it carries them."""
-        whole = all((self.folder / name).is_file() for name in ("tokenizer_config.json", "preprocessor_config.json"))
-        return self.folder if whole else self.base
+        from transformers import __version__
+
+        # transformers 5 writes one file for all processors, which 4 cannot read.
+        images = ["preprocessor_config.json"] + ["processor_config.json"] * (not __version__.startswith("4."))
+        whole = any((self.folder / name).is_file() for name in images)
+        return self.folder if whole and (self.folder / "tokenizer_config.json").is_file() else self.base
 
     def load_processor(self) -> Any:
         """Load tokenizer and image processor as training does, with padding on the side where generation needs it."""
@@ -96,7 +81,7 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """Return a SHA-256 over the names and contents of every file that an answer depends on."""
         digest = hashlib.sha256()
-        for folder in dict.fromkeys([self.base, self.folder]):
+        for folder in dict.fromkeys([self.base, *self.adapters]):
             for path in _files_that_matter(folder):
                 with path.open("rb") as file:
                     digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
@@ -112,16 +97,17 @@ def open_checkpoint(path: str, base: str | None = None) -> Checkpoint:
         base: For an adapter: the full model, if it no longer lies where the adapter says.
 
     Raises:
-        CheckpointError: It is not there, is not a Qwen2-VL or Qwen2.5-VL, is an adapter without its base, has its
-            weights in another form than safetensors, or weights that are not those of its config.
+        CheckpointError: It is not there, is not a Qwen2-VL or Qwen2.5-VL, is an adapter without its base or without
+            those it was trained on top of, has its weights in another form than safetensors, or weights that are not
+            those of its config.
     """
-    folder = _locate(path)
+    folder = locate(path)
     adapter = folder / ADAPTER
     if adapter.is_file():
         stated = base or read_json(adapter).get("base_model_name_or_path")
         if not (isinstance(stated, str) and stated.isprintable() and stated):
             raise CheckpointError(f"{adapter} names no base model\n  say it with base_path=FOLDER")
-        base_folder = _locate(stated, f'the base model of {folder}; if it has moved, add "base_path": "FOLDER"')
+        base_folder = locate(stated, f'the base model of {folder}; if it has moved, add "base_path": "FOLDER"')
     elif base is not None:
         raise CheckpointError(f"base_path is given, but {folder} is no adapter: it has no {ADAPTER}")
     else:
@@ -134,43 +120,13 @@ def open_checkpoint(path: str, base: str | None = None) -> Checkpoint:
             f"{base_folder / 'config.json'} says architecture {found}; this class runs {' and '.join(ARCHITECTURES)}\n"
             "  use the class of vlmeval.vlm that belongs to that model"
         )
-    for part in dict.fromkeys([base_folder, folder]):
+    earlier = earlier_adapters(folder) if folder != base_folder else ()
+    for part in dict.fromkeys([base_folder, *earlier, folder]):
         _require_safetensors(part)
     with blaming(f"load the weights of {base_folder}"):
         if wrong := misfit(config, weight_shapes(base_folder)):
             raise CheckpointError(f"{base_folder / 'config.json'} is not that of the weights beside it: {wrong}")
-    trained = any((folder / trace).is_file() for trace in TRACES_OF_TRAINING)
-    return Checkpoint(folder, base_folder, config, trained)
-
-
-def _locate(path: str, role: str = "the checkpoint") -> Path:
-    """Return the folder of a checkpoint, fetching it if it is a name on the hub and not here yet."""
-    filled = os.path.expanduser(os.path.expandvars(path))
-    for folder in (path, filled):
-        if os.path.isdir(folder):
-            return Path(folder).resolve()
-    if unset := re.search(r"\$\{?(\w+)", filled):
-        name = unset[1]
-        raise CheckpointError(f"model_path is {path}, and {name} is not set\n  start with {name}=/path/to/checkpoint")
-    if filled.count("/") != 1 or filled.startswith((".", "/", "~")):
-        raise CheckpointError(f"no such folder: {filled} ({role})")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(filled))
-    except Exception as error:
-        raise CheckpointError(f"{filled} ({role}) is neither a folder nor to be had from the hub: {error}") from error
-
-
-def read_json(path: Path) -> dict:
-    """Read a JSON file of a checkpoint."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}\n  is {path.parent} a whole checkpoint?") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is not an object\n  is {path.parent} a whole checkpoint?")
-    return content
+    return Checkpoint(folder, base_folder, config, earlier, training_of(folder, base_folder))
 
 
 def _require_safetensors(folder: Path) -> None:

@@ -11,7 +11,7 @@ from .checkpoint import open_checkpoint
 from .device import default_device, default_dtype
 from .media import Question
 from .options import RULES, check_options
-from .prompt import PromptWriter
+from .prompt import PromptWriter, announce
 from .versions import check_versions
 
 
@@ -127,7 +127,9 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
         """What writes this checkpoint's prompts."""
         tokenizer = self.processor.tokenizer
         template = self.processor.chat_template or tokenizer.chat_template
-        return PromptWriter(tokenizer, template, self.checkpoint.trained, self.markup, self.system_prompt)
+        writer = PromptWriter(tokenizer, template, self.checkpoint.training, self.markup, self.system_prompt)
+        announce(writer, self.checkpoint.folder, self.checkpoint.config)
+        return writer
 
     @cached_property
     def backend(self) -> Any:

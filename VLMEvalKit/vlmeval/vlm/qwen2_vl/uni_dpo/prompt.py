@@ -2,16 +2,30 @@
 
 There are two kinds of chat template among Qwen2-VL checkpoints. Instruct models write roles
 (`<|im_start|>user ... <|im_end|>`). The base Qwen2-VL-2B ships a flat one that loops over content items and renders a
-message with a role to nothing. LlamaFactory trains with `template: qwen2_vl`, which is role markup, and leaves the
-template of the base in the checkpoint; so a trained checkpoint with a flat template still has to be asked with roles.
+message with a role to nothing. LlamaFactory trains with `template: qwen2_vl`, which is role markup, whatever template
+the checkpoint carries. So the prompt of training decides where it is known (`history.py`), and what the chat template
+makes of a question otherwise; of both one line tells, and of a guess a loud one.
 """
 
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from .history import QUESTION, Training
 
 
 MARKUPS = ("auto", "template", "roles", "flat")
 PLACEHOLDERS = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
 DEFAULT_SYSTEM = "You are a helpful assistant."  # what LlamaFactory's template and the instruct models' say
+SYSTEM_TURN = "<|im_start|>system\n{system}<|im_end|>\n"
+USER_TURN = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
+ROLES = SYSTEM_TURN.format(system=DEFAULT_SYSTEM) + USER_TURN  # what LlamaFactory's `template: qwen2_vl` trains
+
+# Qwen published its Qwen2-VL and Qwen2.5-VL with versions below these of transformers in their `config.json`.
+PUBLISHED_BEFORE = (4, 52)
 
 Content = list[dict[str, str]]
 
@@ -26,43 +40,64 @@ class PromptWriter:
     Args:
         tokenizer: The checkpoint's tokenizer.
         template: Its chat template (Jinja), or None if it has none.
-        trained: Whether the checkpoint was trained by LlamaFactory.
-        markup: "template" uses the checkpoint's template with roles, "roles" writes what LlamaFactory's
-            `template: qwen2_vl` trains, "flat" renders bare content items; "auto" decides.
+        training: What is known of the checkpoint's training; None if it was only downloaded.
+        markup: "template" uses the checkpoint's template with roles, "roles" the prompt of training (where it is not
+            known, that of LlamaFactory's `template: qwen2_vl`), "flat" renders bare content items; "auto" decides.
         system_prompt: None for the default one; "" for none at all.
 
     Attributes:
         markup: The markup in use, decided.
+        reason: Why, in a few words.
 
     Raises:
         PromptError: The markup is unknown, or the template cannot render it.
     """
 
-    def __init__(self, tokenizer: Any, template: str | None, trained: bool, markup: str, system_prompt: str | None):
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: str | None,
+        training: Training | None,
+        markup: str,
+        system_prompt: str | None,
+    ):
         """Decide the markup."""
         if markup not in MARKUPS:
             raise PromptError(f"markup {markup!r} is not one of {', '.join(MARKUPS)}")
         self.tokenizer = tokenizer
         self.template = template
         self.system_prompt = system_prompt
-        self.markup = self._detect(trained) if markup == "auto" else markup
+        self.roles = (training and training.prompt) or ROLES
+        self.markup, self.reason = (markup, "asked for") if markup != "auto" else self._detect(training)
         if self.markup in ("template", "flat") and template is None:
             raise PromptError(f'markup "{self.markup}" needs a chat template and the checkpoint has none; try "roles"')
 
-    def _detect(self, trained: bool) -> str:
-        """Choose by trying: what a template makes of a question says more than what it looks like."""
-        if self.template and self._renders([{"role": "user", "content": [{"type": "text", "text": "question"}]}]):
-            return "template"
-        if trained or not self.template or not self._renders([{"type": "text", "text": "question"}]):
-            return "roles"
-        return "flat"
+    def _detect(self, training: Training | None) -> tuple[str, str]:
+        """Choose by what training says, then by trying: what a template makes of a question says more than its looks.
 
-    def _renders(self, conversation: list) -> bool:
-        """Tell whether the template lets the word "question" through."""
+        Returns:
+            The markup, and the reason for it.
+        """
+        by_roles = self._rendered([{"role": "user", "content": [{"type": "text", "text": QUESTION}]}])
+        if training and training.recorded:
+            known = f"the prompt that training recorded in {training.trace}"
+            same = by_roles == training.prompt
+            return ("template", f"its chat template writes {known}") if same else ("roles", f"it is {known}")
+        if QUESTION in by_roles:
+            return "template", "its chat template writes roles"
+        if training and training.prompt:
+            return "roles", f"{training.trace} has this prompt"
+        if training:
+            return "roles", f"{training.trace} shows a training; taken to be with LlamaFactory's `template: qwen2_vl`"
+        if QUESTION not in self._rendered([{"type": "text", "text": QUESTION}]):
+            return "roles", "it has no chat template that renders a question"
+        return "flat", "its chat template writes no roles, and nothing shows a training"
+
+    def _rendered(self, conversation: list) -> str:
         try:
-            return "question" in self._apply(conversation)
+            return self._apply(conversation) if self.template else ""
         except PromptError:
-            return False
+            return ""
 
     def _apply(self, conversation: list) -> str:
         try:
@@ -98,6 +133,33 @@ class PromptWriter:
     def _by_roles(self, content: Content) -> str:
         vision = {kind: f"<|vision_start|>{token}<|vision_end|>" for kind, token in PLACEHOLDERS.items()}
         question = "".join(item.get("text") or vision.get(item["type"], "") for item in content)
-        system = DEFAULT_SYSTEM if self.system_prompt is None else self.system_prompt
-        system = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
-        return f"{system}<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+        prompt = self.roles
+        if self.system_prompt is not None:
+            if not prompt.endswith(USER_TURN):
+                raise PromptError(f"system_prompt has no place in the prompt of training, {prompt!r}; remove it")
+            system = SYSTEM_TURN.format(system=self.system_prompt) if self.system_prompt else ""
+            prompt = system + USER_TURN
+        before, _, after = prompt.rpartition(QUESTION)
+        return before + question + after
+
+
+def announce(writer: PromptWriter, folder: Path, config: Mapping[str, Any]) -> None:
+    """Say once which prompts a checkpoint gets and why; loudly where that is a guess.
+
+    Args:
+        writer: What writes them.
+        folder: The checkpoint.
+        config: Its `config.json`.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    print(f"{folder.name}: markup {writer.markup}: {writer.reason}", file=sys.stderr, flush=True)
+    version = str(config.get("transformers_version"))
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if writer.markup == "flat" and numbers and (int(numbers[1]), int(numbers[2])) >= PUBLISHED_BEFORE:
+        print(
+            f"WARNING: {folder} was saved by transformers {version}, later than Qwen published any such model. If it "
+            'was trained, flat prompts are wrong and cost most of its accuracy: set "markup": "roles".',
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,14 +1,16 @@
 """Answers from transformers, on a GPU or without one."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, __version__
 
 from .checkpoint import Checkpoint, CheckpointError, blaming
 from .device import default_attention
 from .media import Question, load_image, load_video
+from .weights import has_own_head, say_untied, touches_embeddings, untie
 
 
 class TransformersBackend:
@@ -69,7 +71,7 @@ class TransformersBackend:
         """Return what the model reads: token ids and mask (batch x length, padded on the left), and pixel patches."""
         images = [load_image(path) for question in questions for path in question.images]
         videos = [load_video(path, question) for question in questions for path in question.videos]
-        frames = {"do_sample_frames": False, "do_resize": False, "fps": [rate for _, _, rate in videos]}
+        frames = {"do_sample_frames": False, "do_resize": False} | _rates([(len(it), rate) for it, _, rate in videos])
         with blaming(f"prepare questions with the tokenizer and image processor of {self.folder}"):
             return self.processor(
                 text=[question.text for question in questions],
@@ -82,15 +84,25 @@ class TransformersBackend:
             )
 
 
+def _rates(videos: Sequence[tuple[int, float]]) -> dict[str, list]:
+    """Say of each video how many frames a second it has, which transformers 5 takes from its metadata only."""
+    if __version__.startswith("4."):
+        return {"fps": [rate for _, rate in videos]}
+    known = [{"total_num_frames": count, "frames_indices": list(range(count)), "fps": rate} for count, rate in videos]
+    return {"video_metadata": known}
+
+
 def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attention: str) -> Any:
-    """Load the model of the architecture that `config.json` names, ready to generate.
+    """Load the model of the architecture that `config.json` names, its adapters merged, ready to generate.
 
     Raises:
         CheckpointError: Weights are missing, which transformers would fill with random numbers.
     """
     with blaming(f"load the weights of {checkpoint.base}"):
+        config = AutoConfig.from_pretrained(checkpoint.base, trust_remote_code=False)
         model, report = AutoModelForImageTextToText.from_pretrained(
             checkpoint.base,
+            config=say_untied(config) if has_own_head(checkpoint.base) else config,
             torch_dtype=dtype,
             attn_implementation=attention,
             device_map="auto" if device == "auto" else None,
@@ -104,9 +116,15 @@ def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attentio
             f"{checkpoint.base} lacks weights: {', '.join(missing[:3])} and {max(0, len(missing) - 3)} more\n"
             "  is it a whole checkpoint, saved by a transformers of the same major version as the one in use?"
         )
-    if checkpoint.is_adapter:
-        from peft import PeftModel
-
-        with blaming(f"load the adapter of {checkpoint.folder}"):
-            model = PeftModel.from_pretrained(model, checkpoint.folder).merge_and_unload()
+    for adapter in checkpoint.adapters:
+        with blaming(f"load the adapter of {adapter}"):
+            model = _merged(model, adapter)
     return (model if device == "auto" else model.to(device)).eval()
+
+
+def _merged(model: Any, adapter: Path) -> Any:
+    from peft import PeftModel
+
+    if touches_embeddings(adapter):
+        untie(model)
+    return PeftModel.from_pretrained(model, adapter).merge_and_unload()

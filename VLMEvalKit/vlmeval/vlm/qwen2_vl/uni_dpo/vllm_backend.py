@@ -17,6 +17,7 @@ import torch
 
 from .checkpoint import Checkpoint
 from .media import Question, load_image, load_video
+from .weights import has_own_head, say_untied
 
 
 IMAGES_PER_PROMPT = 24
@@ -26,7 +27,7 @@ class VLLMBackend:
     """A checkpoint in vLLM's engine.
 
     Args:
-        checkpoint: What to load; a LoRA adapter is merged into its base.
+        checkpoint: What to load; LoRA adapters are merged into their base.
         dtype: "bfloat16", "float16" or "float32".
         generation: Options named as for transformers' `generate`.
         tensor_parallel_size: GPUs to split the model over; None for as many as are there and fit its heads.
@@ -66,6 +67,7 @@ class VLLMBackend:
             gpu_memory_utilization=gpu_memory_utilization,
             limit_mm_per_prompt={"image": IMAGES_PER_PROMPT, "video": 1},
             seed=0,
+            **({"hf_overrides": say_untied} if not self.merged and has_own_head(checkpoint.folder) else {}),
         )
         if self.merged:  # vLLM reads the processor again for other pixel limits, but never the weights
             for weights in Path(self.merged.name).glob("*.safetensors"):
@@ -105,7 +107,7 @@ def end_with_this_process(engine: Sequence[multiprocessing.Process]) -> subproce
 
 
 def merge(checkpoint: Checkpoint, dtype: str) -> tempfile.TemporaryDirectory:
-    """Merge an adapter into its base, in a temporary folder that goes when it is dropped.
+    """Merge adapters into their base, in a temporary folder that goes when it is dropped.
 
     vLLM could apply an adapter itself, but not to the vision tower, and not of every rank. Merged, both backends have
     the same weights.
