@@ -134,8 +134,8 @@ def test_a_wrong_engine_ends_the_run(tiny_model, data, tmp_path, monkeypatch, ch
     assert [value[:3] for value in values] == [
         (pair, model, side) for pair in "12" for model in ("policy", "reference") for side in ("chosen", "rejected")
     ]
-    for _, _, side, ours, theirs, apart in values:  # rejected answers alone see what they must not
-        assert (abs(float(ours) - float(theirs)) > 0.05) == bool(apart) == (side == "rejected")
+    for pair, _, side, ours, theirs, apart in values:  # the first chosen answer alone sees nothing that it must not
+        assert (abs(float(ours) - float(theirs)) > 0.03) == bool(apart) == ((pair, side) != ("1", "chosen"))
     assert not any("Self-check of pref_forward: within" in line for line in said)
     assert not list((tmp_path / "out").glob("*.safetensors"))
 

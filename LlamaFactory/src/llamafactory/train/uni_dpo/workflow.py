@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import datasets
 
 from .option_checks import check_run
-from .versions import misfit
+from .versions import misfit, unsupported
 
 
 if TYPE_CHECKING:
@@ -46,7 +46,12 @@ def run_dpo(
             _swap_in(swaps, model_args, data_args, training_args, finetuning_args)
         except (AttributeError, ImportError) as error:
             raise misfit(error) from error
-        upstream.run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)
+        try:
+            upstream.run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)
+        except Exception as error:
+            if finetuning_args.uses_our_trainer and (problem := unsupported()):
+                error.add_note(f"{problem} That may be the reason; it was tried, as DISABLE_VERSION_CHECK is set.")
+            raise
 
     if finetuning_args.uses_uni_dpo and training_args.do_train and training_args.should_save:
         from .plots import plot_run
