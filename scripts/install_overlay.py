@@ -42,8 +42,10 @@ examples:
 Remember that `llamafactory-cli` uses the installed package and `python src/train.py` the checkout it lies in.
 `pip install` over the overlay brings upstream's file back: run install again after it.
 
-exit codes: 0 done, and for status: patched; 1 status: not patched, or only half; 2 error, nothing was changed unless
-the message says so.
+A LlamaFactory that has a Uni-DPO of its own, the published one or a fork's, is refused, with --force too.
+
+exit codes: 0 done, and for status: patched; 1 status: not patched, only half, or laid over one where nothing trains; 2
+error, nothing was changed unless the message says so.
 """
 
 
@@ -54,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: Command line without the program's name; None for the real one.
 
     Returns:
-        0 if done (status: patched), 1 if status finds no whole overlay, 2 on an error.
+        0 if done (status: patched), 1 if status finds no whole overlay on a clean upstream, 2 on an error.
     """
     options = parser().parse_args(arguments)
     try:
@@ -119,7 +121,9 @@ def chosen(options: argparse.Namespace) -> Target:
 def run_install(options: argparse.Namespace, overlay: Overlay) -> int:
     """Install, and say what was done."""
     target = chosen(options)
-    lines = install(target, overlay, link=options.link, force=options.force, dry_run=options.dry_run)
+    lines = install(
+        target, overlay, python=str(options.python), link=options.link, force=options.force, dry_run=options.dry_run
+    )
     tell(lines, options.dry_run, target, f"overlay {overlay.version} installed", "installed already, nothing to do")
     return 0
 

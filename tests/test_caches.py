@@ -87,8 +87,8 @@ def test_the_same_course_cold_and_warm(tiny_model, data, tmp_path, caches, monke
     assert_same_course(tmp_path / "cold", tmp_path / "warm", rel=0)
     assert stored(tmp_path / "ref") | stored(tmp_path / "img") == kept
     assert pairs_in(tmp_path / "ref") == 10
-    # The self-check's one pair goes through upstream's forward; tokenising asks for the sizes of ten pairs' images.
-    assert (counts.references, counts.towers) == (0, 1) and counts.images <= 10
+    # The self-check's two pairs go through upstream's forward; tokenising asks for the sizes of ten pairs' images.
+    assert (counts.references, counts.towers) == (0, 2) and counts.images <= 10
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("cold", "warm"))
     assert all((first[name] == second[name]).all() for name in first)
 

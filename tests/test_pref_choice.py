@@ -1,5 +1,6 @@
 """Which route `pref_forward` takes, what it says about it, and what happens when the engine is wrong."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -115,29 +116,37 @@ def blind_to_branches(query, key, value, spans, scale):
     return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale).transpose(1, 2)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_wrong_engine_is_noticed_and_left(tiny_model, data, tmp_path, monkeypatch, workers):
-    """Workers have laid out batches for the engine by then; upstream's forward must get its own out of them."""
-    changes = {"dataset": "mixed", "max_steps": 4, "dataloader_num_workers": workers} | SLOW
-    changes |= {"val_size": 4, "eval_strategy": "steps", "eval_steps": 2}
-    theirs = watched_run(options(tiny_model, data, tmp_path / "upstream", pref_forward="upstream", **changes))
+@pytest.mark.parametrize(
+    "changes", [{}, {"dataloader_num_workers": 2, "pref_loss": "sigmoid", "pref_forward": "auto"}]
+)
+def test_a_wrong_engine_ends_the_run(tiny_model, data, tmp_path, monkeypatch, changes):
+    """Nobody knows which of the two is wrong, so both values are shown and nothing is trained."""
     monkeypatch.setattr(attention, "split_attention", blind_to_branches)
-    outcome = watched_run(options(tiny_model, data, tmp_path / "auto", **changes))
-    (warning,) = outcome.about("pref_forward: shared_prefix differs from upstream's forward by up to")
-    assert "goes on with upstream's forward" in warning and not outcome.about("Self-check")
-    assert outcome.losses == theirs.losses
-    assert outcome.log == theirs.log
-    assert all(torch.equal(outcome.weights[name], theirs.weights[name]) for name in theirs.weights)
+    with pytest.raises(UniDPOError) as refused, messages() as said:
+        train(options(tiny_model, data, tmp_path / "out", dataset="mixed", max_steps=4, **SLOW | changes))
+    message = str(refused.value)
+    assert "`pref_forward: shared_prefix` and LlamaFactory's own forward" in message
+    assert "neither is known to be right" in message and "nothing was trained" in message
+    assert "install_overlay.py status" in message and "`pref_forward: upstream`" in message
+    values = re.findall(
+        r"  pair (\d), (policy|reference) (chosen|rejected): (-\S+) and (-[\d.]+)(, too far)?", message
+    )
+    assert [value[:3] for value in values] == [
+        (pair, model, side) for pair in "12" for model in ("policy", "reference") for side in ("chosen", "rejected")
+    ]
+    for pair, _, side, ours, theirs, apart in values:  # the first chosen answer alone sees nothing that it must not
+        assert (abs(float(ours) - float(theirs)) > 0.03) == bool(apart) == ((pair, side) != ("1", "chosen"))
+    assert not any("Self-check of pref_forward: within" in line for line in said)
+    assert not list((tmp_path / "out").glob("*.safetensors"))
 
 
-def test_a_forward_that_gives_nan_is_noticed(tiny_model, data, tmp_path, monkeypatch):
+def test_a_forward_that_gives_nan_ends_the_run(tiny_model, data, tmp_path, monkeypatch):
     def broken(query, *others):
         return torch.full_like(query.transpose(1, 2), torch.nan)
 
     monkeypatch.setattr(attention, "split_attention", broken)
-    with messages() as said:
+    with pytest.raises(UniDPOError, match="policy chosen: nan and -.*, too far apart"):
         train(text_run(text_model(tiny_model, tmp_path / "model"), data, tmp_path / "out"))
-    assert any("differs from upstream's forward by up to nan" in message for message in said)
 
 
 def test_workers_change_nothing(tiny_model, data, tmp_path):

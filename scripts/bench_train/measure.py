@@ -39,7 +39,7 @@ def check(steps: Steps, names: list[str]) -> dict[str, float]:
     for name in names:
         found = _clean_run(steps, name)
         distance = (found - expected).abs()
-        # As in the trainer's own check for bfloat16, in which upstream's sums are some hundredths off themselves.
+        # In bfloat16 upstream's sums are some hundredths of a nat off themselves.
         bound = 0.5 + 0.01 * expected.abs() if half else 2e-3 + 2e-6 * expected.abs()
         off[name] = float(distance.max())
         if not bool((distance <= bound).all()):  # also where one of them is NaN

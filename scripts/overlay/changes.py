@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .checks import foreign_files, refuse_edited, refuse_foreign, refuse_unknown_seam, refuse_unwritable
 from .original import keep_replaced, original_seam, restore
+from .strangers import refuse_stranger
 from .target import Target, check_supported
 from .tree import (
     SCRATCH,
@@ -47,12 +48,15 @@ class Plan:
     changed: list[str]
 
 
-def install(target: Target, overlay: Overlay, *, link: bool | None, force: bool, dry_run: bool) -> list[str]:
+def install(
+    target: Target, overlay: Overlay, *, python: str, link: bool | None, force: bool, dry_run: bool
+) -> list[str]:
     """Lay the overlay over upstream, or bring an older or broken installation up to date.
 
     Args:
         target: The LlamaFactory or VLMEvalKit.
         overlay: Our files.
+        python: The interpreter that runs the target, in case it has to be asked.
         link: True to link, False to copy, None to keep the kind of an existing installation.
         force: Replace files that are not recognised or were edited.
         dry_run: Change nothing.
@@ -61,9 +65,10 @@ def install(target: Target, overlay: Overlay, *, link: bool | None, force: bool,
         One line for each change made (or, dry, to be made); none if everything was in place already.
 
     Raises:
-        OverlayError: The target does not fit, holds something we must not replace, or cannot be written.
+        OverlayError: The target does not fit, is no clean one, holds what we must not replace, or cannot be written.
     """
     check_supported(target)
+    refuse_stranger(target, python)
     with locked(target):
         record = Record.load(target) or adopted(target, overlay)
         plan = planned(target, overlay, record, target.locate(target.kind.seam).is_symlink() if link is None else link)

@@ -72,6 +72,7 @@ LLAMAFACTORY = Kind(
         ("train/dpo/__init__.py", "", "the package of the DPO stage"),
         ("train/dpo/workflow.py", "from .trainer import CustomDPOTrainer", "the late import of CustomDPOTrainer"),
         ("train/dpo/trainer.py", "class CustomDPOTrainer", "CustomDPOTrainer"),
+        ("train/trainer_utils.py", "", "the helpers of trainers"),
         ("train/tuner.py", "from .dpo import run_dpo", "the import of run_dpo"),
         ("hparams/parser.py", "_TRAIN_ARGS", "the list of argument classes"),
         ("hparams/finetuning_args.py", "pref_loss", "the option pref_loss"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import OverlayError
 from .kinds import Kind
+from .strangers import edited, found_in, refusal
 from .target import Target, from_checkout, from_python, interpreter_of
 from .tree import (
     Overlay,
@@ -82,6 +83,24 @@ def _kind(target: Target, overlay: Overlay, record: Record | None) -> str:
     return f"yes, copied{by} ({version})"
 
 
+def judged(target: Target, finding: Finding, python: str) -> tuple[Finding, list[str]]:
+    """Add what the upstream is that the overlay lies or would lie on; where that is no clean one, nothing trains.
+
+    Returns:
+        The finding, and lines on what training does not mind.
+    """
+    found, untried = found_in(target, python)
+    if found:
+        return Finding(False, f"{finding.text}, but nothing trains\n  {refusal(target, found)}"), []
+    notes, edits = [], edited(target)
+    if untried:
+        notes.append(f"  untried  its get_batch_logps is not upstream's; training tries it at its start ({untried})")
+    if edits:
+        more = f" and {len(edits) - 3} more" if len(edits) > 3 else ""
+        notes.append(f"  edited   {', '.join(edits[:3])}{more}; training goes on")
+    return finding, notes
+
+
 def report(overlay: Overlay, python: str, checkout: Path | None) -> tuple[list[str], Finding | None]:
     """Look at everything that can start a run here.
 
@@ -100,14 +119,16 @@ def report(overlay: Overlay, python: str, checkout: Path | None) -> tuple[list[s
         lines += ["", title]
         try:
             target = find()
-            findings.append(diagnose(target, overlay))
+            finding, notes = judged(target, diagnose(target, overlay), python)
+            findings.append(finding)
         except OverlayError as error:
             findings.append(None)
             lines.append(f"  {error}")
             continue
         version = target.version or "(incomplete)"
         lines.append(f"  uses     {target.kind.package} {version} in {target.package} ({target.found})")
-        lines.append(f"  patched  {findings[-1].text}")
+        lines.append(f"  patched  {finding.text}")
+        lines += notes
     command = overlay.kind.command
     if command is not None and shutil.which(command) is None:
         lines += ["", f"{command} on PATH: none; activate the environment or give the full path"]

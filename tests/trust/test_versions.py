@@ -10,7 +10,7 @@ from pathlib import Path
 import eval_tree
 import pytest
 from overlay.supported import STATED, oldest, supported
-from pairs import ROOT, options
+from pairs import CLI, ROOT, options
 from upstream import wheel_tree
 from versions_matrix.cells import TRANSFORMERS, accepted_by
 
@@ -96,19 +96,50 @@ def test_upstreams_switch_makes_it_a_warning(run, patched, tmp_path):
     )
 
 
+@pytest.mark.long
+def test_an_old_transformers_trains_as_far_as_it_can(run, patched, tmp_path):
+    """As 4.51 does, which the published recipe meets: without the modules of masks, by LlamaFactory's own forward."""
+    masks = ("train/uni_dpo/engine/attention.py", "transformers.masking_utils", "transformers.no_masking_utils")
+    tree, old = patched("0.9.5", masks), pretend(tmp_path / "old", "transformers", "4.51.3")
+    done = train(run, tmp_path, old, tree)
+    assert done.returncode != 0 and "4.51.3" in done.stderr  # by LlamaFactory itself
+    done = train(run, tmp_path, old, tree, DISABLE_VERSION_CHECK="1")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "does not support transformers 4.51.3" in said and "Going on, as DISABLE_VERSION_CHECK is set" in said
+    assert "pref_forward: upstream (transformers " in said and "has no masking_utils)" in said
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
 @pytest.fixture(scope="module")
 def estranged(patched):
     """A supported LlamaFactory in which the overlay cannot be imported: a name of transformers is gone."""
-    line = "from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS"
+    line = "from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS"
     lost = ("train/uni_dpo/engine/attention.py", line, line.replace("ALL", "NO"))
     return patched("0.9.5", lost)
+
+
+def test_with_the_switch_it_is_said_what_is_missing(estranged, run, tmp_path):
+    """Not again that the switch would help."""
+    old = pretend(tmp_path / "old", "transformers", "4.51.3")
+    done = train(run, tmp_path, old, estranged, DISABLE_VERSION_CHECK="1")
+    assert_refused(done, tmp_path / "out", "transformers 4.51.3", "does not help", "NO_ATTENTION_FUNCTIONS")
 
 
 def test_where_ours_cannot_be_imported_ours_is_refused(run, estranged, tmp_path):
     """Upstream refuses the options of ours that it does not know; the reason is told in place of its traceback."""
     run |= {"uni_dpo_qual_eta": 0.7}
     done = train(run, tmp_path, estranged)
-    assert_refused(done, tmp_path / "out", "does not fit llamafactory 0.9.5", "NO_MASK_ATTENTION_FUNCTIONS")
+    assert_refused(done, tmp_path / "out", "does not fit llamafactory 0.9.5", "NO_ATTENTION_FUNCTIONS")
+
+
+@pytest.mark.parametrize("option", ["--pref_loss=uni_dpo", "--pref-forward auto", "--uni_dpo_qual_eta 0.5"])
+def test_where_ours_cannot_be_imported_a_command_line_is_told_so(estranged, tmp_path, option):
+    """Where the parser would call it an invalid choice, or an unknown argument."""
+    command = [*CLI, "--stage", "dpo", "--model_name_or_path", "x", "--output_dir", "out", *option.split()]
+    variables = os.environ | {"PYTHONPATH": str(estranged)}
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300)
+    assert_refused(done, tmp_path / "out", "does not fit llamafactory 0.9.5", "NO_ATTENTION_FUNCTIONS")
 
 
 def test_where_ours_cannot_be_imported_others_are_as_they_were(run, estranged, tmp_path):

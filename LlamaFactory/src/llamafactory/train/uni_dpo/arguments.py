@@ -15,6 +15,7 @@ from .option_checks import (
     check_numbers,
     check_trainer,
 )
+from .underneath import refuse_stranger
 from .versions import check_versions
 
 
@@ -135,9 +136,10 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
         """Check our options first, so that a clash is told in the user's own terms.
 
         Raises:
-            UniDPOError: an option is out of range or clashes with another.
+            UniDPOError: an option is out of range or clashes with another, or this LlamaFactory is no clean one.
         """
         if self.stage == "dpo":
+            refuse_stranger()
             check_loss(self)
         if self.uses_our_trainer:
             check_versions()

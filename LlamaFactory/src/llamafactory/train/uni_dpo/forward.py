@@ -17,7 +17,7 @@ logger = logging.get_logger(__name__)
 
 
 class PairForward:
-    """Log-probs of batches of pairs by the engine, for as long as it agrees with upstream's forward.
+    """Log-probs of batches of pairs by the engine, after it was seen to agree with upstream's forward.
 
     Attributes:
         choice: what the engine does in this run; `upstream` when it does nothing.

@@ -24,12 +24,14 @@ from .data import SCORED_DTYPES
 from .errors import CachesFilled, NonFiniteError
 from .forward import PairForward
 from .loss import uni_dpo_loss
+from .option_checks import LENGTH_NORMALISED_UPSTREAM
 from .other_losses import OtherLosses
 from .pair_log import PAIR_LOG, PairLog
 from .precision import KeepsFloat32
 from .resume import ExactResume
 from .same_start import SameStart
 from .self_check import check_engine
+from .underneath import refuse_other_forward
 
 
 class UniDPOTrainer(KeepsFloat32, ExactResume, OtherLosses, CustomDPOTrainer):
@@ -45,6 +47,7 @@ class UniDPOTrainer(KeepsFloat32, ExactResume, OtherLosses, CustomDPOTrainer):
         self.pair_forward = PairForward(kwargs["model"], kwargs["ref_model"], route)
         kwargs["data_collator"].serve(self.pair_forward.choice)
         super().__init__(**kwargs)
+        refuse_other_forward(super().concatenated_forward, self.loss_type in LENGTH_NORMALISED_UPSTREAM)
         self.pair_forward.agree(self)
         # The filter would show a NaN loss as the average of the losses before it, also to our guard.
         self.args.logging_nan_inf_filter = False

@@ -6,14 +6,16 @@ switch, makes a refusal a warning.
 """
 
 import functools
-import sys
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
-from .errors import UniDPOError
+from .errors import UniDPOError, print_errors_plainly
+from .underneath import option_names, refuse_stranger
 
 
 SUPPORTED = {
@@ -52,6 +54,17 @@ def unsupported() -> str:
     )
 
 
+@contextmanager
+def noting_versions() -> Iterator[None]:
+    """Add to whatever the block raises that a version is not supported, if one is not and was tried all the same."""
+    try:
+        yield
+    except Exception as error:
+        if problem := unsupported():
+            error.add_note(f"{problem} That may be the reason; it was tried, as DISABLE_VERSION_CHECK is set.")
+        raise
+
+
 def installed(name: str) -> str:
     """Find the version in use; of LlamaFactory the one that its code states, as a checkout need not be installed."""
     if name == "llamafactory":
@@ -64,37 +77,55 @@ def installed(name: str) -> str:
 def misfit(error: Exception) -> UniDPOError:
     """Say that something of upstream's is not where we look for it; an unsupported version is the likely reason."""
     known = ", ".join(f"{name} {installed(name)}" for name in SUPPORTED)
+    what = f"{type(error).__name__}: {error}"
+    if problem := unsupported():
+        return UniDPOError(f"{problem} DISABLE_VERSION_CHECK=1 does not help, as something is missing there: {what}.")
     return UniDPOError(
-        unsupported()
-        or f"The Uni-DPO overlay does not fit {known}, though it should: {type(error).__name__}: {error}. Either this "
-        "LlamaFactory has been edited, or the overlay is at fault; please report this line."
+        f"The Uni-DPO overlay does not fit {known}, though it should: {what}. Either this LlamaFactory has been "
+        "edited, or the overlay is at fault; please report this line."
     )
 
 
 def stand_back(run_dpo: Callable, error: Exception) -> Callable:
-    """Leave LlamaFactory as it is where the overlay cannot join it.
+    """Leave LlamaFactory as it is where the overlay cannot join it, and refuse what asks for the overlay.
 
     Args:
         run_dpo: upstream's.
         error: why not.
 
     Returns:
-        `run_dpo`, but that it refuses `pref_loss: uni_dpo` by saying so. LlamaFactory itself refuses our other
-        options, as unknown; the reason for that is then shown instead of a traceback.
+        `run_dpo`, but that it refuses `pref_loss: uni_dpo`, and everything on a LlamaFactory that is no clean one. The
+        parser refuses our options, which upstream's would only call unknown.
     """
-    refusal, previous = misfit(error), sys.excepthook
-
-    def hook(kind: type, error: BaseException, traceback: Any) -> None:
-        if isinstance(error, ValueError) and ("uni_dpo" in str(error) or error is refusal):
-            print(f"\nError: {refusal}", file=sys.stderr, flush=True)
-        else:
-            previous(kind, error, traceback)
+    refusal, parser = misfit(error), importlib.import_module("llamafactory.hparams.parser")
+    print_errors_plainly()
+    if hasattr(parser, "_parse_args"):
+        parser._parse_args = _refusing_ours(parser._parse_args, parser.read_args, refusal)
 
     @functools.wraps(run_dpo)
     def refusing(model_args: Any, data_args: Any, training_args: Any, finetuning_args: Any, callbacks: Any = None):
+        refuse_stranger()
         if getattr(finetuning_args, "pref_loss", None) == "uni_dpo":
             raise refusal
         return run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)
 
-    sys.excepthook = hook
     return refusing
+
+
+def _refusing_ours(parse_args: Callable, read_args: Callable, refusal: UniDPOError) -> Callable:
+    ours = option_names()
+
+    @functools.wraps(parse_args)
+    def parsed(hf_parser: Any, args: Any = None, **kwargs: Any) -> Any:
+        args = read_args(args)
+        if isinstance(args, dict):
+            asked = ours & args.keys() or args.get("pref_loss") == "uni_dpo"
+        else:
+            words = {part for word in args for part in word.lstrip("-").split("=")}
+            asked = "uni_dpo" in words or ours & {word.replace("-", "_") for word in words}
+        if asked:
+            refuse_stranger()
+            raise refusal
+        return parse_args(hf_parser, args, **kwargs)
+
+    return parsed

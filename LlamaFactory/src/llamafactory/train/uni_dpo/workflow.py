@@ -9,7 +9,7 @@ import functools
 import importlib
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -17,7 +17,7 @@ import datasets
 from ...extras import logging
 from .errors import AlreadyTrained
 from .option_checks import check_run
-from .versions import misfit
+from .versions import misfit, noting_versions
 
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def run_dpo(
         except AlreadyTrained as done:
             logging.get_logger(__name__).info_rank0(str(done))
             return
-        upstream.run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)
+        with noting_versions() if finetuning_args.uses_our_trainer else nullcontext():
+            upstream.run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)
 
     if finetuning_args.uses_uni_dpo and training_args.do_train and training_args.should_save:
         from .plots import plot_run

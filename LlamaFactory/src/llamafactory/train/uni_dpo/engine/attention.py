@@ -17,9 +17,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.nn.attention.bias import causal_lower_right
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+
+try:
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+except ImportError:  # before transformers 4.53, where `choice.py` leaves everything to the model's own forward
+    ALL_MASK_ATTENTION_FUNCTIONS = None
 
 PREFIX = "uni_dpo_"
 

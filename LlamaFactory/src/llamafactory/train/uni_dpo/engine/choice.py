@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+import transformers
 from torch import nn
+
+from .attention import ALL_MASK_ATTENTION_FUNCTIONS
 
 
 ROUTES = ("shared_prefix", "response_only", "upstream")
@@ -45,6 +48,8 @@ def plain_model(model: nn.Module) -> nn.Module:
 
 
 def _best(model: nn.Module) -> Choice:
+    if ALL_MASK_ATTENTION_FUNCTIONS is None:
+        return Choice("upstream", obstacle=f"transformers {transformers.__version__} has no masking_utils")
     kind = getattr(model.config, "model_type", "")
     head = getattr(model, "lm_head", None)
     if kind not in VISION_MODELS + TEXT_MODELS or head is None or model.get_output_embeddings() is not head:

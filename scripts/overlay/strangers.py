@@ -1,0 +1,123 @@
+"""Whether the LlamaFactory to be patched is one that the overlay can stand on, and what else its owner has edited."""
+
+import base64
+import csv
+import functools
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+from . import OverlayError
+from .kinds import LLAMAFACTORY, OWN
+from .supported import STATED
+from .target import Target
+
+
+UNDERNEATH = STATED["llamafactory"].with_name("underneath.py")
+
+# Runs where that LlamaFactory runs, and only for a function that we do not know. The last line is the answer.
+TRIAL = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("underneath", sys.argv[1])
+underneath = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(underneath)
+from llamafactory.train.dpo import trainer
+print("\\n" + underneath.wrong_sums(trainer.get_batch_logps))
+"""
+
+
+def found_in(target: Target, python: str) -> tuple[list[str], str]:
+    """Judge a LlamaFactory as training does at its start.
+
+    Args:
+        target: The LlamaFactory; of a VLMEvalKit there is nothing to judge.
+        python: The interpreter to try its function in, where that is not upstream's word for word.
+
+    Returns:
+        What is wrong with it, one phrase each, and why something could not be tried; empty if there is nothing.
+    """
+    if target.kind is not LLAMAFACTORY:
+        return [], ""
+    judge = _judge()
+    found = judge.taken(target.package)
+    if found or judge.logps_are_known(target.package):
+        return found, ""
+    wrong, untried = _tried(target.package, python)
+    return [wrong] if wrong else [], untried
+
+
+def refuse_stranger(target: Target, python: str) -> None:
+    """Refuse a LlamaFactory that has a Uni-DPO already, or whose log-probs are no sums. `--force` does not help.
+
+    Raises:
+        OverlayError: It says what was found and how to get a clean one.
+    """
+    found, _ = found_in(target, python)
+    if found:
+        raise OverlayError(refusal(target, found))
+
+
+def refusal(target: Target, found: list[str]) -> str:
+    """Say what was found and how to get a clean LlamaFactory, in training's own words."""
+    return _judge().refusal(target.package, found)
+
+
+def edited(target: Target) -> list[str]:
+    """Return upstream's own files that differ from what pip installed or git has, as far as these know them."""
+    root = target.checkout
+    names = _edited_of_pip(target) if root is None else _edited_of_git(root, target.kind.inside)
+    return [name for name in names if target.locate(target.kind.seam) != target.root / name and OWN not in name]
+
+
+@functools.cache
+def _judge() -> ModuleType:
+    """Load the overlay's own judge by its path, as it has nothing but the standard library at its top."""
+    spec = importlib.util.spec_from_file_location("underneath", UNDERNEATH)
+    judge = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(judge)
+    return judge
+
+
+@functools.cache
+def _tried(package: Path, python: str) -> tuple[str, str]:
+    environment = os.environ | {"PYTHONPATH": str(package.parent), "DISABLE_VERSION_CHECK": "1"}
+    command = [python, "-c", TRIAL, str(UNDERNEATH)]
+    how = {"cwd": package.parent, "env": environment, "capture_output": True, "text": True}
+    try:
+        done = subprocess.run(command, timeout=300, check=True, **how)
+    except subprocess.CalledProcessError as error:
+        return "", (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return "", str(error)
+    return done.stdout.splitlines()[-1], ""
+
+
+def _edited_of_pip(target: Target) -> list[str]:
+    facts = target.package.parent.glob(f"{target.kind.distribution.replace('-', '_')}-*.dist-info/RECORD")
+    edits = []
+    for record in facts:
+        with record.open(encoding="utf-8", newline="") as file:
+            for name, kept, *_ in csv.reader(file):
+                path = target.package.parent / name
+                if name.startswith(f"{target.kind.package}/") and kept.startswith("sha256=") and _hash(path) != kept:
+                    edits.append(name)
+    return edits
+
+
+def _hash(path: Path) -> str:
+    """Return a file's hash as pip's RECORD writes it."""
+    if not path.is_file():
+        return ""
+    digest = hashlib.sha256(path.read_bytes()).digest()
+    return "sha256=" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def _edited_of_git(root: Path, inside: str) -> list[str]:
+    if shutil.which("git") is None:
+        return []
+    command = ["git", "-C", str(root), "diff", "--name-only", "--relative", "HEAD", "--", inside]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
