@@ -20,9 +20,12 @@ COLUMNS = {
     "query": "input",
     "history": "history",
     "system": "system",
+    "tools": "tools",
     "chosen": "chosen",
     "rejected": "rejected",
     "images": "images",
+    "videos": "videos",
+    "audios": "audios",
     "score_chosen": "score_chosen",
     "score_rejected": "score_rejected",
 }

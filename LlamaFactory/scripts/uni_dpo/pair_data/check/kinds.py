@@ -92,11 +92,18 @@ KINDS = {
     "image-animated": _note("only the first frame is used"),
     "image-cmyk": _note("converted without a colour profile"),
     "image-extension": _note("the name says another format than the file; it is read all the same"),
+    # Videos and sounds
+    "media-missing": _error("training stops here; correct the path, or --media-dir"),
+    "media-not-a-file": _error("a folder or a device is no video or sound"),
+    "media-empty": _error("zero bytes: download it again"),
+    "media-unreadable": _error("training stops here: download it again, or remove the row"),
+    "media-crashes": _error("reading it ended the process, as it would training"),
+    "media-hangs": _error("reading it did not end"),
     # Rows against each other
     "duplicate": _warning("counts twice; --fix keeps the first", drops=True),
     "contradiction": _error("the same two answers are preferred both ways; one of them is wrong"),
-    "leak-pair": _error("the question and its images are also in the held-out data: measures memory"),
-    "leak-image": _warning("the image is also in the held-out data, with another question"),
+    "leak-pair": _error("the question and what it shows are also in the held-out data: measures memory"),
+    "leak-image": _warning("what it shows is also in the held-out data, with another question"),
     "leak-by-split": _warning("val_size deals rows out one by one, and this question is in several"),
     # Tokens
     "answer-cut": _warning("raise cutoff_len, or drop what is too long"),

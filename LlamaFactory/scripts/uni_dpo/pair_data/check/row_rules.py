@@ -63,7 +63,7 @@ def explain_row_error(error: RowError, row: dict[str, Any], source: Source) -> P
     return "column-type", column, str(error)
 
 
-def check_pair(pair: Pair, row: dict[str, Any], source: Source) -> Iterator[Problem]:
+def check_pair(pair: Pair, source: Source) -> Iterator[Problem]:
     """Look at the texts of a pair, and at the number of its images."""
     columns = source.columns
     asked = columns.get("prompt" if source.formatting == "alpaca" else "messages")
@@ -80,14 +80,14 @@ def check_pair(pair: Pair, row: dict[str, Any], source: Source) -> Iterator[Prob
                 yield "placeholder-in-answer", columns[side], f"{placeholder} in the answer"
     if pair.chosen == pair.rejected or (pair.chosen.strip() and pair.chosen.strip() == pair.rejected.strip()):
         yield "answers-identical", columns["rejected"], f"both are {_excerpt(pair.chosen)}"
-    yield from _check_media(pair, row, source, asked)
+    yield from _check_media(pair, asked)
     yield from _check_tokens(pair, columns, asked)
 
 
-def _check_media(pair: Pair, row: dict[str, Any], source: Source, asked: str | None) -> Iterator[Problem]:
-    given = {IMAGE: pair.images, VIDEO: source.column(row, "videos"), AUDIO: source.column(row, "audios")}
+def _check_media(pair: Pair, asked: str | None) -> Iterator[Problem]:
+    given = {IMAGE: pair.images, VIDEO: pair.videos, AUDIO: pair.audios}
     for placeholder, media in given.items():
-        count = len(media) if isinstance(media, (list, tuple)) else int(media is not None)
+        count = len(media)
         places = sum(text.count(placeholder) for _, text in pair.messages)
         if places != count:
             kind = "image-count" if placeholder == IMAGE else "media-count"

@@ -16,7 +16,7 @@ from .crew import Crew
 from .findings import WHOLE, Findings
 from .gallery import Gallery, Item, printable
 from .loader import LoaderCheck, is_list
-from .picture import inspect
+from .media import look
 from .plan import Plan
 from .row_rules import Problem, check_pair, check_scores, explain_row_error
 from .shapes import Shape, unloadable
@@ -58,14 +58,15 @@ def check(plan: Plan, progress: bool = True) -> Checked:
     reading = _Reading(plan, progress)
     checked = reading.checked
     if plan.images:
-        crew = Crew(partial(inspect, max_pixels=plan.max_pixels, min_pixels=plan.min_pixels), plan.workers)
+        crew = Crew(partial(look, max_pixels=plan.max_pixels, min_pixels=plan.min_pixels), plan.workers)
         for (number, name), picture in crew.map(reading.images()):
             checked.gallery.hang(number, picture, name)
     else:
         for _ in reading.images():
             pass
     for number, table in enumerate(checked.tables):
-        checked.gallery.report(checked.found, number, table.images)
+        for images in (table.images, table.media):
+            checked.gallery.report(checked.found, number, images)
     compare(checked.found, checked.tables, checked.gallery, plan.split)
     _find_late_images(checked, plan)
     if measure:
@@ -121,12 +122,14 @@ class _Reading:
                 else:
                     self.found.add(kind, file.number, row, column, message)
         table.digests.add(pair)
-        numbers = []
-        for image in pair.images if pair else ():
-            number, new = self.checked.gallery.number(image, file.source.media_dir)
-            numbers.append(number)
-            yield from new
-        table.images.add(numbers)
+        for images, uses in ((table.images, ("images",)), (table.media, ("videos", "audios"))):
+            shown = [(use, image) for use in uses for image in getattr(pair, use, ())]
+            numbers = []
+            for use, image in shown:
+                number, new = self.checked.gallery.number(image, file.source.media_dir, use)
+                numbers.append(number)
+                yield from new
+            images.add(numbers)
 
     def _judge(self, value: dict[str, Any], file: "_File") -> tuple[Pair | None, list[Problem]]:
         problems = []
@@ -139,7 +142,7 @@ class _Reading:
             pair = read_pair(value, file.source)
         except RowError as error:
             return None, [*problems, explain_row_error(error, value, file.source)]
-        return pair, [*problems, *check_pair(pair, value, file.source)]
+        return pair, [*problems, *check_pair(pair, file.source)]
 
     def _report_absent(self, number: int, source: Source, absent: dict[Problem, array]) -> None:
         seen = dict.fromkeys(name for shape in self.checked.shapes[number] for name in shape.fields)
