@@ -37,7 +37,7 @@ def look(item: tuple[str, Any, str], max_pixels: int, min_pixels: int) -> Pictur
 
 def _look_at_frames(frames: list[Picture]) -> Picture:
     """Put together what was seen of the frames of a video; what is a matter of taste in them is passed over."""
-    whole = Picture(digest=xxhash.xxh64_intdigest(repr([frame.digest for frame in frames])))
+    whole = Picture(digest=xxhash.xxh64_intdigest(repr([frame.digest for frame in frames]).encode()))
     bad = [number for number, frame in enumerate(frames) if not frame.width or not frame.digest]
     if bad or not frames:
         kind, message = (frames[bad[0]].problems or [("", "no image")])[-1] if frames else ("", "there are none")

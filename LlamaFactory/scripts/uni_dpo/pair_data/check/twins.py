@@ -31,7 +31,7 @@ class RowDigests:
             asked, chosen, rejected = pair.roles[:-2], *(pair.roles[-2:] or ("", ""))
             told = [(pair.system, pair.tools, pair.messages, asked), (chosen, pair.chosen), (rejected, pair.rejected)]
         for values, one in zip((self.question, self.chosen, self.rejected), told, strict=True):
-            values.append(xxhash.xxh64_intdigest(json.dumps(one)) if pair else 0)
+            values.append(xxhash.xxh64_intdigest(json.dumps(one).encode()) if pair else 0)
 
 
 @dataclass
