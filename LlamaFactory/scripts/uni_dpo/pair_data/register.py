@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import DataError, place
 from .pairs import RowError, read_pair
-from .rows import SUFFIXES, read_rows, require_file
+from .rows import READ, read_rows, require_file
 from .sources import COLUMNS, TAGS, Source
 from .writing import whole_file
 
@@ -109,7 +109,7 @@ def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int, str]:
         DataError: the file cannot be read, or its first rows are not pairs that training could use.
     """
     require_file(file)
-    if file.suffix not in SUFFIXES:
+    if file.suffix not in READ:
         raise DataError(f"{file}: training knows the ending {file.suffix.lower()} in small letters only. Rename it.")
     names, first, count = {}, [], 0
     for row in read_rows(file, "register"):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from ..images import LONGEST_NAME
 from .crew import DIED, HUNG
 from .findings import Findings
 from .picture import Picture
@@ -123,7 +124,9 @@ def _name(image: Any) -> str:
     if isinstance(image, list):
         return f"{_name(image[0])} and {len(image) - 1} more" if image else "a video without frames"
     path = image.get("path") if isinstance(image, dict) else image
-    return printable(path) or "an empty path" if isinstance(path, str) else "the image in the row"
+    if not isinstance(path, str):
+        return "the image in the row"
+    return printable(path if len(path) <= LONGEST_NAME else f"{path[:40]}...") or "an empty path"
 
 
 def printable(text: str) -> str:

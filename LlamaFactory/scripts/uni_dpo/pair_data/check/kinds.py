@@ -39,6 +39,7 @@ KINDS = {
     # The file
     "file-empty": _error("there is nothing to train on", drops=False),
     "file-bom": _error("the loader refuses a list after a byte order mark; --fix writes none", drops=False),
+    "file-encoding": _error("the loader reads UTF-8 only; --fix writes it", drops=False),
     "row-unreadable": _error("correct the line, or download the file again"),
     "row-not-object": _error('a row is an object, {"instruction": ..., ...}'),
     "loader-refuses": _error("the message is the loader's own"),
@@ -92,7 +93,9 @@ KINDS = {
     "image-animated": _note("only the first frame is used"),
     "image-cmyk": _note("converted without a colour profile"),
     "image-extension": _note("the name says another format than the file; it is read all the same"),
-    # Videos and sounds
+    # Videos and sounds, and what is no file at all
+    "media-embedded": _error("training opens files: data.py convert makes files of these, or paths", drops=False),
+    "media-web": _error("training opens files: download them, and give their paths", drops=False),
     "media-missing": _error("training stops here; correct the path, or --media-dir"),
     "media-not-a-file": _error("a folder or a device is no video or sound"),
     "media-empty": _error("zero bytes: download it again"),

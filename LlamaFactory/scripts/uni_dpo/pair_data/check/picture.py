@@ -12,7 +12,7 @@ from typing import Any
 import xxhash
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ..images import MAX_PIXELS, MIN_PIXELS, PATCH
+from ..images import MAX_PIXELS, MIN_PIXELS, PATCH, no_path
 
 
 DECODED = 1 << 26  # pixels: larger images are judged by their header alone, as they would take 256 MB and more
@@ -74,7 +74,7 @@ class Refused(Exception):
 
 
 def read_file(path: str, what: str = "image") -> bytes:
-    """Read a file; a pipe or a device, which may never end, is refused.
+    """Read a file; a pipe or a device, which may never end, is refused, and what is no path.
 
     Args:
         path: the file.
@@ -83,6 +83,8 @@ def read_file(path: str, what: str = "image") -> bytes:
     Raises:
         Refused: it cannot be read, or is empty.
     """
+    if refused := no_path(path):
+        raise Refused(*refused)
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
@@ -184,6 +186,8 @@ def resolve(image: Any, media_dir: str) -> str | bytes:
     if isinstance(image, dict):
         return image["bytes"] if image.get("bytes") is not None else str(image.get("path"))
     if isinstance(image, bytes):
+        return image
+    if no_path(image):
         return image
     inside = os.path.join(media_dir, image)
     no_file_but_there = os.path.lexists(inside) and not os.path.lexists(image)

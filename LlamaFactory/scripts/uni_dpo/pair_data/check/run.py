@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..pairs import Pair, RowError, read_pair
-from ..rows import Broken, read_values, require_file
+from ..rows import DELIMITERS, Broken, is_list, read_values, require_file
 from ..sources import Source
 from .crew import Crew
 from .findings import WHOLE, Findings
 from .gallery import Gallery, Item, printable
-from .loader import LoaderCheck, is_list
+from .loader import LoaderCheck
 from .media import look
 from .plan import Plan
 from .row_rules import Problem, check_pair, check_scores, explain_row_error
@@ -93,7 +93,7 @@ class _Reading:
         absent: dict[Problem, array] = defaultdict(lambda: array("I"))
         for path in source.files:
             require_file(path)
-            file = _File(number, source, path.suffix.lower() != ".parquet" and is_list(path), start=row)
+            file = _File(number, source, is_list(path), path.suffix.lower() in DELIMITERS, start=row)
             self.checked.shapes[number].append(file.shape)
             self.found.starts[number].append(row)
             for value in read_values(path, source.name if self.progress else ""):
@@ -137,7 +137,8 @@ class _Reading:
             if bad := unloadable({column: part}, keeps_large=not file.is_list):
                 problems.append((bad[0], printable(column), bad[1]))
         if self.plan.scored:
-            problems += check_scores(value, file.source)
+            found = check_scores(value, file.source)
+            problems += [one for one in found if not (file.is_table and one[0] == "score-numeric-text")]
         try:
             pair = read_pair(value, file.source)
         except RowError as error:
@@ -164,6 +165,7 @@ class _File:
     number: int
     source: Source
     is_list: bool
+    is_table: bool
     start: int
     shape: Shape = field(default_factory=Shape)
 

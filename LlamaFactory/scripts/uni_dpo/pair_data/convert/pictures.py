@@ -13,13 +13,12 @@ from urllib.request import url2pathname
 
 from PIL import Image, UnidentifiedImageError
 
+from ..images import BASE64, LONGEST_PATH
 from ..writing import whole_file
 from .question import Unusable
 
 
 MM_RLHF = "MM-RLHF/"
-BASE64 = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # what PNG, JPEG, GIF and WebP begin with
-LONGEST_PATH = 4096  # characters: no system has longer ones
 
 
 class Pictures:

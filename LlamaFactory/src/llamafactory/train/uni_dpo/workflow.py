@@ -93,9 +93,12 @@ def _keep_stream_batches_apart(data_args: "DataArguments", training_args: "Seq2S
 @contextmanager
 def our_trainer(data_args: "DataArguments") -> Iterator[None]:
     """Train with `UniDPOTrainer` and what it needs; upstream imports its trainer late, so it finds ours."""
+    from . import files, reading
     from .collate import PairCollator
     from .prompts import PromptOnceProcessor
     from .trainer import UniDPOTrainer
+
+    loader = _module("data.loader")
 
     with ExitStack() as stack:
         stack.enter_context(_uncounted())
@@ -103,7 +106,11 @@ def our_trainer(data_args: "DataArguments") -> Iterator[None]:
         names = (data_args.dataset or [], data_args.eval_dataset or [])
         collator = functools.partial(PairCollator, dataset_names=names)
         stack.enter_context(_swapped("train.dpo.workflow", PairwiseDataCollatorWithPadding=collator))
-        stack.enter_context(_swapped("data.loader", PairwiseDatasetProcessor=PromptOnceProcessor))
+        read = {
+            "load_dataset": files.reading_texts(loader.load_dataset),
+            "align_dataset": reading.with_media_in_files(loader.align_dataset),
+        }
+        stack.enter_context(_swapped("data.loader", PairwiseDatasetProcessor=PromptOnceProcessor, **read))
         yield
 
 
