@@ -71,6 +71,7 @@ KINDS = {
     "image-count": _error("as many <image> in the text as images, or tokenising stops"),
     "media-count": _error("as many <video> and <audio> in the text as files, or tokenising stops"),
     "placeholder-in-answer": _error("answers are text; an image belongs to the question"),
+    "placeholder-elsewhere": _warning("it stands for nothing there: it stays text, or confuses the model"),
     "media-token": _error("the model's own media tokens must not be in the text: its images would not match them"),
     "special-token": _warning("text that looks like a control token is tokenised as one"),
     # Images
@@ -109,6 +110,10 @@ KINDS = {
     "leak-image": _warning("what it shows is also in the held-out data, with another question"),
     "leak-by-split": _warning("val_size deals rows out one by one, and this question is in several"),
     # Tokens
+    "tokenized": _note("files that change have no effect: remove tokenized_path, or give another"),
+    "tokenized-stale": _error(
+        "old rows and scores are trained on: give another tokenized_path, or delete this", False
+    ),
     "answer-cut": _warning("raise cutoff_len, or drop what is too long"),
     "prompt-cut": _warning("the end of the question is lost: raise cutoff_len"),
     "image-tokens-cut": _error("raise cutoff_len or lower image_max_pixels; training stops"),

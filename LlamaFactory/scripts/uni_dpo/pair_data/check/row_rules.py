@@ -11,8 +11,9 @@ from ..sources import Source
 
 IMAGE, VIDEO, AUDIO = "<image>", "<video>", "<audio>"  # LlamaFactory's placeholders
 PLACEHOLDERS = (IMAGE, VIDEO, AUDIO)
-MEDIA_TOKENS = re.compile(r"<\|(?:image_pad|video_pad|vision_start|vision_end|vision_pad)\|>")
-SPECIAL_TOKENS = re.compile(r"<\|[a-z_]{2,30}\|>")
+# Of Qwen's models that see or hear; others have other tokens, which --model or --config know.
+MEDIA_TOKENS = re.compile(r"<\|(?:(?:image|video|audio|vision)_(?:pad|start|end|bos|eos)|IMAGE|VIDEO|AUDIO)\|>")
+SPECIAL_TOKENS = re.compile(r"<\|[A-Za-z0-9_]{2,30}\|>")
 
 Problem = tuple[str, str | None, str]  # kind, column, message
 
@@ -97,7 +98,11 @@ def _check_media(pair: Pair, asked: str | None) -> Iterator[Problem]:
 
 def _check_tokens(pair: Pair, columns: dict[str, str], asked: str | None) -> Iterator[Problem]:
     texts = [(asked, pair.prompt), (columns["chosen"], pair.chosen), (columns["rejected"], pair.rejected)]
-    for column, text in [*texts, (columns.get("system"), pair.system)]:
+    beside = [(columns.get("system", asked), pair.system), (columns.get("tools"), pair.tools)]
+    for column, text in beside:
+        if found := next((placeholder for placeholder in PLACEHOLDERS if placeholder in text), None):
+            yield "placeholder-elsewhere", column, f"{found} in the system prompt or the tools"
+    for column, text in [*texts, *beside]:
         if "<|" not in text:
             continue
         if found := MEDIA_TOKENS.search(text):

@@ -69,6 +69,10 @@ def check(plan: Plan, progress: bool = True) -> Checked:
             checked.gallery.report(checked.found, number, images)
     compare(checked.found, checked.tables, checked.gallery, plan.split)
     _find_late_images(checked, plan)
+    if plan.tokenized:
+        from .tokenized import check_tokenized
+
+        check_tokenized(plan.tokenized, checked.found)
     if measure:
         check_tokens(checked, measure, plan.training, progress)
     return checked

@@ -15,7 +15,7 @@ NAME = "register"
 
 def run(
     name: Annotated[str, typer.Argument(metavar="NAME", help="what training will call the data set")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="pairs in a .json, .jsonl or .parquet file")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="pairs in a .json, .jsonl, .csv or .parquet file")],
     dataset_dir: DatasetDir = None,
     replace: Annotated[bool, typer.Option("--replace", help="replace another entry of that name")] = False,
 ) -> None:

@@ -7,6 +7,7 @@ all, "007" would be 7, and a row with one cell too many would move all others. H
 import csv
 import functools
 import json
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,7 +27,11 @@ def reading_texts(load_dataset: Callable) -> Callable:
 
     @functools.wraps(load_dataset)
     def loaded(path: str, *args: Any, data_files: Any = None, **kwargs: Any) -> Any:
-        files = [file for file in data_files if str(file).endswith(TEXT_FILES)] if isinstance(data_files, list) else []
+        given = [file for file in data_files if os.path.isfile(file)] if isinstance(data_files, list) else []
+        for file in given:
+            if not os.path.getsize(file):
+                raise UniDPOError(f"{file} is empty (0 bytes). Download it again, or make it anew.")
+        files = [file for file in given if str(file).endswith(TEXT_FILES)]
         for file in files:
             check_encoding(str(file))
         if path == "csv" and files:
