@@ -17,7 +17,7 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="DATA... | KEY=VALUE...",
-            help=".json, .jsonl, .csv or .parquet files, or names in --dataset-dir; with --config, options it overrides",
+            help=".json, .jsonl, .csv, .parquet files, or names in --dataset-dir; with --config, options it overrides",
             show_default=False,
         ),
     ] = None,
@@ -64,8 +64,9 @@ def run(
 
     Says what would stop training (errors), what would spoil it quietly (warnings) and what is worth knowing (notes):
     rows that cannot be read or loaded, scores, answers, <image> against images, images, videos and sounds that are
-    missing or damaged, images that look different in training, duplicates, contradictions, leaks into held-out data, and with a model what cutoff_len
-    would cut. Rows are counted from 0. Exit status 1 if there are errors, with --fix those of the copy.
+    missing or damaged, images that look different in training, duplicates, contradictions, leaks into held-out data,
+    with a config a tokenized_path that is out of date, and with a model what cutoff_len would cut. Rows are counted
+    from 0. Exit status 1 if there are errors, with --fix those of the copy.
 
     --fix leaves out rows with errors and duplicates (the first stays), and repairs what needs no guess: scores written
     as text, single images among lists, a column of several types that training does not use (left out). Images are

@@ -16,7 +16,7 @@ def run(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help=".json, .jsonl, .parquet, .csv or .tsv files, folders (of Parquet shards, of save_to_disk), or hub ids",
+            help=".json, .jsonl, .parquet, .csv, .tsv files, folders (of Parquet shards, of save_to_disk), or hub ids",
         ),
     ],
     output: Output,
