@@ -346,6 +346,8 @@ SIDED = [
      "<bbox>"),
     (swift(rejected_response=["No.", "Never."]), "several rejected answers"),
     (swift(rejected_response=["No."]), ""),
+    (PAIR | {"chosen_score": "8/10", "rejected_score": "3/10"}, "a score such as 8/10"),
+    (PAIR | {"responses": [{"text": "a", "score": "80 %"}, {"text": "b", "score": "5"}], "chosen": None}, "8/10"),
     (swift(system="A.", messages=[raw_shapes.say("system", "B."), *swift()["messages"]]), "a system prompt in its"),
 ]  # fmt: skip
 

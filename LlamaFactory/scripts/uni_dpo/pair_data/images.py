@@ -49,6 +49,8 @@ def open_image(image: Any, source: Source) -> Image.Image:
     """
     if isinstance(image, dict):
         image = image.get("bytes") or image.get("path")
+    if isinstance(image, str) and (refused := no_path(image)):
+        raise ImageError(f"{refused[1]}; data.py check says more")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large images are the caller's to judge

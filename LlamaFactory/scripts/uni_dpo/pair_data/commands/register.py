@@ -38,6 +38,6 @@ def run(
     if missing:
         print(f"Note: there is no {' and no '.join(missing)}; Uni-DPO needs them, data.py score adds them.")
     if done.lost:
-        print(f"Note: {done.lost} is not a file from there: give training the media_dir it starts from.")
+        print(f"Note: {done.lost[:200]} is not a file from there: give training the media_dir it starts from.")
     if done.marked:
         print(f"Warning: {done.info} starts with a byte order mark, which LlamaFactory refuses.", file=sys.stderr)

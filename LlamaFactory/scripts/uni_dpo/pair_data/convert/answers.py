@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from .dialogue import asked, history_of, images_of, require_question, split_system, text_of, with_placeholders
-from .fields import OBJECTS, QUESTION, RANKS, SCORES, Fields, extras_of, first, look, rank_of, score_of
+from .fields import OBJECTS, QUESTION, RANKS, SCORES, Fields, extras_of, first, look, rank_of, refuse_parts, score_of
 from .question import Answer, Question, Unusable
 
 
@@ -73,9 +73,9 @@ def _answers(row: dict[str, Any], fields: Fields) -> Iterator[Answer]:
     for key, entry in entries(look(row, fields.answers)).items():
         text = text_of(look(entry, fields.text) if isinstance(entry, dict) and fields.text else entry)
         if text is not None:
-            yield Answer(
-                text, score_of(_about(row, key, entry, fields.score)), rank_of(_about(row, key, entry, fields.rank))
-            )
+            score, rank = (_about(row, key, entry, path) for path in (fields.score, fields.rank))
+            refuse_parts([score])
+            yield Answer(text, score_of(score), rank_of(rank))
 
 
 def _about(row: dict[str, Any], key: Any, entry: Any, path: str) -> Any:

@@ -2,9 +2,12 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from .question import Unusable
 
 
 QUESTION = (
@@ -26,6 +29,7 @@ OBJECTS = ("annotations", "annotation", "evaluations", "evaluation")  # may hold
 SCORES += ("Rating", "Score", "scores", "ratings", "rewards", *OBJECTS)
 RANKS = ("rank", "ranking", "overall_rank", "human_rank", "ranks", "rankings")
 IDS = ("id", "question_id", "prompt_id", "idx", "uid", "sample_id", "index")
+PART = re.compile(r"[-+\d.,]+\s*(?:/|out of|of|%).*")
 MM_RLHF_FOLDERS = ("long", "short", "mcq", "safety")
 SUBSETS = ("subset", "category", "ds_name", "origin_dataset", "dataset", "source")
 
@@ -103,6 +107,16 @@ def number(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return read if read is not None and math.isfinite(read) else None
+
+
+def refuse_parts(values: Iterable[Any]) -> None:
+    """Refuse scores that say how much of how much, over which all others would be taken for missing.
+
+    Raises:
+        Unusable: one does.
+    """
+    if any(isinstance(value, str) and PART.fullmatch(value.strip()) for value in values):
+        raise Unusable("a score such as 8/10 or 80 %: write the number alone")
 
 
 def score_of(value: Any) -> float | None:

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from .dialogue import asked, history_of, images_of, require_question, split_system, turns_of, with_placeholders
-from .fields import QUESTION, Fields, extras_of, first, look, number
+from .fields import QUESTION, Fields, extras_of, first, look, number, refuse_parts
 from .question import OTHER_FOR_REJECTED, Answer, Question, Turn, Unusable
 
 
@@ -153,7 +153,9 @@ def _question(row: dict[str, Any], dialogue: list[Turn], answers: list[Turn], fi
     turns, system = split_system(dialogue, row.get("system"))
     images = images_of(row, turns, fields)
     require_question(turns)
-    scores = map(number, look(row, fields.score) if fields.score else (None, None))
+    given = look(row, fields.score) if fields.score else (None, None)
+    refuse_parts(given)
+    scores = map(number, given)
     ranks = map(number, look(row, fields.rank or RANKS))
     known = [Answer(turn.text, *about) for turn, *about in zip(answers, scores, ranks, strict=True)]
     placed = with_placeholders(turns, len(images))
