@@ -1,12 +1,12 @@
 """Images, videos and sounds that are given as something else than files: told as what they are."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from datasets import Value
 
 from .errors import UniDPOError
-from .scores import ROW_COLUMN
+from .scores import ROW_COLUMN, row_numbers
 
 
 USES = ("images", "videos", "audios")
@@ -39,41 +39,38 @@ def refuse_no_paths(dataset: Any, attr: Any) -> None:
     Raises:
         UniDPOError: one is certainly no path.
     """
-    for column in {getattr(attr, use, None) for use in USES} & set(dataset.column_names or ()):
+    for column in {getattr(attr, use, None) for use in USES} & set(dataset.column_names):
         if not _has_texts(dataset.features[column]):
             continue
-        known = [name for name in (column, ROW_COLUMN) if name in dataset.column_names]
-        for row, media in _texts(dataset.select_columns(known), column):
-            if what := no_path(media):
-                raise UniDPOError(
-                    f'Data set "{attr!r}", row {row} (the first is 0), column "{column}": '
-                    f"{media[:40]}{'...' if len(media) > 40 else ''} is {what}"
-                )
+        rows = dataset[ROW_COLUMN] if ROW_COLUMN in dataset.column_names else row_numbers(dataset)
+        for row, media in zip(rows, _items(dataset.select_columns([column]), column), strict=True):
+            for text in _texts(media):
+                if what := no_path(text):
+                    raise UniDPOError(
+                        f'Data set "{attr!r}", row {row} (the first is 0), column "{column}": '
+                        f"{text[:40]}{'...' if len(text) > 40 else ''} is {what}"
+                    )
 
 
 def _has_texts(feature: Any) -> bool:
-    """Tell whether a column holds text at some depth; images that `datasets` would decode are left alone."""
+    """Tell whether a column holds text at some depth, but for images in bytes, which are many of them and all read."""
     if isinstance(feature, dict):
-        return any(map(_has_texts, feature.values()))
+        kinds = [getattr(part, "dtype", "") for part in feature.values()]
+        return not {"binary", "large_binary"} & set(kinds) and any(map(_has_texts, feature.values()))
     inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
     if inner is not None:
         return _has_texts(inner)
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
 
 
-def _texts(dataset: Any, column: str) -> Iterator[tuple[int, str]]:
-    row = -1
+def _items(dataset: Any, column: str) -> Iterator[Any]:
     for batch in dataset.iter(ROWS_AT_ONCE):
-        for place, media in enumerate(batch[column]):
-            row = batch[ROW_COLUMN][place] if ROW_COLUMN in batch else row + 1
-            yield from ((row, text) for text in _flat(media))
+        yield from batch[column]
 
 
-def _flat(media: Any) -> Iterable[str]:
+def _texts(media: Any) -> Iterator[str]:
+    parts = media.values() if isinstance(media, dict) else media if isinstance(media, list) else ()
+    for part in parts:
+        yield from _texts(part)
     if isinstance(media, str):
         yield media
-    elif isinstance(media, dict):
-        yield from (text for text in media.values() if isinstance(text, str))
-    elif isinstance(media, list):
-        for item in media:
-            yield from _flat(item)

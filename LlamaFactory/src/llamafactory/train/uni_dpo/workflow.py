@@ -106,11 +106,16 @@ def our_trainer(data_args: "DataArguments") -> Iterator[None]:
         names = (data_args.dataset or [], data_args.eval_dataset or [])
         collator = functools.partial(PairCollator, dataset_names=names)
         stack.enter_context(_swapped("train.dpo.workflow", PairwiseDataCollatorWithPadding=collator))
-        read = {
-            "load_dataset": files.reading_texts(loader.load_dataset),
-            "align_dataset": reading.with_media_in_files(loader.align_dataset),
-        }
-        stack.enter_context(_swapped("data.loader", PairwiseDatasetProcessor=PromptOnceProcessor, **read))
+        load_dataset = files.reading_texts(loader.load_dataset)
+        align_dataset = reading.with_media_in_files(loader.align_dataset)
+        stack.enter_context(
+            _swapped(
+                "data.loader",
+                PairwiseDatasetProcessor=PromptOnceProcessor,
+                load_dataset=load_dataset,
+                align_dataset=align_dataset,
+            )
+        )
         yield
 
 
