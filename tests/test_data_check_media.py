@@ -120,3 +120,19 @@ def test_rows_differ_by_all_that_training_sees(tmp_path, form):
     assert found.pop("contradiction") == {3, count, count + 1}
     assert found.pop("leak-pair") == {2, 3, count, count + 1}
     assert set(found) == {"leak-image"}
+
+
+def test_columns_that_training_does_not_read_are_told(tmp_path):
+    """A video or other images for the rejected answer would be there, and never be seen."""
+    row = {"instruction": "Which?", **PAIR, "videos": ["a.mp4"], "system": "Look.", "history": [], "tools": TOOLS}
+    (tmp_path / "pairs.json").write_text(json.dumps([row | {"rejected_images": ["b.png"]}]))
+    columns = {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}
+    entry = {"file_name": "pairs.json", "ranking": True, "columns": columns}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"pairs": entry}))
+    findings = tmp_path / "findings.jsonl"
+    assert here("pairs", "--dataset-dir", tmp_path, "--findings", findings, "--no-images")[0] == 0
+    found = [json.loads(line) for line in findings.read_text().splitlines()]
+    unused = {finding["column"] for finding in found if finding["kind"] == "column-unused"}
+    assert unused == {"videos", "system", "tools", "rejected_images"}
+    said = here(tmp_path / "pairs.json", "--no-images")[1]
+    assert "column-unused: 1 x" in said and "rejected_images" in said

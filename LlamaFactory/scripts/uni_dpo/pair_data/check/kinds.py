@@ -44,6 +44,7 @@ KINDS = {
     "row-not-object": _error('a row is an object, {"instruction": ..., ...}'),
     "loader-refuses": _error("the message is the loader's own"),
     "column-missing": _error("name the columns in dataset_info.json (data.py register), or add them", drops=False),
+    "column-unused": _warning("name it in dataset_info.json (data.py register does), or remove it"),
     "column-mixed": _error("a column holds one type: make its values alike", drops=False),
     "column-late": _error("types of a .jsonl are those of its first 10 MB; --fix to .json or .parquet", drops=False),
     "images-late": _error(

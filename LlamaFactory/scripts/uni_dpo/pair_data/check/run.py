@@ -21,6 +21,7 @@ from .plan import Plan
 from .row_rules import Problem, check_pair, check_scores, explain_row_error
 from .shapes import Shape, unloadable
 from .twins import RowTable, compare
+from .unused import unused_columns
 
 
 FIRST_TABLE = 1000  # rows that `datasets` writes at a time: the first of them settle the types
@@ -160,6 +161,8 @@ class _Reading:
         for column in sorted(missing):
             message = f"no row has it; the columns are {printable(', '.join(seen))}"
             self.found.add("column-missing", number, WHOLE, column, message)
+        for column, message in unused_columns(source, self.checked.shapes[number]):
+            self.found.add("column-unused", number, WHOLE, column, message)
 
 
 @dataclass
