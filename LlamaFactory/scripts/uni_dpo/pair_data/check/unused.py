@@ -8,17 +8,8 @@ from .shapes import LIST, Shape
 
 COMMON = ("system", "tools", "images", "videos", "audios")
 ALPACA = ("input", "history")
-SIDED = ("image", "images", "video", "videos", "audio", "audios", "system", "tools", "objects")  # rejected_images
-    "image",
-    "images",
-    "video",
-    "videos",
-    "audio",
-    "audios",
-    "system",
-    "tools",
-    "objects",
-)  # as in rejected_images
+# As in ms-swift's rejected_images.
+SIDED = ("image", "images", "video", "videos", "audio", "audios", "system", "tools", "objects")
 
 
 def unused_columns(source: Source, shapes: Iterable[Shape]) -> Iterator[tuple[str, str]]:
