@@ -158,7 +158,10 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"chosen": "It is <image> that."}, "placeholder-in-answer"),
     ({"instruction": "<image>And <video>?"}, "media-count"),
     ({"chosen": "A <|image_pad|> of it."}, "media-token"),
+    ({"chosen": "A <|AUDIO|> of it."}, "media-token"),
+    ({"system": "See <|vision_start|>."}, "media-token"),
     ({"chosen": "Yes.<|im_end|>"}, "special-token"),
+    ({"system": "You get an <image>."}, "placeholder-elsewhere"),
 ]
 
 

@@ -11,7 +11,14 @@ from tiny_models import adapter
 
 import llamafactory.train.dpo  # noqa: F401 (joins our options to the parser)
 from llamafactory.hparams import get_train_args
-from llamafactory.train.uni_dpo.caches.fingerprints import FileHashes, media_keys, pair_keys, undecoded
+from llamafactory.train.uni_dpo.caches.fingerprints import (
+    PAIR_COLUMNS,
+    FileHashes,
+    media_keys,
+    moving_media_keys,
+    pair_keys,
+    undecoded,
+)
 from llamafactory.train.uni_dpo.caches.keys import image_key, reference_key
 from llamafactory.train.uni_dpo.caches.store import Store
 from llamafactory.train.uni_dpo.errors import UniDPOError
@@ -106,13 +113,29 @@ def test_images_in_the_data_set_are_named_by_their_bytes(pair_data, rows, tmp_pa
 
 
 def test_pairs_differ_by_tokens_labels_and_media():
-    columns = ("chosen_input_ids", "chosen_labels", "rejected_input_ids", "rejected_labels")
     rows = [[[1, 2], [-100, 2], [1, 3], [-100, 3]], [[1, 2], [1, 2], [1, 3], [-100, 3]], [[1], [2], [-100, 2, 1], [3]]]
-    data = Dataset.from_dict({name: [row[i] for row in rows] for i, name in enumerate(columns)})
+    data = Dataset.from_dict({name: [row[i] for row in rows] for i, name in enumerate(PAIR_COLUMNS)})
     names = pair_keys(data, [["a"], ["a"], ["a"]])
     assert len(set(names)) == 3
     assert pair_keys(data.select([2, 0]), [["a"], ["a"]]) == [names[2], names[0]]
     assert pair_keys(data.select([0]), [["b"]]) != [names[0]]
+
+
+def test_pairs_differ_by_their_videos_and_sounds(tmp_path):
+    """The same tokens about another video or sound of the same length are another pair."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    rows = [([a], []), ([b], []), ([], [a]), ([], [b]), ([[a, b]], []), ([[b, a]], [])]
+    tokens = dict.fromkeys(PAIR_COLUMNS, [1, 2])
+    hashes = FileHashes(tmp_path / "memory.json")
+    names = [
+        pair_keys(data, moving_media_keys(data, hashes, rate))[0]
+        for rate in (16000, 24000)
+        for videos, audios in rows
+        for data in [Dataset.from_list([tokens | {"videos": videos, "audios": audios}])]
+    ]
+    assert len(set(names[:6])) == 6 and len(set(names)) == 8  # the rate is one of sounds only
 
 
 def test_two_runs_may_make_a_folder_at_the_same_time(tmp_path):

@@ -1,6 +1,7 @@
 """`check` with a model: exactly the pairs that training would cut, and exactly the data that a YAML names."""
 
 import json
+import os
 
 import pytest
 from pairs import as_sharegpt, make_rows, options, train, write_dataset
@@ -112,3 +113,19 @@ def test_a_config_brings_its_data_its_held_out_data_and_its_loss(data, tmp_path,
     write_dataset(data, twice, "twice", SCORED)
     options_of_split = ("dataset=twice", "eval_dataset=null", "val_size=0.5")
     assert "leak-by-split: 1 x" in here("--config", path, "--no-tokens", *options_of_split)[1]
+
+
+def test_a_tokenized_path_that_is_out_of_date_is_told(data, tmp_path, tiny_model):
+    """Training takes what is there, and the scores of a month ago, whatever was done to the file since."""
+    folder, pairs = tmp_path / "tokenized", data / "pairs.json"
+    path, _ = config(data, tiny_model, tmp_path, tokenized_path=str(folder))
+    before = here("--config", path, "--no-tokens")[1]
+    assert "tokenized" not in before
+    folder.mkdir()
+    (folder / "state.json").write_text("{}")
+    os.utime(pairs, ns=(0, 0))
+    assert "tokenized: 1 x" in (said := here("--config", path, "--no-tokens")[1]) and "tokenized-stale" not in said
+    os.utime(folder / "state.json", ns=(0, 0))
+    os.utime(pairs)
+    status, said = here("--config", path, "--no-tokens")
+    assert status == 1 and "tokenized-stale: 1 x" in said and "pairs.json" in said

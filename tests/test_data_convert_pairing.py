@@ -39,7 +39,12 @@ def pairs_of(answers, pairing):
 
 def order_of(answers, pairing):
     """What decides, worked out anew: the numbers of the usable answers, higher is better."""
-    usable = [a for a in answers if a.text.strip() and "<image>" not in a.text]
+    texts = [a.text.strip() for a in answers if a.text.strip() and "<image>" not in a.text]
+    usable = []
+    for text in dict.fromkeys(texts):
+        alike = [a for a in answers if a.text.strip() == text]
+        if len({a.score for a in alike} - {None}) < 2 and len({a.rank for a in alike} - {None}) < 2:
+            usable.append(min(alike, key=lambda a: [a.score, a.rank].count(None)))
     ranked = [a for a in usable if a.rank is not None]
     scored = [a for a in usable if a.score is not None]
     if len(ranked) > 1 and (pairing.by == "rank" or len(scored) < 2):
@@ -89,6 +94,17 @@ def test_seeds_give_different_samples():
     """The seed would do nothing."""
     answers = [Answer(str(n), float(n)) for n in range(6)]
     assert len({tuple(pairs_of(answers, Pairing("all", most=2, seed=seed))) for seed in range(20)}) > 10
+
+
+def test_a_text_with_two_scores_is_in_no_pair():
+    """It would be chosen over the others in one pair and rejected in the next."""
+    answers, counts = [Answer("a", 5.0), Answer("b", 3.0), Answer(" a ", 1.0), Answer("c", 2.0)], Counter()
+    found = choose(Question(ASKED, tuple(answers)), Pairing("all"), counts)
+    assert found == [(answers[1], answers[3])] and counts == {"the same text with several scores or ranks": 2}
+    with pytest.raises(Unusable, match="a text has several scores"):
+        choose(Question(ASKED, tuple(answers[:3])), Pairing("best-worst"), Counter())
+    same = [Answer("a", 5.0, 1.0), Answer("a", 5.0), Answer("b", 3.0, 2.0)]
+    assert pairs_of(same, Pairing("all")) == [(same[0], same[2])]
 
 
 def test_ranks_and_scores_that_contradict_each_other():

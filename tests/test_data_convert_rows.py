@@ -13,8 +13,10 @@ import raw_shapes
 from PIL import Image
 from test_data_convert import PROGRAM, convert
 
+from pair_data.convert.fields import Fields
 from pair_data.convert.pictures import Pictures
 from pair_data.convert.question import Unusable
+from pair_data.convert.shapes import recognise
 from pair_data.rows import read_rows
 from pair_data.writing import write_rows
 
@@ -302,3 +304,84 @@ def test_a_source_without_rows_is_called_so(tmp_path, name):
     assert convert(tmp_path / name, "-o", tmp_path / "out.json", fails=True).endswith(
         "there are no rows to convert.\n"
     )
+
+
+def swift(**columns):
+    """Return a row of ms-swift with further columns."""
+    turns = [raw_shapes.say("user", "<image>Why?"), raw_shapes.say("assistant", "So.")]
+    return {"messages": turns, "rejected_response": "No.", "images": ["a.png"]} | columns
+
+
+def implicit(*images):
+    """Return a row of whole dialogues, each with an image of its own inside."""
+    sides = zip(("chosen", "rejected"), ("So.", "No."), images, strict=True)
+    asked = {"type": "text", "text": "Why?"}
+    return {
+        side: [
+            {"role": "user", "content": [{"type": "image", "image": image}, asked]},
+            raw_shapes.say("assistant", text),
+        ]
+        for side, text, image in sides
+    }
+
+
+LOST = "something else to look at"
+SIDED = [
+    (swift(rejected_images=["a.png"]), ""),
+    (swift(rejected_images=["b.png"]), LOST),
+    (swift(rejected_images=["a.png", "b.png"]), LOST),
+    (swift(images=[], rejected_images=["b.png"]), LOST),
+    (swift(images=[], chosen_images=["a.png"], rejected_images=["a.png"]), ""),
+    (swift(images=[], chosen_images=["a.png"]), LOST),
+    (swift(rejected_tools="[]"), LOST),
+    (swift(tools="[]", rejected_tools="[]"), ""),
+    (swift(system="A.", rejected_system="B."), LOST),
+    (PAIR | {"image": "a.png", "image_rejected": "b.png"}, LOST),
+    (implicit("a.png", "a.png"), ""),
+    (implicit("a.png", "b.png"), LOST),
+    (implicit("a.png", "a.png") | {"images": ["b.png"]}, "other images in its column"),
+    (swift(audios=["a.wav"]), "a sound"),
+    (swift(videos=["a.mp4"]), "a video"),
+    (swift(objects={"bbox": [[1, 2]]}, messages=[raw_shapes.say("user", "<image><bbox>?"), *swift()["messages"][1:]]),
+     "<bbox>"),
+    (swift(rejected_response=["No.", "Never."]), "several rejected answers"),
+    (swift(rejected_response=["No."]), ""),
+    (PAIR | {"chosen_score": "8/10", "rejected_score": "3/10"}, "a score such as 8/10"),
+    (PAIR | {"responses": [{"text": "a", "score": "80 %"}, {"text": "b", "score": "5"}], "chosen": None}, "8/10"),
+    (swift(system="A.", messages=[raw_shapes.say("system", "B."), *swift()["messages"]]), "a system prompt in its"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "reason"), SIDED)
+def test_a_pair_about_two_things_is_none(row, reason):
+    """The rejected answer would be trained on the image, tools or system prompt of the chosen."""
+    shape, fields = recognise([row], "here", Fields())
+    if not reason:
+        question = shape.read(row, fields)
+        assert [answer.text for answer in question.answers] == ["So.", "No."] and question.images == ("a.png",)
+        return
+    with pytest.raises(Unusable, match=reason):
+        shape.read(row, fields)
+
+
+def test_what_is_not_used_is_named(source, tmp_path):
+    """Margins, weights and boxes would vanish without a word; tools and history go along."""
+    rows = [swift(margin=n, objects={"bbox": [[1]]} if n else None, tools=[{"name": "größe"}]) for n in range(3)]
+    rows += [swift(rejected_images=["b.png"], margin=1)]
+    report = convert(source(*rows), "-o", tmp_path / "out.json")
+    assert "columns that nothing was taken from: margin (3 rows), objects (2 rows)" in report
+    assert "1 left out: something else to look at" in report and "(row 3)" in report
+    assert [row["tools"] for row in read_rows(tmp_path / "out.json")] == ['[{"name": "größe"}]'] * 3
+    several = {"question": "And?", "history": [["Why?", "So."]], "responses": ANSWERS, "model": "m"}
+    report = convert(source(several), "-o", tmp_path / "out.json")
+    assert "nothing was taken from: model (1 row)" in report
+    assert next(read_rows(tmp_path / "out.json"))["history"] == [["Why?", "So."]]
+
+
+def test_a_text_with_two_scores_is_left_out_by_row(source, tmp_path):
+    """It would be chosen in one pair and rejected in another."""
+    twice = {"question": "Why?", "responses": [*ANSWERS, ANSWERS[0] | {"score": 9}]}
+    report = convert(source(twice | {"responses": ANSWERS}, twice), "-o", tmp_path / "out.json", "--pairs", "all")
+    assert "2 answers left out: the same text with several scores or ranks (row 1)" in report
+    found = [(row["chosen"][-2], row["rejected"][-2]) for row in read_rows(tmp_path / "out.json")]
+    assert sorted(found) == [("2", "1"), ("4", "1"), ("4", "2"), ("4", "2")]

@@ -101,7 +101,8 @@ def test_columns_are_found_out(folder, shape):
     from llamafactory.data.converter import get_dataset_converter
 
     change = {"alpaca": lambda row: row | {"input": "i", "history": [["a", "b"]]}, "sharegpt": as_sharegpt}
-    rows = [change.get(shape, as_openai)(row) | {"system": "s"} for row in make_rows(folder, 3)]
+    more = {"system": "s", "tools": "[]", "videos": ["v.mp4"], "audios": ["a.wav"]}
+    rows = [change.get(shape, as_openai)(row) | more for row in make_rows(folder, 3)]
     for row in rows if shape != "alpaca" else []:
         del row["instruction"]
     write_rows(folder / "shape.jsonl", rows)
@@ -114,6 +115,7 @@ def test_columns_are_found_out(folder, shape):
         assert pair["_prompt"][-1]["content"] == plain["instruction"] + ("\ni" if shape == "alpaca" else "")
         assert pair["_system"] == "s" and len(pair["_prompt"]) == (3 if shape == "alpaca" else 1)
         assert pair["_images"] == [str(folder / plain["images"][0])]
+        assert [pair[f"_{name}"] for name in ("tools", "videos", "audios")] == ["[]", ["v.mp4"], ["a.wav"]]
 
 
 def test_columns_that_come_late_count(folder):

@@ -109,21 +109,26 @@ def test_rows_that_cannot_be_scored_stop_the_run_before_its_first_request(tmp_pa
     rows[2] = rows[2] | {"images": rows[2]["images"][:1]}
     rows[4] = rows[4] | {"images": ["absent.png"]}
     rows[7] = rows[7] | {"rejected": None}
+    unseen = {5: ("videos", ["a.mp4"]), 6: ("audios", ["a.wav"]), 8: ("tools", '[{"name": "look"}]')}
+    rows = [row | dict([unseen[i]]) if i in unseen else row for i, row in enumerate(rows)]
     data, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.json"
     with pytest.raises(DataError) as error:
         score(data, "-o", out, *asking)
     assert not server.asked and not out.exists()
     for line in (
-        "3 of 9 rows",
+        "6 of 9 rows",
         "row 2, instruction: 2 <image> in its text for 1 images",
         "row 4, images: absent.png: there is no such file",
+        "row 5, videos: the scorers here see no videos",
+        "row 6, audios: the scorers here see no sounds",
         "row 7, rejected: there is no answer",
+        "and 1 more",
         "--drop-unscored",
     ):
         assert line in str(error.value)
-    assert "6 rows with scores, 3 left out" in score(data, "-o", out, *asking, "--drop-unscored")
+    assert "3 rows with scores, 6 left out" in score(data, "-o", out, *asking, "--drop-unscored")
     assert [row["instruction"] for row in read(out)] == [
-        row["instruction"] for i, row in enumerate(rows) if i not in (2, 4, 7)
+        row["instruction"] for i, row in enumerate(rows) if i not in (2, 4, 7, *unseen)
     ]
 
 

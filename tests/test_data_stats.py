@@ -17,7 +17,8 @@ from pair_data.stats import images
 from pair_data.stats.advice import suggest_eta, suggest_tau_good, verdict_on_eta, verdict_on_tau_good
 from pair_data.stats.gather import gather, image_folder
 from pair_data.stats.histograms import bins_for, histogram, wide
-from pair_data.stats.measures import quality_weights, rank_correlation, share_good
+from pair_data.stats.length_advice import meaning_of_lengths
+from pair_data.stats.measures import lengths_and_scores, quality_weights, rank_correlation, share_good
 from pair_data.stats.report import make
 
 
@@ -146,6 +147,43 @@ def test_lengths(report, rows):
     assert rank_correlation(np.ones(5), np.arange(5.0)) is None
 
 
+def said_of(chosen, rejected, better, worse):
+    """Return the figures about lengths, and what is said of them; lengths and scores are arrays, or one for all."""
+    count = max(np.size(value) for value in (chosen, rejected, better, worse))
+    values = [np.broadcast_to(np.asarray(value, dtype=float), count) for value in (chosen, rejected, better, worse)]
+    lengths = {"chosen": values[0].round().astype(int), "rejected": values[1].round().astype(int)}
+    found = lengths_and_scores(lengths, {"chosen": values[2], "rejected": values[3]}, "characters", 0.7)
+    return found, meaning_of_lengths(found)
+
+
+def test_words_about_lengths_follow_the_figures():
+    """Direction, size and number of pairs: what the page shows a line above must not contradict it."""
+    rng = np.random.default_rng(0)
+    short, long, noise = rng.integers(1, 5, 200), rng.integers(25, 45, 200), rng.normal(0, 0.2, 200)
+    # All chosen are shorter, and longer answers score lower: "no bias to speak of" it was.
+    found, said = said_of(short, long, 3 + noise, 1 - noise)
+    assert found["length_and_score"] < -0.7 and abs(found["difference_and_margin"]) < 0.1
+    assert "a strong bias for shorter answers" in said and "Longer answers score lower (strong" in said
+    assert "get shorter" in said and "says little about the margin" in said
+    # They are shorter, and the less so the larger the margin: "strong bias for longer answers" it was.
+    found, said = said_of(short, long, 3 + (short - long) / 20, 1)
+    assert found["difference_and_margin"] > 0.9
+    assert "a strong bias for shorter answers" in said and "for longer" not in said
+    assert "The longer the chosen answer is against the rejected, the larger the margin and w_qual (strong)" in said
+    # Longer and shorter by turns.
+    found, said = said_of(np.where(noise > 0, 9, 11), np.where(noise > 0, 11, 9), 3 - noise, 1)
+    assert "can be told from chance in 199 pairs" in said or "no bias for length to speak of" in said
+    # Mostly a little shorter, seldom much longer.
+    seldom = np.arange(200) % 10 == 0
+    assert "depends on whether" in said_of(np.where(seldom, 900, 90), 100, 3 + noise, 1)[1]
+    # A hundredth longer, in every pair.
+    assert "no bias for length to speak of" in said_of(101, 100, 3 + noise, 1)[1]
+    # Three pairs tell nothing, and no scores are no weights.
+    assert "can be told from chance in 3 pairs" in said_of([1, 2, 3], [30, 40, 50], [3, 4, 5], 1)[1]
+    unscored = said_of(short, long, np.nan, np.nan)[1]
+    assert "strong bias for shorter" in unscored and "w_qual, the chosen" not in unscored
+
+
 def test_images(tmp_path, rows):
     """Sizes and tokens are of images that exist, missing ones are counted, and a large set is sampled twice alike."""
     for number in range(40):
@@ -230,6 +268,30 @@ def test_verdicts():
     assert "almost nothing" in verdict_on_eta(quality_weights(margins / 100, 0.7))
     assert "saturates" in verdict_on_eta(quality_weights(margins * 100, 0.7))
     assert "in its range" in verdict_on_eta(quality_weights(margins, 0.7))
-    assert "above every" in verdict_on_tau_good(0.0) and "below every" in verdict_on_tau_good(1.0)
+    assert "alike" in verdict_on_eta(quality_weights(np.full(100, 1.0), 0.7))  # .67 to .67 is no range
+    assert "for most pairs" in verdict_on_eta(quality_weights(np.repeat([0.0, 3.0], [60, 40]), 0.7))
+    assert "above every" in verdict_on_tau_good(0.0) and "not above any" in verdict_on_tau_good(1.0)
     assert "lets 40.0 %" in verdict_on_tau_good(0.4)
     assert suggest_eta(None) is None
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "says", "never"),
+    [
+        ([1.0] * 90 + [2.0] * 10, 0.0, "as near to half as the steps", "about the upper half"),
+        ([1.0, 2.0] * 50, 0.0, "about the upper half", "set it higher"),
+        (list(range(100)), 40.0, "50.0 % of the chosen", "guess"),
+        ([2.0, 3.0], 1.0, "no more than a guess", "But only"),
+        ([1.0] * 10 + [0.0] * 30, 0.5, "But only 25.0 % of the margins are positive", "guess"),
+    ],
+)
+def test_suggestions_do_not_contradict_their_figures(tmp_path, chosen, rejected, says, never):
+    """Half that is no half, a guess from two pairs, an eta that goes by a few."""
+    rows = [
+        {"instruction": f"{n}?", "chosen": "a", "rejected": "b", "score_chosen": score, "score_rejected": rejected}
+        for n, score in enumerate(chosen)
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    make(str(tmp_path / "pairs.json"), None, None, None, ETA, TAU_GOOD, None, False, tmp_path / "out")
+    advice = " ".join(json.loads((tmp_path / "out" / "stats.json").read_text())["advice"])
+    assert says in advice and never not in advice

@@ -12,8 +12,9 @@ from .errors import DataError
 
 HELP = """Prepare scored preference pairs for Uni-DPO, from downloads to a data set that has been looked at.
 
-Files are .json, .jsonl or .parquet, by their names. Nothing is changed in place unless asked for, and a file that is
-written appears when it is complete. Each command explains itself: data.py COMMAND --help.
+Files are .json, .jsonl or .parquet, by their names; .csv is read and not written. Nothing is changed in place unless
+asked for, and a file that is written appears when it is complete. Each command explains itself:
+data.py COMMAND --help.
 
 Exit status: 0 done, 1 check found errors, 2 bad input or options, 130 interrupted.
 """

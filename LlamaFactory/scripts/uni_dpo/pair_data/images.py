@@ -15,6 +15,24 @@ MAX_PIXELS = 768 * 768  # LlamaFactory's default for image_max_pixels
 MIN_PIXELS = 32 * 32  # and for image_min_pixels
 
 
+BASE64 = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # what PNG, JPEG, GIF and WebP begin with
+LONGEST_NAME, LONGEST_PATH = 255, 4096  # characters of a file's name, and of a path: no system has longer ones
+ON_THE_WEB = ("http://", "https://", "ftp://", "s3://", "gs://", "hf://")
+
+
+def no_path(text: str) -> tuple[str, str] | None:
+    """Tell what a text in place of a path is if it is none: the kind of finding, and words; None if it may be one."""
+    if text.startswith(ON_THE_WEB):
+        return "media-web", "on the web"
+    if text.startswith("file://"):
+        return "media-embedded", "a file:// address instead of a path"
+    if text.startswith("data:"):
+        return "media-embedded", "a data URI instead of a path"
+    if len(text) > LONGEST_PATH or (text.startswith(BASE64) and len(text) > LONGEST_NAME):
+        return "media-embedded", "base64 instead of a path"
+    return None
+
+
 class ImageError(ValueError):
     """An image that cannot be opened; the message says why."""
 
@@ -31,6 +49,8 @@ def open_image(image: Any, source: Source) -> Image.Image:
     """
     if isinstance(image, dict):
         image = image.get("bytes") or image.get("path")
+    if isinstance(image, str) and (refused := no_path(image)):
+        raise ImageError(f"{refused[1]}; data.py check says more")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large images are the caller's to judge

@@ -7,7 +7,7 @@ import typer
 
 
 Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="a .json, .jsonl or .parquet file, or a name in --dataset-dir")
+    str, typer.Argument(metavar="DATA", help="a .json, .jsonl, .csv or .parquet file, or a name in --dataset-dir")
 ]
 DatasetDir = Annotated[
     Path | None, typer.Option(help="folder whose dataset_info.json describes the data", show_default=False)

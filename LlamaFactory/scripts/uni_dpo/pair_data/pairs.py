@@ -8,6 +8,8 @@ from typing import Any
 from .sources import Source
 
 
+# What an entry of a column of media may be. A video is a file, or a list of its frames.
+MEDIA = {"images": (str, bytes, dict), "videos": (str, list), "audios": (str,)}
 FLOAT32_MAX = 3.4028234663852886e38  # training carries scores in float32
 
 
@@ -34,6 +36,10 @@ class Pair:
         rejected: the other one.
         images: paths, or whatever else the data set has for images, in order.
         system: the system prompt, empty if there is none; without what upstream adds to those of "openai".
+        tools: the description of tools, as JSON; empty if there is none.
+        videos: paths, or lists of the images that are their frames.
+        audios: paths.
+        roles: of the messages and of the two answers, where one of them is of a tool or calls one; otherwise empty.
     """
 
     messages: tuple[tuple[str, str], ...]
@@ -41,6 +47,10 @@ class Pair:
     rejected: str
     images: tuple[Any, ...]
     system: str = ""
+    tools: str = ""
+    videos: tuple[Any, ...] = ()
+    audios: tuple[Any, ...] = ()
+    roles: tuple[str, ...] = ()
 
     @property
     def prompt(self) -> str:
@@ -55,8 +65,9 @@ def read_pair(row: dict[str, Any], source: Source) -> Pair:
         RowError: a column is missing or holds something else than training expects.
     """
     read = _read_alpaca if source.formatting == "alpaca" else _read_conversation
-    messages, chosen, rejected, system = read(row, source)
-    return Pair(tuple(messages), chosen, rejected, _images(row, source), system)
+    messages, chosen, rejected, system, *roles = read(row, source)
+    images, videos, audios = (_media(row, source, use) for use in MEDIA)
+    return Pair(tuple(messages), chosen, rejected, images, system, _tools(row, source), videos, audios, *roles)
 
 
 def read_score(row: dict[str, Any], source: Source, side: str) -> float:
@@ -110,7 +121,13 @@ def _text(row: dict[str, Any], source: Source, side: str) -> str:
     return value
 
 
-def _read_conversation(row: dict[str, Any], source: Source) -> tuple[list[tuple[str, str]], str, str, str]:
+# Upstream's names, in the order of its tags for who asks and who answers.
+_ROLES = ("user", "observation", "assistant", "function")
+
+
+def _read_conversation(
+    row: dict[str, Any], source: Source
+) -> tuple[list[tuple[str, str]], str, str, str, tuple[str, ...]]:
     column, tags = source.columns.get("messages", "messages"), source.tags
     turns = row.get(column)
     if not isinstance(turns, list) or not turns:
@@ -128,7 +145,10 @@ def _read_conversation(row: dict[str, Any], source: Source) -> tuple[list[tuple[
     if len(turns) % 2 == 0:
         raise RowError(column, "the last message must be the question; the answers are columns of their own")
     messages = [("assistant" if role in answers else "user", text) for role, text in turns]
-    return messages, _answer(row, source, "chosen"), _answer(row, source, "rejected"), system
+    given = [_answer(row, source, side) for side in ("chosen", "rejected")]
+    roles = tuple(_ROLES[(*asks, *answers).index(role)] for role, _ in (*turns, *given))
+    roles = roles if {"observation", "function"} & set(roles) else ()
+    return messages, *(text for _, text in given), system, roles
 
 
 def _message(turn: Any, column: str, tags: dict[str, str | None]) -> tuple[str, str]:
@@ -155,14 +175,14 @@ def _with_tools(turns: list[Any], column: str, tags: dict[str, str | None]) -> l
     return joined
 
 
-def _answer(row: dict[str, Any], source: Source, side: str) -> str:
+def _answer(row: dict[str, Any], source: Source, side: str) -> tuple[str, str]:
     column, tags = source.columns.get(side, side), source.tags
     if row.get(column) is None:
         raise RowError(column, "there is no answer")
     role, text = _message(row[column], column, tags)
     if role not in (tags["assistant_tag"], tags["function_tag"]):
         raise RowError(column, f"the answer is from {role!r}, not from {tags['assistant_tag']!r}")
-    return text
+    return role, text
 
 
 def _system(row: dict[str, Any], source: Source) -> str:
@@ -172,12 +192,21 @@ def _system(row: dict[str, Any], source: Source) -> str:
     return system
 
 
-def _images(row: dict[str, Any], source: Source) -> tuple[Any, ...]:
-    images = source.column(row, "images")
-    if images is None:
+def _tools(row: dict[str, Any], source: Source) -> str:
+    tools = source.column(row, "tools") or ""
+    if source.formatting == "openai" and isinstance(tools, (list, dict)):
+        tools = json.dumps(tools, ensure_ascii=False)
+    if not isinstance(tools, str):
+        raise RowError(source.columns["tools"], f"text expected (the JSON of the tools), not {type(tools).__name__}")
+    return tools
+
+
+def _media(row: dict[str, Any], source: Source, use: str) -> tuple[Any, ...]:
+    media = source.column(row, use)
+    if media is None:
         return ()
-    images = images if isinstance(images, list) else [images]
-    for image in images:
-        if not isinstance(image, (str, bytes, dict)):
-            raise RowError(source.columns["images"], f"a path expected, not {type(image).__name__}")
-    return tuple(images)
+    media = media if isinstance(media, list) else [media]
+    for item in media:
+        if not isinstance(item, MEDIA[use]):
+            raise RowError(source.columns[use], f"a path expected, not {type(item).__name__}")
+    return tuple(media)

@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import DataError, place
 from .pairs import RowError, read_pair
-from .rows import SUFFIXES, read_rows, require_file
+from .rows import READ, read_rows, require_file
 from .sources import COLUMNS, TAGS, Source
 from .writing import whole_file
 
@@ -40,7 +40,7 @@ class Registered:
         entry: what stands there now.
         change: "added", "replaced", or "unchanged" where it stood there already.
         rows: how many rows the file has.
-        lost: an image of its first rows that training would not find, empty if there is none.
+        lost: an image, a video or a sound of its first rows that training would not find, empty if there is none.
         marked: whether `info` starts with a byte order mark, which LlamaFactory does not read.
     """
 
@@ -103,13 +103,13 @@ def _register(name: str, file: Path, dataset_dir: Path, replace: bool) -> Regist
 
 
 def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int, str]:
-    """Return the entry for a file, with the columns that it has, the number of its rows, and an image that is lost.
+    """Return the entry for a file, with the columns that it has, the number of its rows, and a medium that is lost.
 
     Raises:
         DataError: the file cannot be read, or its first rows are not pairs that training could use.
     """
     require_file(file)
-    if file.suffix not in SUFFIXES:
+    if file.suffix not in READ:
         raise DataError(f"{file}: training knows the ending {file.suffix.lower()} in small letters only. Rename it.")
     names, first, count = {}, [], 0
     for row in read_rows(file, "register"):
@@ -127,7 +127,9 @@ def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int, str]:
     lost = ""
     for number, row in enumerate(first):
         try:
-            paths = [image for image in read_pair(row, source).images if isinstance(image, str)]
+            pair = read_pair(row, source)
+            shown = (*pair.images, *pair.videos, *pair.audios)
+            paths = [path for path in shown if isinstance(path, str)]
             lost = lost or next((path for path in paths if not os.path.isfile(source.find_image(path))), "")
         except RowError as error:
             raise DataError(f'{file}, {place(number)}, column "{error.column}": {error}') from error
@@ -137,7 +139,8 @@ def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int, str]:
 def _shape(names: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what an entry says of rows with these columns."""
     talk = next((name for name in ("conversations", "messages") if name in names), "")
-    uses = ("system", "chosen", "rejected", "images", "score_chosen", "score_rejected")
+    media = ("images", "videos", "audios")
+    uses = ("system", "tools", "chosen", "rejected", *media, "score_chosen", "score_rejected")
     columns = {use: use for use in uses if use in names}
     if "instruction" in names or not talk:
         columns = {use: COLUMNS[use] for use in ("prompt", "query", "history") if COLUMNS[use] in names} | columns

@@ -1,4 +1,4 @@
-"""Reading rows one by one from JSON, JSONL and Parquet, however large the file.
+"""Reading rows one by one from JSON, JSONL, CSV and Parquet, however large the file.
 
 JSON arrays are cut into rows with the standard library's scanner, since streaming parsers refuse the NaN that Python
 writes and training's loader takes.
@@ -16,9 +16,12 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from .errors import DataError, place
+from .tables import as_utf8, read_table, text_lines
 
 
-SUFFIXES = (".json", ".jsonl", ".parquet")
+SUFFIXES = (".json", ".jsonl", ".parquet")  # what is read and written
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+READ = (*SUFFIXES, ".csv")  # what training reads
 CHUNK = 1 << 20  # bytes read at a time
 LONGEST_ROW = 1 << 28  # characters: room for a few images in base64
 BATCH = 500  # rows of a Parquet file in memory at a time,
@@ -43,7 +46,7 @@ def read_rows(path: Path, progress: str = "") -> Iterator[dict[str, Any]]:
     """Yield the rows of a file.
 
     Args:
-        path: a `.json` array or `.jsonl` (either content under either name, as for training), or `.parquet`.
+        path: a `.json` array or `.jsonl` (either content under either name, as for training), `.csv` or `.parquet`.
         progress: what to write beside a progress bar; empty for none.
 
     Raises:
@@ -60,33 +63,52 @@ def read_rows(path: Path, progress: str = "") -> Iterator[dict[str, Any]]:
 def read_values(path: Path, progress: str = "") -> Iterator[Any]:
     """Yield what stands at the place of every row, `Broken` for what cannot be read.
 
-    After a broken line of JSONL reading goes on; an array or a Parquet file ends there.
+    After a broken line of JSONL reading goes on; an array or a Parquet file ends there. Text in UTF-16 is read too.
 
     Raises:
-        DataError: there is no such file, or its name ends in none of `SUFFIXES`.
+        DataError: there is no such file, or its name ends in none of `READ`.
     """
     path = Path(path)
-    require_file(path)
+    if path.suffix.lower() != ".tsv":  # which only `convert` lets come here
+        require_file(path)
     if path.suffix.lower() == ".parquet":
         yield from _read_parquet(path, progress)
         return
     with ExitStack() as stack:
-        file = stack.enter_context(_open(path))
-        size = path.stat().st_size
-        bar = stack.enter_context(tqdm(total=size, desc=progress, unit="B", unit_scale=True, disable=not progress))
-        start = file.read(1 << 16).lstrip(b"\xef\xbb\xbf \t\r\n")
+        file = stack.enter_context(as_utf8(path, stack.enter_context(_open(path))))
+        size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        yield from _read_array(file, bar) if start.startswith(b"[") else _read_lines(file, bar)
+        bar = stack.enter_context(tqdm(total=size, desc=progress, unit="B", unit_scale=True, disable=not progress))
+        if path.suffix.lower() in DELIMITERS:
+            yield from read_table(text_lines(file, bar), DELIMITERS[path.suffix.lower()], Broken)
+        else:
+            yield from _read_array(file, bar) if _is_list(file) else _read_lines(file, bar)
+
+
+def is_list(path: Path) -> bool:
+    """Return whether a JSON file is one list of rows, whatever its name says."""
+    if path.suffix.lower() in (".parquet", *DELIMITERS):
+        return False
+    with _open(path) as file, as_utf8(path, file) as text:
+        return _is_list(text)
+
+
+def _is_list(file: IO[bytes]) -> bool:
+    start = file.read(1 << 16).lstrip(b"\xef\xbb\xbf \t\r\n")
+    file.seek(0)
+    return start.startswith(b"[")
 
 
 def require_file(path: Path) -> None:
-    """Refuse a file that is not there or that no command can read or write by its name.
+    """Refuse a file that is not there or that training could not read by its name.
 
     Raises:
         DataError: it is so.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path}: the name must end in {', '.join(SUFFIXES)}, which says how it is read and written.")
+    if path.suffix.lower() == ".tsv" and os.path.isfile(path):
+        raise DataError(f"{path}: training reads no tables with tabs. data.py convert makes pairs of it.")
+    if path.suffix.lower() not in READ:
+        raise DataError(f"{path}: the name must end in {', '.join(READ)}, which says how it is read.")
     if not os.path.isfile(path):
         raise DataError(f"there is no file {path}")
 

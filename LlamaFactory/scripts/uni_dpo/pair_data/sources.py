@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError
-from .rows import SUFFIXES, read_values, require_file
+from .rows import READ, read_values, require_file
 
 
 COLUMNS = {
@@ -20,9 +20,12 @@ COLUMNS = {
     "query": "input",
     "history": "history",
     "system": "system",
+    "tools": "tools",
     "chosen": "chosen",
     "rejected": "rejected",
     "images": "images",
+    "videos": "videos",
+    "audios": "audios",
     "score_chosen": "score_chosen",
     "score_rejected": "score_rejected",
 }
@@ -93,15 +96,13 @@ def open_source(name: str, dataset_dir: Path | None = None, media_dir: Path | No
     if name in described:
         return _from_entry(name, described[name], dataset_dir, media_dir or dataset_dir)
     path = Path(name)
-    if path.suffix.lower() in SUFFIXES and path.is_file():
+    if path.suffix.lower() in READ and path.is_file():
         return Source(path.name, (path,), dict(COLUMNS), media_dir or path.parent)
     if dataset_dir:
         known = ", ".join(described) or "nothing"
         raise DataError(f'no data set "{name}" in {dataset_dir / "dataset_info.json"}, which describes {known}')
     if not path.suffix:
-        raise DataError(
-            f"{name} is neither a .json, .jsonl or .parquet file nor, without --dataset-dir, a data set's name"
-        )
+        raise DataError(f"{name} is neither a {', '.join(READ)} file nor, without --dataset-dir, a data set's name")
     require_file(path)
     raise DataError(f"{path} is not a file")
 

@@ -102,7 +102,7 @@ def _fix(plan: Plan, checked: Checked, output: Path, images: Path | None) -> Che
     fixed = Fixer(checked, plan.scored, images, progress=True).write(output)
     print(f"\n{fixed.text(output)}")
     source = dataclasses.replace(plan.sources[0], name=output.name, files=(output,))
-    copy = check(dataclasses.replace(plan, sources=[source], images=False, training=None))
+    copy = check(dataclasses.replace(plan, sources=[source], images=False, training=None, tokenized=None))
     errors = copy.found.level_counts()[ERROR]
     if errors:
         print(summary(copy, []))

@@ -39,10 +39,12 @@ KINDS = {
     # The file
     "file-empty": _error("there is nothing to train on", drops=False),
     "file-bom": _error("the loader refuses a list after a byte order mark; --fix writes none", drops=False),
+    "file-encoding": _error("the loader reads UTF-8 only; --fix writes it", drops=False),
     "row-unreadable": _error("correct the line, or download the file again"),
     "row-not-object": _error('a row is an object, {"instruction": ..., ...}'),
     "loader-refuses": _error("the message is the loader's own"),
     "column-missing": _error("name the columns in dataset_info.json (data.py register), or add them", drops=False),
+    "column-unused": _warning("name it in dataset_info.json (data.py register does), or remove it"),
     "column-mixed": _error("a column holds one type: make its values alike", drops=False),
     "column-late": _error("types of a .jsonl are those of its first 10 MB; --fix to .json or .parquet", drops=False),
     "images-late": _error(
@@ -70,6 +72,7 @@ KINDS = {
     "image-count": _error("as many <image> in the text as images, or tokenising stops"),
     "media-count": _error("as many <video> and <audio> in the text as files, or tokenising stops"),
     "placeholder-in-answer": _error("answers are text; an image belongs to the question"),
+    "placeholder-elsewhere": _warning("it stands for nothing there: it stays text, or confuses the model"),
     "media-token": _error("the model's own media tokens must not be in the text: its images would not match them"),
     "special-token": _warning("text that looks like a control token is tokenised as one"),
     # Images
@@ -92,13 +95,26 @@ KINDS = {
     "image-animated": _note("only the first frame is used"),
     "image-cmyk": _note("converted without a colour profile"),
     "image-extension": _note("the name says another format than the file; it is read all the same"),
+    # Videos and sounds, and what is no file at all
+    "media-embedded": _error("training opens files: data.py convert makes files of these, or paths", drops=False),
+    "media-web": _error("training opens files: download them, and give their paths", drops=False),
+    "media-missing": _error("training stops here; correct the path, or --media-dir"),
+    "media-not-a-file": _error("a folder or a device is no video or sound"),
+    "media-empty": _error("zero bytes: download it again"),
+    "media-unreadable": _error("training stops here: download it again, or remove the row"),
+    "media-crashes": _error("reading it ended the process, as it would training"),
+    "media-hangs": _error("reading it did not end"),
     # Rows against each other
     "duplicate": _warning("counts twice; --fix keeps the first", drops=True),
     "contradiction": _error("the same two answers are preferred both ways; one of them is wrong"),
-    "leak-pair": _error("the question and its images are also in the held-out data: measures memory"),
-    "leak-image": _warning("the image is also in the held-out data, with another question"),
+    "leak-pair": _error("the question and what it shows are also in the held-out data: measures memory"),
+    "leak-image": _warning("what it shows is also in the held-out data, with another question"),
     "leak-by-split": _warning("val_size deals rows out one by one, and this question is in several"),
     # Tokens
+    "tokenized": _note("files that change have no effect: remove tokenized_path, or give another"),
+    "tokenized-stale": _error(
+        "old rows and scores are trained on: give another tokenized_path, or delete this", False
+    ),
     "answer-cut": _warning("raise cutoff_len, or drop what is too long"),
     "prompt-cut": _warning("the end of the question is lost: raise cutoff_len"),
     "image-tokens-cut": _error("raise cutoff_len or lower image_max_pixels; training stops"),

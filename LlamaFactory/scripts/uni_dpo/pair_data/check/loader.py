@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..rows import DELIMITERS, is_list
+from ..tables import UTF_8, encoding_of
 from .findings import WHOLE, Findings
 from .shapes import BOOLEAN, BYTES, LIST, NUMBER, OBJECT, TEXT, Shape, unloadable
 
 
 CHUNK = 10 << 20  # bytes that become one table: datasets' JsonConfig.chunksize
-BOM = b"\xef\xbb\xbf"
 TEXTS = ("prompt", "query", "system", "chosen", "rejected")  # what an alpaca row has as text
 
 
@@ -53,16 +54,31 @@ class LoaderCheck:
                 self._must_fit(pyarrow.parquet.read_schema(path).empty_table(), shape, start)
             return
         mixed = self._report_mixed(shape)
-        if is_list(path):
-            with path.open("rb") as file:
-                marked = file.read(len(BOM)) == BOM
-            if marked:
+        with path.open("rb") as file:
+            encoding = encoding_of(file)
+        if encoding not in UTF_8:
+            self.found.add("file-encoding", self.source, WHOLE, None, f"{path} is in {encoding.upper()}")
+        if path.suffix.lower() in DELIMITERS:
+            self._must_have_columns(path, shape)
+        elif is_list(path):
+            if encoding == "utf-8-sig":
                 self.found.add("file-bom", self.source, WHOLE, None, f"{path} starts with a byte order mark")
             if not mixed:
                 self._must_fit(_schema(shape).empty_table(), shape, start)
-            return
+        elif encoding in UTF_8:
+            self._check_parts(path, shape, start, mixed)
+
+    def _check_parts(self, path: Path, shape: Shape, start: int, mixed: bool) -> None:
         for part in _parts(path, start):
             self._check_part(part, shape, mixed)
+
+    def _must_have_columns(self, path: Path, shape: Shape) -> None:
+        """Compare the columns of a CSV file, which are all text, with those of the first."""
+        if self.reference is None:
+            self.reference = list(shape.fields)
+        elif list(shape.fields) != self.reference:
+            message = f"the columns of {path} are not those of the first file, in their order"
+            self.found.add("loader-refuses", self.source, WHOLE, None, message)
 
     def _report_mixed(self, shape: Shape) -> bool:
         columns = Shape(fields=shape.fields).conflicts()
@@ -144,12 +160,6 @@ class LoaderCheck:
             if name in schema.names and types.is_timestamp(schema.field(name).type):
                 message = "every text looks like a date, and the loader makes dates of them; write .json or .parquet"
                 self.found.add("column-late", self.source, WHOLE, name, message)
-
-
-def is_list(path: Path) -> bool:
-    """Return whether a JSON file is one list of rows, whatever its name says."""
-    with path.open("rb") as file:
-        return file.read(1 << 16).removeprefix(BOM).lstrip().startswith(b"[")
 
 
 def _parts(path: Path, start: int) -> Iterator[_Part]:

@@ -12,7 +12,7 @@ from typing import Any
 import xxhash
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ..images import MAX_PIXELS, MIN_PIXELS, PATCH
+from ..images import MAX_PIXELS, MIN_PIXELS, PATCH, no_path
 
 
 DECODED = 1 << 26  # pixels: larger images are judged by their header alone, as they would take 256 MB and more
@@ -51,7 +51,7 @@ def inspect(item: tuple[Any, str], max_pixels: int = MAX_PIXELS, min_pixels: int
     """
     picture, image = Picture(), resolve(*item)
     try:
-        data = image if isinstance(image, bytes) else _read(image)
+        data = image if isinstance(image, bytes) else read_file(image)
         picture.digest = xxhash.xxh64_intdigest(data)
         with _open(data) as opened:
             picture.width, picture.height = opened.size
@@ -60,29 +60,42 @@ def inspect(item: tuple[Any, str], max_pixels: int = MAX_PIXELS, min_pixels: int
             if math.prod(opened.size) <= DECODED:
                 _decode(opened)
                 _judge_content(opened, picture)
-    except _Refused as refusal:
+    except Refused as refusal:
         picture.problems.append(refusal.problem)
     return picture
 
 
-class _Refused(Exception):
+class Refused(Exception):
+    """A file that training cannot use; `problem` is the kind of finding, with its message."""
+
     def __init__(self, kind: str, message: str):
+        """Say what is wrong."""
         self.problem = (kind, message)
 
 
-def _read(path: str) -> bytes:
-    """Read a file; a pipe or a device, which may never end, is refused."""
+def read_file(path: str, what: str = "image") -> bytes:
+    """Read a file; a pipe or a device, which may never end, is refused, and what is no path.
+
+    Args:
+        path: the file.
+        what: how the kinds of findings about it begin, "image" or "media".
+
+    Raises:
+        Refused: it cannot be read, or is empty.
+    """
+    if refused := no_path(path):
+        raise Refused(*refused)
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
-            raise _Refused("image-not-a-file", "a folder" if stat.S_ISDIR(mode) else "not a regular file")
+            raise Refused(f"{what}-not-a-file", "a folder" if stat.S_ISDIR(mode) else "not a regular file")
         data = Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise _Refused("image-missing", "there is no such file") from error
+        raise Refused(f"{what}-missing", "there is no such file") from error
     except (OSError, ValueError) as error:
-        raise _Refused("image-missing", f"{getattr(error, 'strerror', None) or error}") from error
+        raise Refused(f"{what}-missing", f"{getattr(error, 'strerror', None) or error}") from error
     if not data:
-        raise _Refused("image-empty", "the file is empty")
+        raise Refused(f"{what}-empty", "the file is empty")
     return data
 
 
@@ -92,18 +105,18 @@ def _open(data: bytes) -> Image.Image:
         try:
             return Image.open(io.BytesIO(data))
         except UnidentifiedImageError as error:
-            raise _Refused("image-unreadable", "not an image, or damaged from its start") from error
+            raise Refused("image-unreadable", "not an image, or damaged from its start") from error
         except Image.DecompressionBombError as error:
-            raise _Refused("image-too-large", f"{error}") from error
+            raise Refused("image-too-large", f"{error}") from error
         except Exception as error:  # a decoder may raise anything; training would stop with it
-            raise _Refused("image-unreadable", f"{type(error).__name__}: {error}") from error
+            raise Refused("image-unreadable", f"{type(error).__name__}: {error}") from error
 
 
 def _judge_size(size: tuple[int, int], scaled: tuple[int, int], picture: Picture) -> None:
     width, height = scaled
     shape = f"{size[0]} x {size[1]} pixels"
     if not min(scaled):
-        raise _Refused("image-too-thin", f"{shape} become {width} x {height}")
+        raise Refused("image-too-thin", f"{shape} become {width} x {height}")
     if max(max(width, PATCH) / max(height, PATCH), max(height, PATCH) / max(width, PATCH)) > THINNEST:
         picture.problems.append(("image-squashed", shape))
     if min(size) < PATCH:
@@ -145,7 +158,7 @@ def _decode(image: Image.Image) -> None:
     except Exception as error:  # as above
         cut = any(word in str(error).lower() for word in ("truncated", "unexpected end", "not enough", "eof"))
         kind = "image-truncated" if cut else "image-unreadable"
-        raise _Refused(kind, f"{type(error).__name__}: {error}") from error
+        raise Refused(kind, f"{type(error).__name__}: {error}") from error
 
 
 def _judge_content(image: Image.Image, picture: Picture) -> None:
@@ -173,6 +186,8 @@ def resolve(image: Any, media_dir: str) -> str | bytes:
     if isinstance(image, dict):
         return image["bytes"] if image.get("bytes") is not None else str(image.get("path"))
     if isinstance(image, bytes):
+        return image
+    if no_path(image):
         return image
     inside = os.path.join(media_dir, image)
     no_file_but_there = os.path.lexists(inside) and not os.path.lexists(image)

@@ -22,6 +22,7 @@ class Plan:
         shards: processes that training prepares the data with, each from its own part of the rows.
         split: whether training holds out some of the rows itself (`val_size`).
         training: for tokens, the options of training (`training.Options`), or None.
+        tokenized: the same for the `tokenized_path` of a run, whether or not tokens are counted.
     """
 
     sources: list[Source]
@@ -34,3 +35,4 @@ class Plan:
     shards: int = 1
     split: bool = False
     training: Any = None
+    tokenized: Any = None

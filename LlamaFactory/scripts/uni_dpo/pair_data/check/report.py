@@ -23,11 +23,10 @@ def _data(checked: Checked) -> Iterator[str]:
     for number, (source, table) in enumerate(zip(checked.found.sources, checked.tables, strict=True)):
         rows, wrong = checked.found.ends[number], len(checked.found.with_errors[number])
         use = "held out, " if table.held_out else ""
-        yield f"{source.name}: {use}{_count(rows, 'row')}, {wrong:,} with errors; {_count(_images(table), 'image')}"
-
-
-def _images(table) -> int:
-    return len(set(table.images.numbers))
+        media = [checked.gallery.uses[number] for number in {*table.images.numbers, *table.media.numbers}]
+        seen = {noun: media.count(f"{noun}s") for noun in ("image", "video", "audio")}
+        counts = ", ".join(_count(count, noun) for noun, count in seen.items() if count or noun == "image")
+        yield f"{source.name}: {use}{_count(rows, 'row')}, {wrong:,} with errors; {counts}"
 
 
 def _kinds(checked: Checked) -> Iterator[str]:

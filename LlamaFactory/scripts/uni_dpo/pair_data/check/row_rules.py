@@ -11,8 +11,9 @@ from ..sources import Source
 
 IMAGE, VIDEO, AUDIO = "<image>", "<video>", "<audio>"  # LlamaFactory's placeholders
 PLACEHOLDERS = (IMAGE, VIDEO, AUDIO)
-MEDIA_TOKENS = re.compile(r"<\|(?:image_pad|video_pad|vision_start|vision_end|vision_pad)\|>")
-SPECIAL_TOKENS = re.compile(r"<\|[a-z_]{2,30}\|>")
+# Of Qwen's models that see or hear; others have other tokens, which --model or --config know.
+MEDIA_TOKENS = re.compile(r"<\|(?:(?:image|video|audio|vision)_(?:pad|start|end|bos|eos)|IMAGE|VIDEO|AUDIO)\|>")
+SPECIAL_TOKENS = re.compile(r"<\|[A-Za-z0-9_]{2,30}\|>")
 
 Problem = tuple[str, str | None, str]  # kind, column, message
 
@@ -63,7 +64,7 @@ def explain_row_error(error: RowError, row: dict[str, Any], source: Source) -> P
     return "column-type", column, str(error)
 
 
-def check_pair(pair: Pair, row: dict[str, Any], source: Source) -> Iterator[Problem]:
+def check_pair(pair: Pair, source: Source) -> Iterator[Problem]:
     """Look at the texts of a pair, and at the number of its images."""
     columns = source.columns
     asked = columns.get("prompt" if source.formatting == "alpaca" else "messages")
@@ -80,14 +81,14 @@ def check_pair(pair: Pair, row: dict[str, Any], source: Source) -> Iterator[Prob
                 yield "placeholder-in-answer", columns[side], f"{placeholder} in the answer"
     if pair.chosen == pair.rejected or (pair.chosen.strip() and pair.chosen.strip() == pair.rejected.strip()):
         yield "answers-identical", columns["rejected"], f"both are {_excerpt(pair.chosen)}"
-    yield from _check_media(pair, row, source, asked)
+    yield from _check_media(pair, asked)
     yield from _check_tokens(pair, columns, asked)
 
 
-def _check_media(pair: Pair, row: dict[str, Any], source: Source, asked: str | None) -> Iterator[Problem]:
-    given = {IMAGE: pair.images, VIDEO: source.column(row, "videos"), AUDIO: source.column(row, "audios")}
+def _check_media(pair: Pair, asked: str | None) -> Iterator[Problem]:
+    given = {IMAGE: pair.images, VIDEO: pair.videos, AUDIO: pair.audios}
     for placeholder, media in given.items():
-        count = len(media) if isinstance(media, (list, tuple)) else int(media is not None)
+        count = len(media)
         places = sum(text.count(placeholder) for _, text in pair.messages)
         if places != count:
             kind = "image-count" if placeholder == IMAGE else "media-count"
@@ -97,7 +98,11 @@ def _check_media(pair: Pair, row: dict[str, Any], source: Source, asked: str | N
 
 def _check_tokens(pair: Pair, columns: dict[str, str], asked: str | None) -> Iterator[Problem]:
     texts = [(asked, pair.prompt), (columns["chosen"], pair.chosen), (columns["rejected"], pair.rejected)]
-    for column, text in [*texts, (columns.get("system"), pair.system)]:
+    beside = [(columns.get("system", asked), pair.system), (columns.get("tools"), pair.tools)]
+    for column, text in beside:
+        if found := next((placeholder for placeholder in PLACEHOLDERS if placeholder in text), None):
+            yield "placeholder-elsewhere", column, f"{found} in the system prompt or the tools"
+    for column, text in [*texts, *beside]:
         if "<|" not in text:
             continue
         if found := MEDIA_TOKENS.search(text):

@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 
 from ..pairs import Pair, RowError, read_pair
-from ..rows import Broken, read_values, require_file
+from ..rows import DELIMITERS, Broken, is_list, read_values, require_file
 from ..sources import Source
 from .crew import Crew
 from .findings import WHOLE, Findings
 from .gallery import Gallery, Item, printable
-from .loader import LoaderCheck, is_list
-from .picture import inspect
+from .loader import LoaderCheck
+from .media import look
 from .plan import Plan
 from .row_rules import Problem, check_pair, check_scores, explain_row_error
 from .shapes import Shape, unloadable
 from .twins import RowTable, compare
+from .unused import unused_columns
 
 
 FIRST_TABLE = 1000  # rows that `datasets` writes at a time: the first of them settle the types
@@ -58,16 +59,21 @@ def check(plan: Plan, progress: bool = True) -> Checked:
     reading = _Reading(plan, progress)
     checked = reading.checked
     if plan.images:
-        crew = Crew(partial(inspect, max_pixels=plan.max_pixels, min_pixels=plan.min_pixels), plan.workers)
+        crew = Crew(partial(look, max_pixels=plan.max_pixels, min_pixels=plan.min_pixels), plan.workers)
         for (number, name), picture in crew.map(reading.images()):
             checked.gallery.hang(number, picture, name)
     else:
         for _ in reading.images():
             pass
     for number, table in enumerate(checked.tables):
-        checked.gallery.report(checked.found, number, table.images)
+        for images in (table.images, table.media):
+            checked.gallery.report(checked.found, number, images)
     compare(checked.found, checked.tables, checked.gallery, plan.split)
     _find_late_images(checked, plan)
+    if plan.tokenized:
+        from .tokenized import check_tokenized
+
+        check_tokenized(plan.tokenized, checked.found)
     if measure:
         check_tokens(checked, measure, plan.training, progress)
     return checked
@@ -92,7 +98,7 @@ class _Reading:
         absent: dict[Problem, array] = defaultdict(lambda: array("I"))
         for path in source.files:
             require_file(path)
-            file = _File(number, source, path.suffix.lower() != ".parquet" and is_list(path), start=row)
+            file = _File(number, source, is_list(path), path.suffix.lower() in DELIMITERS, start=row)
             self.checked.shapes[number].append(file.shape)
             self.found.starts[number].append(row)
             for value in read_values(path, source.name if self.progress else ""):
@@ -121,12 +127,14 @@ class _Reading:
                 else:
                     self.found.add(kind, file.number, row, column, message)
         table.digests.add(pair)
-        numbers = []
-        for image in pair.images if pair else ():
-            number, new = self.checked.gallery.number(image, file.source.media_dir)
-            numbers.append(number)
-            yield from new
-        table.images.add(numbers)
+        for images, uses in ((table.images, ("images",)), (table.media, ("videos", "audios"))):
+            shown = [(use, image) for use in uses for image in getattr(pair, use, ())]
+            numbers = []
+            for use, image in shown:
+                number, new = self.checked.gallery.number(image, file.source.media_dir, use)
+                numbers.append(number)
+                yield from new
+            images.add(numbers)
 
     def _judge(self, value: dict[str, Any], file: "_File") -> tuple[Pair | None, list[Problem]]:
         problems = []
@@ -134,12 +142,13 @@ class _Reading:
             if bad := unloadable({column: part}, keeps_large=not file.is_list):
                 problems.append((bad[0], printable(column), bad[1]))
         if self.plan.scored:
-            problems += check_scores(value, file.source)
+            found = check_scores(value, file.source)
+            problems += [one for one in found if not (file.is_table and one[0] == "score-numeric-text")]
         try:
             pair = read_pair(value, file.source)
         except RowError as error:
             return None, [*problems, explain_row_error(error, value, file.source)]
-        return pair, [*problems, *check_pair(pair, value, file.source)]
+        return pair, [*problems, *check_pair(pair, file.source)]
 
     def _report_absent(self, number: int, source: Source, absent: dict[Problem, array]) -> None:
         seen = dict.fromkeys(name for shape in self.checked.shapes[number] for name in shape.fields)
@@ -152,6 +161,8 @@ class _Reading:
         for column in sorted(missing):
             message = f"no row has it; the columns are {printable(', '.join(seen))}"
             self.found.add("column-missing", number, WHOLE, column, message)
+        for column, message in unused_columns(source, self.checked.shapes[number]):
+            self.found.add("column-unused", number, WHOLE, column, message)
 
 
 @dataclass
@@ -161,6 +172,7 @@ class _File:
     number: int
     source: Source
     is_list: bool
+    is_table: bool
     start: int
     shape: Shape = field(default_factory=Shape)
 

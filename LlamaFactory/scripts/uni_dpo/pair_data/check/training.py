@@ -74,6 +74,7 @@ def plan_from_config(config: Path, overrides: list[str], **settings: Any) -> Pla
         shards=data.preprocessing_num_workers or 1,
         split=data.val_size > 0,
         training=options,
+        tokenized=options,
         **settings,
     )
 

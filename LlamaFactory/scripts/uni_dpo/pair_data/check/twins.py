@@ -1,7 +1,9 @@
 """Rows against each other: duplicates, contradictions, and what is both trained on and held out."""
 
+import json
 from array import array
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -13,7 +15,10 @@ from .gallery import Gallery, RowImages
 
 @dataclass
 class RowDigests:
-    """64 bits for the question and each answer of every row; 0 for a row that could not be read."""
+    """64 bits for the question and each answer of every row; 0 for a row that could not be read.
+
+    They depend on all text that training sees: dialogue, roles, system prompt, tools. Media are mixed in by `_gather`.
+    """
 
     question: array = field(default_factory=lambda: array("Q"))
     chosen: array = field(default_factory=lambda: array("Q"))
@@ -21,9 +26,12 @@ class RowDigests:
 
     def add(self, pair: Pair | None) -> None:
         """Add a row."""
-        texts = ("\0".join((pair.system, *map("\1".join, pair.messages))), pair.chosen, pair.rejected) if pair else ()
-        for values, text in zip((self.question, self.chosen, self.rejected), texts or ("", "", ""), strict=True):
-            values.append(xxhash.xxh64_intdigest(text.encode("utf-8", "surrogatepass")) if texts else 0)
+        told: list[Any] = [None] * 3
+        if pair:
+            asked, chosen, rejected = pair.roles[:-2], *(pair.roles[-2:] or ("", ""))
+            told = [(pair.system, pair.tools, pair.messages, asked), (chosen, pair.chosen), (rejected, pair.rejected)]
+        for values, one in zip((self.question, self.chosen, self.rejected), told, strict=True):
+            values.append(xxhash.xxh64_intdigest(json.dumps(one).encode()) if pair else 0)
 
 
 @dataclass
@@ -32,11 +40,15 @@ class RowTable:
 
     Attributes:
         held_out: whether it is evaluated on, not trained on.
+        digests: of the texts.
+        images: the images of every row.
+        media: its videos, and then its sounds.
     """
 
     held_out: bool
     digests: RowDigests = field(default_factory=RowDigests)
     images: RowImages = field(default_factory=RowImages)
+    media: RowImages = field(default_factory=RowImages)
 
 
 @dataclass
@@ -56,7 +68,7 @@ def compare(found: Findings, tables: list[RowTable], gallery: Gallery, split: bo
     Args:
         found: where findings go.
         tables: of all data sets, in the order of `found.sources`.
-        gallery: their images.
+        gallery: their images, videos and sounds.
         split: whether training splits off its held-out rows itself (`val_size`).
     """
     digests = gallery.digests()
@@ -64,7 +76,7 @@ def compare(found: Findings, tables: list[RowTable], gallery: Gallery, split: bo
     held_out = _gather(found, tables, digests, held_out=True)
     _duplicates(found, trained)
     _contradictions(found, trained)
-    _leaks(found, trained, held_out, tables, digests)
+    _leaks(found, trained, held_out, tables, gallery)
     if split:
         _leaks_by_split(found, trained)
 
@@ -75,7 +87,7 @@ def _gather(found: Findings, tables: list[RowTable], digests: np.ndarray, held_o
         if table.held_out != held_out:
             continue
         texts = table.digests
-        seen = np.array([_seen(digests, table.images, row) for row in range(len(texts.question))], dtype=np.uint64)
+        seen = np.array([_seen(digests, table, row) for row in range(len(texts.question))], dtype=np.uint64)
         question, chosen, rejected = (
             np.array(values, dtype=np.uint64) for values in (texts.question, texts.chosen, texts.rejected)
         )
@@ -92,8 +104,8 @@ def _gather(found: Findings, tables: list[RowTable], digests: np.ndarray, held_o
     return _Rows(*joined)
 
 
-def _seen(digests: np.ndarray, images: RowImages, row: int) -> int:
-    numbers = images.of(row)
+def _seen(digests: np.ndarray, table: RowTable, row: int) -> int:
+    numbers = table.images.of(row) + table.media.of(row)
     if len(numbers) == 1:
         return int(digests[numbers[0]])
     return xxhash.xxh64_intdigest(digests[numbers].tobytes()) if numbers else 0
@@ -122,25 +134,31 @@ def _contradictions(found: Findings, rows: _Rows) -> None:
             found.add("contradiction", int(rows.sources[row]), int(rows.rows[row]), None, message)
 
 
-def _leaks(found: Findings, trained: _Rows, held_out: _Rows, tables: list[RowTable], digests: np.ndarray) -> None:
+_ONE = {"images": "an image", "videos": "a video", "audios": "a sound"}
+
+
+def _leaks(found: Findings, trained: _Rows, held_out: _Rows, tables: list[RowTable], gallery: Gallery) -> None:
+    digests = gallery.digests()
     known, first = np.unique(held_out.questions, return_index=True)
     leaking = set()
     for row, partner in _matches(trained.questions, known, first):
         leaking.add((int(trained.sources[row]), int(trained.rows[row])))
         message = f"asked in the held-out {_place(found, held_out, partner)} too"
         found.add("leak-pair", int(trained.sources[row]), int(trained.rows[row]), None, message)
-    shown = [np.array(table.images.numbers, dtype=np.int64) for table in tables if table.held_out]
+    kinds = ("images", "media")
+    held = [table for table in tables if table.held_out]
+    shown = [np.array(getattr(table, kind).numbers, dtype=np.int64) for table in held for kind in kinds]
     shown = np.unique(digests[np.concatenate(shown)]) if any(map(len, shown)) else digests[:0]
     for number, table in enumerate(tables):
-        if table.held_out or not len(shown):
-            continue
-        images = np.array(table.images.numbers, dtype=np.int64)
-        places = np.flatnonzero(np.isin(digests[images], shown))
-        rows = np.unique(np.searchsorted(np.array(table.images.ends), places, side="right"))
-        for row in rows.tolist():
-            if (number, row) not in leaking:
-                column = found.sources[number].columns.get("images")
-                found.add("leak-image", number, row, column, "an image of the held-out data")
+        for kind in () if table.held_out or not len(shown) else kinds:
+            images = getattr(table, kind)
+            places = np.flatnonzero(np.isin(digests[np.array(images.numbers, dtype=np.int64)], shown))
+            rows = np.searchsorted(np.array(images.ends), places, side="right")
+            for row, place in dict(zip(rows.tolist(), places.tolist(), strict=True)).items():
+                if (number, row) not in leaking:
+                    use = gallery.uses[images.numbers[place]]
+                    message = f"{_ONE[use]} of the held-out data"
+                    found.add("leak-image", number, row, found.sources[number].columns.get(use), message)
 
 
 def _leaks_by_split(found: Findings, rows: _Rows) -> None:

@@ -17,7 +17,7 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="DATA... | KEY=VALUE...",
-            help=".json, .jsonl or .parquet files, or names in --dataset-dir; with --config, options it overrides",
+            help=".json, .jsonl, .csv, .parquet files, or names in --dataset-dir; with --config, options it overrides",
             show_default=False,
         ),
     ] = None,
@@ -40,7 +40,7 @@ def run(
     template: Annotated[str, typer.Option(help="LlamaFactory's template, with --model")] = "qwen2_vl",
     cutoff_len: Annotated[int, typer.Option(min=1, help="tokens of a pair that training keeps, with --model")] = 4096,
     image_max_pixels: Annotated[int, typer.Option(min=784, help="larger images are scaled down")] = 768 * 768,
-    no_images: Annotated[bool, typer.Option("--no-images", help="open no images")] = False,
+    no_images: Annotated[bool, typer.Option("--no-images", help="open no images, videos or sounds")] = False,
     no_tokens: Annotated[bool, typer.Option("--no-tokens", help="with --config: load no tokenizer")] = False,
     no_scores: Annotated[bool, typer.Option("--no-scores", help="pairs for a loss without scores")] = False,
     workers: Annotated[
@@ -63,9 +63,10 @@ def run(
     """Check a data set the way training will read it, before hours are spent on it.
 
     Says what would stop training (errors), what would spoil it quietly (warnings) and what is worth knowing (notes):
-    rows that cannot be read or loaded, scores, answers, <image> against images, images that are missing, damaged or
-    look different in training, duplicates, contradictions, leaks into held-out data, and with a model what cutoff_len
-    would cut. Rows are counted from 0. Exit status 1 if there are errors, with --fix those of the copy.
+    rows that cannot be read or loaded, scores, answers, <image> against images, images, videos and sounds that are
+    missing or damaged, images that look different in training, duplicates, contradictions, leaks into held-out data,
+    with a config a tokenized_path that is out of date, and with a model what cutoff_len would cut. Rows are counted
+    from 0. Exit status 1 if there are errors, with --fix those of the copy.
 
     --fix leaves out rows with errors and duplicates (the first stays), and repairs what needs no guess: scores written
     as text, single images among lists, a column of several types that training does not use (left out). Images are

@@ -16,7 +16,7 @@ def run(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help=".json, .jsonl, .parquet or .csv files, folders (of Parquet shards, of save_to_disk), or hub ids",
+            help=".json, .jsonl, .parquet, .csv, .tsv files, folders (of Parquet shards, of save_to_disk), or hub ids",
         ),
     ],
     output: Output,
@@ -78,7 +78,8 @@ def run(
 
     Columns are named with dots to go inside (scores.overall); commas join several (--answers first,second --score
     s1,s2). Images from inside the data become files, named by their content. Rows that cannot be understood are
-    counted and named; if they are more than half, nothing is written. Pairs have scores all or none.
+    counted and named; if they are more than half, nothing is written. So are rows whose two answers are about
+    different images, tools or system prompts, and columns that nothing was taken from. Pairs have scores all or none.
     """  # noqa: D301
     from ..convert.fields import Fields
     from ..convert.pairing import Pairing

@@ -15,7 +15,7 @@ NAME = "register"
 
 def run(
     name: Annotated[str, typer.Argument(metavar="NAME", help="what training will call the data set")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="pairs in a .json, .jsonl or .parquet file")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="pairs in a .json, .jsonl, .csv or .parquet file")],
     dataset_dir: DatasetDir = None,
     replace: Annotated[bool, typer.Option("--replace", help="replace another entry of that name")] = False,
 ) -> None:
@@ -38,6 +38,6 @@ def run(
     if missing:
         print(f"Note: there is no {' and no '.join(missing)}; Uni-DPO needs them, data.py score adds them.")
     if done.lost:
-        print(f"Note: {done.lost} is not a file from there: give training the media_dir it starts from.")
+        print(f"Note: {done.lost[:200]} is not a file from there: give training the media_dir it starts from.")
     if done.marked:
         print(f"Warning: {done.info} starts with a byte order mark, which LlamaFactory refuses.", file=sys.stderr)

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from .dialogue import images_of, require_question, split_system, text_of, turns_of, with_placeholders
-from .fields import OBJECTS, QUESTION, RANKS, SCORES, Fields, described, first, look, rank_of, score_of
+from .dialogue import asked, history_of, images_of, require_question, split_system, text_of, with_placeholders
+from .fields import OBJECTS, QUESTION, RANKS, SCORES, Fields, extras_of, first, look, rank_of, refuse_parts, score_of
 from .question import Answer, Question, Unusable
 
 
@@ -56,7 +56,7 @@ def read(row: dict[str, Any], fields: Fields) -> Question:
     Raises:
         Unusable: there are less than two, or the question cannot be trained on.
     """
-    dialogue = turns_of(look(row, fields.question))
+    dialogue = [*history_of(row), *asked(row, fields)]
     while dialogue and dialogue[-1].role == "assistant":  # one answer of many, about which nothing is known
         dialogue.pop()
     turns, system = split_system(dialogue, row.get("system"))
@@ -66,16 +66,16 @@ def read(row: dict[str, Any], fields: Fields) -> Question:
     if len(answers) < 2:
         raise Unusable("less than two answers")
     placed = with_placeholders(turns, len(images))
-    return Question(placed, answers, tuple(images), system, extras=described(row, images))
+    return Question(placed, answers, tuple(images), system, extras=extras_of(row, images))
 
 
 def _answers(row: dict[str, Any], fields: Fields) -> Iterator[Answer]:
     for key, entry in entries(look(row, fields.answers)).items():
         text = text_of(look(entry, fields.text) if isinstance(entry, dict) and fields.text else entry)
         if text is not None:
-            yield Answer(
-                text, score_of(_about(row, key, entry, fields.score)), rank_of(_about(row, key, entry, fields.rank))
-            )
+            score, rank = (_about(row, key, entry, path) for path in (fields.score, fields.rank))
+            refuse_parts([score])
+            yield Answer(text, score_of(score), rank_of(rank))
 
 
 def _about(row: dict[str, Any], key: Any, entry: Any, path: str) -> Any:

@@ -1,15 +1,18 @@
 """Messages of all kinds, and where in them the images belong."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from .fields import IMAGES, VIDEOS, Fields, first, look
+from .fields import AUDIOS, IMAGES, VIDEOS, Fields, first, look
 from .question import MEDIA, Turn, Unusable
+from .sides import listed, of_side, require_same
 
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant"}
 ROLES |= {"bot": "assistant", "system": "system"}
 IMAGE = MEDIA[0]
+GROUNDING = ("<bbox>", "<ref-object>")  # ms-swift puts boxes and names from the column "objects" there
 
 
 def turns_of(value: Any, role: str = "user") -> list[Turn]:
@@ -78,6 +81,8 @@ def _content(content: Any) -> tuple[str, tuple[Any, ...]]:
 def split_system(turns: list[Turn], system: Any = None) -> tuple[list[Turn], str]:
     """Take the system prompt from the dialogue's start, or from a column of its own."""
     if turns and turns[0].role == "system":
+        if system and system != turns[0].text:
+            raise Unusable("a system prompt in its column, and another one in its messages")
         return turns[1:], turns[0].text
     if system is not None and not isinstance(system, str):
         raise Unusable("a system prompt that is not text")
@@ -96,18 +101,44 @@ def require_question(turns: list[Turn]) -> None:
         raise Unusable("questions and answers do not take turns, or the question is not last")
 
 
+def asked(row: dict[str, Any], fields: Fields) -> list[Turn]:
+    """Return the question, or the dialogue up to it; alpaca's "input" belongs to its "instruction"."""
+    prompt = turns_of(look(row, fields.question) if fields.question else None)
+    if len(prompt) == 1 and fields.question == "instruction" and isinstance(row.get("input"), str):
+        return [Turn("user", "\n".join(filter(None, (prompt[0].text, row["input"]))))]
+    return prompt
+
+
+def history_of(row: dict[str, Any]) -> Iterator[Turn]:
+    """Yield what was said before, in alpaca's column "history".
+
+    Raises:
+        Unusable: it is something else than [question, answer] each.
+    """
+    history = row.get("history") or []
+    for pair in history if isinstance(history, list) else [history]:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise Unusable("a turn of the history is not [question, answer]")
+        yield from (Turn("user", pair[0]), Turn("assistant", pair[1]))
+
+
 def images_of(row: dict[str, Any], turns: list[Turn], fields: Fields) -> list[Any]:
     """Return the images of a row: of its image column, or else those inside its messages.
 
     Raises:
-        Unusable: it is about a video, alone or beside images.
+        Unusable: it is about a video or a sound, its images are in doubt, or its two answers are not about the same.
     """
+    require_same(row, fields)
     if any(row.get(name) for name in VIDEOS):
         raise Unusable("a video, and videos are not supported", understood=True)
-    images = look(row, fields.image) if fields.image else row.get(first(row, IMAGES))
-    images = images if isinstance(images, list) else [images]
-    images = [image for image in images if image not in (None, "")]
-    return images or [image for turn in turns for image in turn.images]
+    if any(row.get(name) for name in AUDIOS):
+        raise Unusable("a sound, and sounds are not supported", understood=True)
+    names = (*IMAGES, *of_side("chosen", IMAGES))
+    images = listed(look(row, fields.image) if fields.image else row.get(first(row, names)))
+    inside = [image for turn in turns for image in turn.images]
+    if images and inside and images != inside:
+        raise Unusable("other images in its column than inside its messages")
+    return images or inside
 
 
 def with_placeholders(turns: list[Turn], images: int) -> tuple[Turn, ...]:
@@ -119,6 +150,8 @@ def with_placeholders(turns: list[Turn], images: int) -> tuple[Turn, ...]:
     placed = sum(turn.text.count(IMAGE) for turn in turns)
     if any(mark in turn.text for turn in turns for mark in MEDIA[1:]):
         raise Unusable("a dialogue with <video> or <audio>", understood=True)
+    if any(mark in turn.text for turn in turns for mark in GROUNDING):
+        raise Unusable("<bbox> or <ref-object>, which nothing fills in here", understood=True)
     if placed not in (0, images):
         raise Unusable("another number of <image> than of images")
     if placed == 0 and images:

@@ -1,9 +1,13 @@
 """Finding things in rows: by dotted paths, and by the names that they commonly have."""
 
+import json
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from .question import Unusable
 
 
 QUESTION = (
@@ -19,11 +23,13 @@ QUESTION = (
 )
 IMAGES = ("images", "image", "image_path", "image_paths", "img_path", "img", "image_file", "image_files", "picture")
 VIDEOS = ("video", "videos", "video_path")
+AUDIOS = ("audio", "audios", "audio_path")
 SCORES = ("overall_score", "score", "overall", "overall_rating", "rating", "reward", "human_score", "total_score")
 OBJECTS = ("annotations", "annotation", "evaluations", "evaluation")  # may hold scores, ranks, or both
 SCORES += ("Rating", "Score", "scores", "ratings", "rewards", *OBJECTS)
 RANKS = ("rank", "ranking", "overall_rank", "human_rank", "ranks", "rankings")
 IDS = ("id", "question_id", "prompt_id", "idx", "uid", "sample_id", "index")
+PART = re.compile(r"[-+\d.,]+\s*(?:/|out of|of|%).*")
 MM_RLHF_FOLDERS = ("long", "short", "mcq", "safety")
 SUBSETS = ("subset", "category", "ds_name", "origin_dataset", "dataset", "source")
 
@@ -80,6 +86,20 @@ def first(row: dict[str, Any], names: Iterable[str]) -> str:
     return next((name for name in names if row.get(name) not in (None, "", [], {})), "")
 
 
+def unused(row: dict[str, Any], fields: Fields, used: Iterable[str]) -> Iterator[str]:
+    """Yield the columns of a row that have something in them and do nothing for its pairs.
+
+    Args:
+        row: a row.
+        fields: where things were found.
+        used: columns that are read besides these.
+    """
+    paths = [path.strip() for paths in vars(fields).values() for path in paths.split(",")]
+    known = {*used, *paths, *(path.split(".")[0] for path in paths)}
+    known |= {first(row, names) for names in (IDS, SUBSETS, *(() if fields.image else (IMAGES,)))}
+    yield from (name for name, value in row.items() if name not in known and value not in (None, "", [], {}))
+
+
 def number(value: Any) -> float | None:
     """Return a finite number, also from text; None for all else."""
     try:
@@ -87,6 +107,16 @@ def number(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return read if read is not None and math.isfinite(read) else None
+
+
+def refuse_parts(values: Iterable[Any]) -> None:
+    """Refuse scores that say how much of how much, over which all others would be taken for missing.
+
+    Raises:
+        Unusable: one does.
+    """
+    if any(isinstance(value, str) and PART.fullmatch(value.strip()) for value in values):
+        raise Unusable("a score such as 8/10 or 80 %: write the number alone")
 
 
 def score_of(value: Any) -> float | None:
@@ -110,12 +140,13 @@ def rank_of(value: Any) -> float | None:
     return number(value.get(first(value, RANKS))) if isinstance(value, dict) else number(value)
 
 
-def described(row: dict[str, Any], images: Iterable[str]) -> dict[str, Any]:
-    """Return the columns that name a row in the output: its id, and the subset it is from.
+def extras_of(row: dict[str, Any], images: Iterable[str]) -> dict[str, Any]:
+    """Return the further columns of the output: a row's tools, and what names it, its id and the subset it is from.
 
     MM-RLHF has a folder of images for each subset, which is what tells them apart.
     """
-    extras = {}
+    tools = row.get("tools")
+    extras = {"tools": tools if isinstance(tools, str) else json.dumps(tools, ensure_ascii=False)} if tools else {}
     if identity := first(row, IDS):
         extras["id"] = str(row[identity])
     folder = next((path.split("MM-RLHF/")[-1].split("/")[0] for path in images if isinstance(path, str)), "")

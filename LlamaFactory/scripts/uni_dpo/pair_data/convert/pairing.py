@@ -49,6 +49,8 @@ def choose(question: Question, pairing: Pairing, counts: Counter[str]) -> list[P
         Unusable: there is no such pair; the reason says why.
     """
     usable = _usable(question, counts)
+    if not question.given:
+        usable = _decided(usable, counts)
     by = "given" if question.given else _decides(usable, pairing)
     candidates = [question.answers[:2]] if question.given else _candidates(usable, by, pairing.strategy, counts)
     different = [pair for pair in dict.fromkeys(candidates) if pair[0].text.strip() != pair[1].text.strip()]
@@ -96,6 +98,29 @@ def _usable(question: Question, counts: Counter[str]) -> list[Answer]:
     return usable
 
 
+def _decided(answers: list[Answer], counts: Counter[str]) -> list[Answer]:
+    """Return one answer of each text, the one of which most is known; none of a text that is valued in several ways.
+
+    That would be chosen in one pair and rejected in another, or weigh twice.
+
+    Raises:
+        Unusable: less than two answers are left, and were not before.
+    """
+    groups: dict[str, list[Answer]] = {}
+    for answer in answers:
+        groups.setdefault(answer.text.strip(), []).append(answer)
+    decided = []
+    for group in groups.values():
+        known = [{getattr(answer, what) for answer in group} - {None} for what in ("score", "rank")]
+        if max(map(len, known)) > 1:
+            counts["the same text with several scores or ranks"] += len(group)
+        else:
+            decided.append(max(group, key=lambda answer: (answer.score is not None) + (answer.rank is not None)))
+    if len(decided) < 2 <= len(groups):
+        raise Unusable("a text has several scores or ranks, and nothing is left to pair", understood=True)
+    return decided
+
+
 def _candidates(answers: list[Answer], by: str, strategy: str, counts: Counter[str]) -> list[Pair]:
     """Pair answers of different preference: all of them, or only those of neighbouring levels of preference."""
     levels: dict[float, list[Answer]] = {}
@@ -105,7 +130,7 @@ def _candidates(answers: list[Answer], by: str, strategy: str, counts: Counter[s
         else:
             levels.setdefault(_value(answer, by), []).append(answer)
     if sum(map(len, levels.values())) < 2:
-        raise Unusable("less than two answers with a score or rank (are --score and --rank right?)")
+        raise Unusable("less than two answers with a number for score or rank (are --score and --rank right?)")
     if len(levels) < 2:
         raise Unusable("all answers tie", understood=True)
     ordered = [levels[level] for level in sorted(levels, reverse=True)]

@@ -8,16 +8,17 @@ import os
 import warnings
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from PIL import Image, UnidentifiedImageError
 
+from ..images import BASE64, LONGEST_PATH
 from ..writing import whole_file
 from .question import Unusable
 
 
 MM_RLHF = "MM-RLHF/"
-BASE64 = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # what PNG, JPEG, GIF and WebP begin with
-LONGEST_PATH = 4096  # characters: no system has longer ones
 
 
 class Pictures:
@@ -40,7 +41,8 @@ class Pictures:
         """Return the path of an image, which becomes a file first if it is none.
 
         Args:
-            image: a path, the bytes of a file, these as base64 or a data URI, or a dictionary with "bytes" or "path".
+            image: a path or file:// address, the bytes of a file, these as base64 or a data URI, or a dictionary with
+                "bytes" or "path".
             base: where the source's relative paths start, if they start anywhere.
             prefix: what is put before relative paths that do not start with it.
 
@@ -56,6 +58,8 @@ class Pictures:
             return self._store(image)
         if not isinstance(image, str) or not image:
             raise Unusable("an image that is neither a path nor bytes")
+        if image.startswith("file://"):
+            image = url2pathname(urlsplit(image).path)
         if "://" in image:
             raise Unusable("an image on the web: download it, training reads files")
         return self._found(image if os.path.isabs(image) or image.startswith(prefix) else prefix + image, base)

@@ -1,12 +1,11 @@
 """Reading rows that say themselves which answer is preferred: trl, LlamaFactory, ms-swift, RLAIF-V, RLHF-V and kin."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
-from .dialogue import images_of, require_question, split_system, turns_of, with_placeholders
-from .fields import QUESTION, Fields, described, first, look, number
-from .question import Answer, Question, Turn, Unusable
+from .dialogue import asked, history_of, images_of, require_question, split_system, turns_of, with_placeholders
+from .fields import QUESTION, Fields, extras_of, first, look, number, refuse_parts
+from .question import OTHER_FOR_REJECTED, Answer, Question, Turn, Unusable
 
 
 SIDES = (("chosen", "rejected"), ("chosen_response", "rejected_response"), ("preferred", "dispreferred"))
@@ -46,12 +45,10 @@ def read(row: dict[str, Any], fields: Fields) -> Question:
         Unusable: it has none, or the dialogue cannot be trained on.
     """
     chosen, rejected = (turns_of(side, "assistant") for side in look(row, fields.answers))
-    prompt = turns_of(look(row, fields.question) if fields.question else None)
-    if len(prompt) == 1 and fields.question == "instruction" and isinstance(row.get("input"), str):
-        prompt = [Turn("user", "\n".join(filter(None, (prompt[0].text, row["input"]))))]
+    prompt = asked(row, fields)
     if not prompt and _is_text(chosen) and _is_text(rejected):
         prompt, chosen, rejected = _shared_text(chosen[0].text, rejected[0].text)
-    dialogue, *answers = _whole([*_history(row), *prompt], chosen, rejected)
+    dialogue, *answers = _whole([*history_of(row), *prompt], chosen, rejected)
     return _question(row, dialogue, answers, fields)
 
 
@@ -69,8 +66,13 @@ def read_swift(row: dict[str, Any], fields: Fields) -> Question:
     Raises:
         Unusable: as `read`.
     """
-    other = turns_of(look(row, fields.answers), "assistant")
-    whole = [*_history(row), *turns_of(look(row, fields.question)), *turns_of(row.get("response"), "assistant")]
+    other = look(row, fields.answers)
+    if isinstance(other, list) and all(isinstance(text, str) for text in other):
+        if len(other) != 1:
+            raise Unusable("several rejected answers in one row: make a row of each")
+        other = other[0]
+    other = turns_of(other, "assistant")
+    whole = [*history_of(row), *turns_of(look(row, fields.question)), *turns_of(row.get("response"), "assistant")]
     if len(whole) < 2:
         raise Unusable("there is no question")
     prompt, chosen = whole[:-1], whole[-1:]
@@ -109,14 +111,6 @@ def _opened(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "text"} | inside
 
 
-def _history(row: dict[str, Any]) -> Iterator[Turn]:
-    history = row.get("history") or []
-    for pair in history if isinstance(history, list) else [history]:
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-            raise Unusable("a turn of the history is not [question, answer]")
-        yield from (Turn("user", pair[0]), Turn("assistant", pair[1]))
-
-
 def _is_text(turns: list[Turn]) -> bool:
     return len(turns) == 1 and turns[0].role == "assistant"
 
@@ -147,6 +141,9 @@ def _whole(prompt: list[Turn], chosen: list[Turn], rejected: list[Turn]) -> tupl
     last = len(chosen) - 1
     if len(rejected) != len(chosen) or chosen[:last] != rejected[:last]:
         raise Unusable("the two dialogues differ before their last answer")
+    shown = [[turn.images for turn in side[:last] if turn.images] for side in (chosen, rejected)]
+    if all(shown) and shown[0] != shown[1]:
+        raise Unusable(OTHER_FOR_REJECTED, understood=True)
     if {chosen[last].role, rejected[last].role} != {"assistant"}:
         raise Unusable("the last message is not an answer")
     return chosen[:last], chosen[last], rejected[last]
@@ -156,8 +153,10 @@ def _question(row: dict[str, Any], dialogue: list[Turn], answers: list[Turn], fi
     turns, system = split_system(dialogue, row.get("system"))
     images = images_of(row, turns, fields)
     require_question(turns)
-    scores = map(number, look(row, fields.score) if fields.score else (None, None))
+    given = look(row, fields.score) if fields.score else (None, None)
+    refuse_parts(given)
+    scores = map(number, given)
     ranks = map(number, look(row, fields.rank or RANKS))
     known = [Answer(turn.text, *about) for turn, *about in zip(answers, scores, ranks, strict=True)]
     placed = with_placeholders(turns, len(images))
-    return Question(placed, tuple(known), tuple(images), system, given=True, extras=described(row, images))
+    return Question(placed, tuple(known), tuple(images), system, given=True, extras=extras_of(row, images))

@@ -7,6 +7,9 @@ from typing import Any
 MEDIA = ("<image>", "<video>", "<audio>")  # what training counts against images, videos and sounds
 
 
+OTHER_FOR_REJECTED = "something else to look at, or to go by, for the rejected answer than for the chosen"
+
+
 class Unusable(ValueError):
     """A row of which nothing can be made.
 

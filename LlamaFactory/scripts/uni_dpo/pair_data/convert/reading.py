@@ -8,14 +8,17 @@ from typing import Any
 from tqdm import tqdm
 
 from ..errors import DataError
-from ..rows import SUFFIXES, Broken, read_values
+from ..rows import DELIMITERS, SUFFIXES, Broken, read_values
+
+
+READ = (*SUFFIXES, *DELIMITERS)
 
 
 def read_source(source: str, split: str = "", config: str = "", progress: str = "") -> Iterator[Any]:
     """Yield what stands at the place of every row of a source, `Broken` for a row that cannot be read.
 
     Args:
-        source: a file (`.json`, `.jsonl`, `.parquet`, `.csv`), a folder (of `save_to_disk`, or of files that
+        source: a file, with one of the endings `READ`, a folder (of `save_to_disk`, or of files that
             `datasets` can load), or the id of a data set on the hub.
         split: which split of a folder or hub data set; if empty, the only one.
         config: which configuration of a hub data set; if empty, its default.
@@ -25,9 +28,9 @@ def read_source(source: str, split: str = "", config: str = "", progress: str = 
         DataError: there is no such source, or the end of it is missing.
     """
     path = Path(source)
-    if os.path.isfile(path) and path.suffix.lower() not in (*SUFFIXES, ".csv"):
-        raise DataError(f"{path}: the name must end in {', '.join(SUFFIXES)} or .csv, which says how it is read.")
-    if path.suffix.lower() in SUFFIXES and not os.path.isdir(path):
+    if os.path.isfile(path) and path.suffix.lower() not in READ:
+        raise DataError(f"{path}: the name must end in {', '.join(READ)}, which says how it is read.")
+    if path.suffix.lower() in READ and not os.path.isdir(path):
         values = read_values(path, progress)
     else:
         values = _stream(source, split, config, progress)
@@ -52,15 +55,13 @@ def _stream(source: str, split: str, config: str, progress: str) -> Iterator[dic
 
 
 def _open(source: str, split: str, config: str) -> Any:
-    """Open a .csv, folder or hub data set as a stream whose images stay files."""
+    """Open a folder or hub data set as a stream whose images stay files."""
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")  # or its makers hear of every file that is loaded
     from datasets import DatasetDict, IterableDatasetDict, load_dataset, load_from_disk
 
     path = Path(source)
     if any(os.path.isfile(path / name) for name in ("state.json", "dataset_dict.json")):
         data = load_from_disk(source)
-    elif os.path.isfile(path):
-        data = load_dataset("csv", data_files=source, streaming=True)
     else:
         data = load_dataset(source, config or None, streaming=True)
     if isinstance(data, (DatasetDict, IterableDatasetDict)):

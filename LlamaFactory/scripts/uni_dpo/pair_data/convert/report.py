@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 
 EXAMPLES = 3  # rows named for each reason
+UNUSED = 20  # columns named, the most frequent
 
 
 @dataclass
@@ -20,6 +21,8 @@ class Report:
         moved: whether the first row with an image became the first of all.
         unscored: pairs left out for want of scores.
         answers: answers left out, by reason.
+        answer_places: rows that these are of.
+        unused: columns that did nothing for the pairs, and in how many rows they had something.
         left: rows left out on purpose (videos, ties), by reason: their places.
         skipped: rows that could not be understood, by reason: their places.
     """
@@ -32,6 +35,8 @@ class Report:
     moved: bool = False
     unscored: int = 0
     answers: Counter[str] = field(default_factory=Counter)
+    answer_places: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    unused: Counter[str] = field(default_factory=Counter)
     left: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     skipped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter[str] = field(default_factory=Counter)
@@ -42,6 +47,13 @@ class Report:
         examples = (self.left if understood else self.skipped)[reason]
         if len(examples) < EXAMPLES:
             examples.append(place)
+
+    def leave_out_answers(self, counts: Counter[str], place: str) -> None:
+        """Count answers of a row that are in no pair, by reason."""
+        for reason, count in counts.items():
+            self.answers[reason] += count
+            if len(self.answer_places[reason]) < EXAMPLES:
+                self.answer_places[reason].append(place)
 
     @property
     def not_understood(self) -> int:
@@ -66,8 +78,14 @@ class Report:
             )
         lines += self.reasons()
         lines += [f"  {self.unscored:>9,} pairs left out: no scores"] if self.unscored else []
-        lines += [f"  {count:>9,} answers left out: {reason}" for reason, count in sorted(self.answers.items())]
+        for reason, count in sorted(self.answers.items()):
+            lines.append(f"  {count:>9,} answers left out: {reason} ({', '.join(self.answer_places[reason])})")
         if self.contradictions:
             advice = "--min-margin 0 leaves them out" + (", --by score lets scores decide" if self.by_rank else "")
             lines.append(f"  {self.contradictions:>9,} pairs whose chosen answer has the lower score: {advice}")
+        if self.unused:
+            named = self.unused.most_common(UNUSED)
+            names = [f"{name} ({count:,} row{'s' if count > 1 else ''})" for name, count in named]
+            more = [f"{len(self.unused) - UNUSED} more"] if len(self.unused) > UNUSED else []
+            lines.append(f"columns that nothing was taken from: {', '.join(names + more)}")
         return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -11,13 +12,14 @@ from typing import Any
 from ..errors import DataError, place
 from ..rows import Broken
 from ..writing import write_rows
-from .fields import Fields
+from .fields import Fields, unused
 from .pairing import Pair, Pairing, choose, contradicts
 from .pictures import MM_RLHF, Pictures
 from .question import Question, Unusable
 from .reading import read_source
 from .report import Report
 from .shapes import recognise
+from .sides import one_sided
 from .spool import WHOLE, Spool
 
 
@@ -109,18 +111,23 @@ def _rows(
         base = reading.media_dir or (Path(source).parent if os.path.isfile(source) else None)
         for number, value in enumerate(chain(start, values)):
             report.read += 1
+            answers: Counter[str] = Counter()
+            where = place(number) if len(sources) == 1 else f"{source}, {place(number)}"
+            where = where.removesuffix(" (the first is 0)")
             try:
                 question = _question(value, shape, fields, reading.keep_ties)
-                pairs = choose(question, pairing, report.answers)
+                report.unused.update(unused(value, fields, {*shape.reads, *one_sided(value)}))
+                pairs = choose(question, pairing, answers)
                 images = [pictures.place(image, base, prefix) for image in question.images]
             except Unusable as error:
-                where = place(number) if len(sources) == 1 else f"{source}, {place(number)}"
                 if reading.strict and not error.understood:
                     raise DataError(
                         f"{source}, {place(number)}: {error.reason}. Leave --strict out to skip it."
                     ) from None
-                report.leave_out(error.reason, where.removesuffix(" (the first is 0)"), error.understood)
+                report.leave_out(error.reason, where, error.understood)
                 continue
+            finally:
+                report.leave_out_answers(answers, where)
             contradictions = sum(map(contradicts, pairs))
             report.contradictions += contradictions
             report.by_rank |= bool(contradictions) and not question.given

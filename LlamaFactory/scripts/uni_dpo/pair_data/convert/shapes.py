@@ -24,6 +24,7 @@ class Shape:
         find: says where its fields are, None if the row has no such fields.
         read: makes a question of a row.
         kind_of: the more general shape that its rows may also seem to be of.
+        more: columns that it reads besides its fields.
     """
 
     name: str
@@ -32,6 +33,12 @@ class Shape:
     find: Callable[[Row, Fields], Fields | None]
     read: Callable[[Row, Fields], Question]
     kind_of: str = ""
+    more: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> set[str]:
+        """The columns that are read besides the fields."""
+        return {"system", "history", "tools", "is_tie", *preferences.RANKS.split(","), *self.more}
 
     @property
     def of_mm_rlhf(self) -> bool:
@@ -77,6 +84,7 @@ SHAPES = (
         _has_fields,
         preferences.find_swift,
         preferences.read_swift,
+        more=("response",),
     ),
     Shape(
         "mm-rlhf-pairs",
@@ -92,6 +100,7 @@ SHAPES = (
         lambda row: _is_pair(row, "instruction", str),
         preferences.find,
         preferences.read,
+        more=("input",),
     ),
     Shape(
         "sharegpt",
@@ -120,6 +129,7 @@ SHAPES = (
         _has_fields,
         preferences.find_rlhf_v,
         preferences.read_rlhf_v,
+        more=("text",),
     ),
     Shape(
         "mm-rlhf",

@@ -8,9 +8,9 @@ from typing import Any
 from ..rows import BATCH
 
 
-ORDER = ("instruction", "history", "system", "chosen", "rejected", "score_chosen", "score_rejected", "images")
+ORDER = ("instruction", "history", "system", "tools", "chosen", "rejected", "score_chosen", "score_rejected", "images")
 ORDER += ("id", "subset", "rank_chosen", "rank_rejected")
-ABSENT: dict[str, Any] = {"history": [], "system": "", "id": "", "subset": ""}
+ABSENT: dict[str, Any] = {"history": [], "system": "", "tools": "", "id": "", "subset": ""}
 WHOLE = (("score_chosen", "score_rejected"), ("rank_chosen", "rank_rejected"))  # for all rows or for none
 
 

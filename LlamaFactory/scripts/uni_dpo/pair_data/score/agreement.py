@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+UNSURE = 0.2  # width of an interval from which a share is not known well enough to speak of
 Z = 1.959963984540054  # of a normal distribution, for 95 %
 
 
@@ -73,10 +74,10 @@ def hints(summary: dict[str, Any]) -> list[str]:
             "scorer prefers what the labels reject. Look at some pairs before training."
         )
     elif low <= 0.5:
-        found.append(
-            "The agreement cannot be told from a coin's: as weights these scores say nothing about these pairs. Take "
-            "another scorer or rubric, or score more pairs to see."
-        )
+        decided = summary["agree"] + summary["disagree"]
+        advice = "As weights these scores say next to nothing: take another scorer or rubric."
+        advice = "Score more pairs to see." if high - low > UNSURE else advice
+        found.append(f"The agreement in {decided:,} pairs without a tie cannot be told from a coin's. {advice}")
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..images import ImageError, open_image, vision_tokens
+from ..images import ImageError, no_path, open_image, vision_tokens
 from ..sources import Source
 
 
@@ -102,7 +102,9 @@ def label(image: Any) -> str:
     """Name an image in messages."""
     if isinstance(image, dict):
         image = image.get("path") or image.get("bytes")
-    return f"an image of {len(image)} bytes in the row" if isinstance(image, bytes) else str(image)
+    if isinstance(image, bytes):
+        return f"an image of {len(image)} bytes in the row"
+    return f"{str(image)[:40]}..." if no_path(str(image)) else str(image)
 
 
 def _resized_to(image: Image.Image, pixels: int) -> Image.Image:

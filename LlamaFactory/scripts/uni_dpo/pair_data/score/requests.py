@@ -81,12 +81,15 @@ def request_key(scorer: bytes, pair: Pair, answer: str, images: Iterable[bytes])
     return hashlib.blake2b(scorer + b"".join(images) + text.encode(), digest_size=KEY_BYTES).digest()
 
 
-def check_placeholders(pair: Pair, source: Source) -> None:
-    """Refuse a pair that training would refuse: every image needs its `<image>`.
+def check_readable(pair: Pair, source: Source) -> None:
+    """Refuse a pair that training would refuse, as every image needs its `<image>`, or that no scorer sees whole.
 
     Raises:
-        RowError: their numbers differ.
+        RowError: it is one.
     """
+    for use, what in {"videos": "videos", "audios": "sounds", "tools": "descriptions of tools"}.items():
+        if getattr(pair, use):
+            raise RowError(source.columns[use], f"the scorers here see no {what}, and would judge without")
     count = sum(text.count(PLACEHOLDER) for _, text in pair.messages)
     if count != len(pair.images):
         column = source.columns.get("prompt") or source.columns.get("messages", "prompt")

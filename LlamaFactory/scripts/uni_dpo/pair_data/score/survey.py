@@ -10,7 +10,7 @@ from ..rows import Broken
 from ..sources import Source
 from .cache import Cache
 from .pictures import Pictures
-from .requests import KEY_BYTES, Scorer, check_placeholders, refuse_images, request_key, scorer_key
+from .requests import KEY_BYTES, Scorer, check_readable, refuse_images, request_key, scorer_key
 
 
 SIDES = ("score_chosen", "score_rejected")
@@ -63,7 +63,7 @@ def take_survey(
             row = _checked(value, number, source, overwrite)
             named = named or by in row
             pair = read_pair(row, source)
-            check_placeholders(pair, source)
+            check_readable(pair, source)
             if pair.images and not scorer.reads_images:
                 raise refuse_images(number)
             images = [pictures.digest(image) for image in pair.images]

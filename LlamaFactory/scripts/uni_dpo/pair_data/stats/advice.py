@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 
 from .gather import Gathered
+from .length_advice import meaning_of_lengths
 from .measures import PUBLISHED, quality_weights, share_good
 from .wording import percent
 
 
 MEDIAN_WEIGHT = 0.75  # of w_qual at the median positive margin, which the suggested eta leads to
-STRENGTHS = ((0.1, "no"), (0.3, "weak"), (0.5, "moderate"), (1.1, "strong"))  # of a rank correlation
 FLAT, SATURATED = 0.95, 0.5  # shares of pairs from which w_qual is said to do nothing, or to be a switch
+ALIKE = 0.02  # difference between weights that makes none
+FEW = 30  # pairs from which nothing should be concluded
 
 
 def add_advice(report: dict[str, Any], found: Gathered) -> None:
@@ -64,8 +66,15 @@ def verdict_on_eta(weights: dict[str, Any]) -> str:
         return f"does almost nothing: w_qual is between .49 and .51 for {percent(weights['about_half'])} of the pairs"
     if weights["saturated"] >= SATURATED:
         return (
-            f"saturates: w_qual is above .99 or below .01 for {percent(weights['saturated'])} of the pairs, so it "
-            "tells right from reversed, but not clear from close"
+            f"saturates: w_qual is above .99 or below .01 for {percent(weights['saturated'])} of the pairs, of which "
+            "it sees the sign of the margin and no more"
+        )
+    if weights["about_half"] >= 0.5:
+        return f"does nothing for most pairs: w_qual is between .49 and .51 for {percent(weights['about_half'])}"
+    if weights["p90"] - weights["p10"] < ALIKE:
+        return (
+            f"weighs the pairs alike: w_qual from {weights['p10']:.2f} to {weights['p90']:.2f} for the middle 80 % of "
+            "them"
         )
     return f"is in its range: w_qual from {weights['p10']:.2f} to {weights['p90']:.2f} for the middle 80 % of pairs"
 
@@ -75,24 +84,8 @@ def verdict_on_tau_good(share: float) -> str:
     if share == 0:
         return "is above every chosen score: the NLL term is never on, and lambda has no effect"
     if share == 1:
-        return "is below every chosen score: the NLL term makes no difference between good and bad answers"
+        return "is not above any chosen score: the NLL term makes no difference between good and bad answers"
     return f"lets {percent(share)} of the chosen answers have the NLL term"
-
-
-def meaning_of_lengths(lengths: dict[str, Any]) -> str:
-    """Say in words what the correlation of length and score means for training."""
-    rank = lengths["difference_and_margin"]
-    if rank is None:
-        return "Without margins and lengths that differ, nothing can be said about a bias for length."
-    strength = next(word for limit, word in STRENGTHS if abs(rank) < limit)
-    if strength == "no":
-        return "There is no bias for length to speak of: how much longer an answer is says little about the margin."
-    direction = "longer" if rank > 0 else "shorter"
-    return (
-        f"There is a {strength} bias for {direction} answers: the {direction} the chosen answer is against the "
-        f"rejected, the larger the margin and so w_qual. Expect the model's answers to get {direction}, and compare "
-        "them with the same prompts before and after."
-    )
 
 
 def notes(report: dict[str, Any]) -> list[str]:
@@ -144,13 +137,13 @@ def _about_eta(report: dict[str, Any], margins: np.ndarray) -> list[str]:
     if suggested is None:
         said.append("eta: no margin is positive, so none can be suggested.")
     else:
-        weights = quality_weights(margins, suggested)
+        weights, positive = quality_weights(margins, suggested), int((margins > 0).sum())
         said.append(
-            f"eta {suggested:g} is suggested: it gives the median positive margin, "
+            f"eta {suggested:g} is suggested: it gives the median of the {positive:,} positive margins, "
             f"{report['all']['median_positive_margin']:.3g}, a w_qual of about .75, half as much again as a tie has "
             f"(eta = log 3 / margin). With it, w_qual goes from {weights['p10']:.2f} to {weights['p90']:.2f} for the "
             f"middle 80 % of pairs, and the pairs count like {percent(weights['effective'])} of as many that weigh "
-            "alike."
+            "alike." + _caution(positive, len(margins))
         )
     for value, whose in _others(report["eta"], PUBLISHED["eta"], suggested):
         said.append(f"eta {value:g}{whose} {verdict_on_eta(quality_weights(margins, value))}.")
@@ -162,14 +155,24 @@ def _about_tau_good(report: dict[str, Any], chosen: np.ndarray) -> list[str]:
     if suggested is None:
         said.append("tau_good: all chosen scores are equal, so it can only be all of them or none.")
     else:
+        share = share_good(chosen, suggested)
+        near = abs(share - 0.5) <= 0.1
+        half = "about the upper half" if near else "as near to half as the steps of the scores allow"
+        higher = "; set it higher to imitate only the best" if chosen.max() > suggested else ""
         said.append(
-            f"tau_good {suggested:g} is suggested: {percent(share_good(chosen, suggested))} of the chosen answers "
-            "score at least that, the upper half as nearly as the scores allow. These are imitated (the NLL term) "
-            "whenever the policy falls behind the reference on them; set it higher to imitate only the best."
+            f"tau_good {suggested:g} is suggested: {percent(share)} of the chosen answers score at least that, {half}"
+            f". These are imitated (the NLL term) whenever the policy falls behind the reference on them{higher}."
         )
     for value, whose in _others(report["tau_good"], PUBLISHED["tau_good"], suggested):
         said.append(f"tau_good {value:g}{whose} {verdict_on_tau_good(share_good(chosen, value))}.")
     return said
+
+
+def _caution(positive: int, pairs: int) -> str:
+    """Return what to hold against an eta that goes by so many positive margins."""
+    if positive <= pairs / 2:
+        return f" But only {percent(positive / pairs)} of the margins are positive: settle that first."
+    return " So few pairs make it no more than a guess." if positive < FEW else ""
 
 
 def _others(given: float, published: float, suggested: float | None) -> list[tuple[float, str]]:

@@ -49,7 +49,7 @@ def measure(found: Gathered, eta: float, tau_good: float) -> dict[str, Any]:
             name: _part(scores, margins, scored & inside, bins, eta, tau_good) | {"pairs": int(inside.sum())}
             for name, inside in parts.items()
         },
-        "lengths": lengths_and_scores(lengths, scores, found.unit)
+        "lengths": lengths_and_scores(lengths, scores, found.unit, eta)
         | {"chosen_longer_by_subset": {name: _longer(lengths, inside) for name, inside in parts.items()}},
         "images": {"rows_without": found.without, "rows_with_several": found.several},
     }
@@ -109,13 +109,16 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
     return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
 
 
-def lengths_and_scores(lengths: dict[str, np.ndarray], scores: dict[str, np.ndarray], unit: str) -> dict[str, Any]:
+def lengths_and_scores(
+    lengths: dict[str, np.ndarray], scores: dict[str, np.ndarray], unit: str, eta: float
+) -> dict[str, Any]:
     """Return how the lengths of answers go with their scores.
 
     Args:
         lengths: "chosen" and "rejected" to lengths, shape (rows,).
         scores: the same for scores, NaN where there is none.
         unit: what lengths count.
+        eta: steepness of w_qual.
     """
     difference = (lengths["chosen"] - lengths["rejected"]).astype(float)
     margins = scores["chosen"] - scores["rejected"]
@@ -127,9 +130,32 @@ def lengths_and_scores(lengths: dict[str, np.ndarray], scores: dict[str, np.ndar
         "rejected": summary(lengths["rejected"]),
         "chosen_longer": float(np.mean(difference > 0)),
         "same_length": float(np.mean(difference == 0)),
+        "scored": int(scored.sum()),
+        "pull": _pull(lengths, expit(eta * np.where(scored, margins, 0.0)) * (scored | ~scored.any()))
+        | {"weighted": bool(scored.any())},
         "difference_and_margin": rank_correlation(difference[scored], margins[scored]),
         "length_and_score": rank_correlation(*of_answers),
         "tenths": _tenths(difference[scored], margins[scored]),
+    }
+
+
+def _pull(lengths: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:
+    """Return which lengths pairs of some weights, shape (rows,), prefer.
+
+    "balance" is the sum of all differences in length as a share of the sum of their sizes: 1 where every chosen answer
+    is longer, -1 where every one is shorter. "errors" is the mean difference in standard errors, if its sign were a
+    coin's.
+    """
+    difference = (lengths["chosen"] - lengths["rejected"]).astype(float)
+    whole, sizes = weights.sum() or 1.0, (weights * abs(difference)).sum() or 1.0
+    pulled = float((weights * difference).sum())
+    means = {side: float((weights * lengths[side]).sum() / whole) for side in SIDES}
+    return means | {
+        "longer": float(weights[difference > 0].sum() / whole),
+        "shorter": float(weights[difference < 0].sum() / whole),
+        "balance": pulled / float(sizes),
+        "errors": pulled / (float(np.sqrt(np.square(weights * difference).sum())) or 1.0),
+        "pairs": effective_share(weights) * len(weights),
     }
 
 

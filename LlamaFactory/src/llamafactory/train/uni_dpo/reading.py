@@ -9,6 +9,7 @@ from pyarrow import ArrowInvalid
 
 from .data import SCORED_DTYPES
 from .errors import UniDPOError
+from .media_paths import refuse_no_paths
 from .rows import blaming, check_columns, check_entries, refuse_null
 from .scores import check_scores, check_tokenized, explain_load_failure, number_rows
 
@@ -58,6 +59,17 @@ def with_checked_scores(align_dataset: Callable) -> Callable:
                 raise UniDPOError("`streaming: true` from a file needs `dataloader_num_workers: 1` or more.")
             check_scores(dataset, dataset_attr, itertools.count())
         # A remote stream is not read twice: its scores are checked as they arrive.
+        return align_dataset(dataset, dataset_attr, data_args, training_args)
+
+    return aligned
+
+
+def with_media_in_files(align_dataset: Callable) -> Callable:
+    """Refuse images that stand in the rows as text, or on the web, before upstream takes them for paths."""
+
+    def aligned(dataset: Any, dataset_attr: Any, data_args: Any, training_args: Any) -> Any:
+        if not data_args.streaming:
+            refuse_no_paths(dataset, dataset_attr)
         return align_dataset(dataset, dataset_attr, data_args, training_args)
 
     return aligned

@@ -24,9 +24,14 @@ NO_ROW = -1
 
 def number_rows(dataset: Any) -> tuple[Any, list[int]]:
     """Add the row number in the source file to a `datasets.Dataset`, also where rows were sampled before."""
-    sampled = dataset._indices
-    rows = list(range(len(dataset))) if sampled is None else sampled.column(0).to_pylist()
+    rows = row_numbers(dataset)
     return dataset.add_column(ROW_COLUMN, rows), rows
+
+
+def row_numbers(dataset: Any) -> list[int]:
+    """Return the number in the source file of every row of a `datasets.Dataset`."""
+    sampled = dataset._indices
+    return list(range(len(dataset))) if sampled is None else sampled.column(0).to_pylist()
 
 
 def check_scores(dataset: Any, attr: Any, rows: Iterable[int]) -> None:

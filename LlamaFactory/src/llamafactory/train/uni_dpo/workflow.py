@@ -117,7 +117,6 @@ def our_trainer(
     """
     from .collate import PairCollator
     from .history import record_training
-    from .prompts import PromptOnceProcessor
     from .same_start import SameStart
     from .tokenized import checked_against_source
     from .trainer import UniDPOTrainer
@@ -144,7 +143,23 @@ def our_trainer(
         stack.enter_context(_swapped("train.dpo.workflow", **ours))
         trainer = functools.partial(UniDPOTrainer, options=options, start=start)
         stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=trainer))
-        stack.enter_context(_swapped("data.loader", PairwiseDatasetProcessor=PromptOnceProcessor))
+        stack.enter_context(read_as_checked())
+        yield
+
+
+@contextmanager
+def read_as_checked() -> Iterator[None]:
+    """Read data sets as `data.py check` does: texts as texts, media as files, and each prompt once a pair."""
+    from . import files, reading
+    from .prompts import PromptOnceProcessor
+
+    loader = _module("data.loader")
+    ours = {
+        "PairwiseDatasetProcessor": PromptOnceProcessor,
+        "load_dataset": files.reading_texts(loader.load_dataset),
+        "align_dataset": reading.with_media_in_files(loader.align_dataset),
+    }
+    with _swapped("data.loader", **ours):
         yield
 
 

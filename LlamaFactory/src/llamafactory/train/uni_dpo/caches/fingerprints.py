@@ -141,11 +141,11 @@ def undecoded(dataset: Any, column: str) -> Any:
 
 
 def media_keys(dataset: Any, column: str, hashes: FileHashes) -> list[list[str]]:
-    """Name the images or videos of every row.
+    """Name the images, videos or sounds of every row.
 
     Args:
         dataset: a `datasets.Dataset` with lists of paths, or of images or bytes as `datasets` keeps them.
-        column: `images` or `videos`.
+        column: `images`, `videos` or `audios`.
         hashes: what is known of files.
 
     Returns:
@@ -161,6 +161,14 @@ def media_keys(dataset: Any, column: str, hashes: FileHashes) -> list[list[str]]
             progress.update(len(batch[column]))
     progress.close()
     return keys
+
+
+def moving_media_keys(dataset: Any, hashes: FileHashes, sampling_rate: int) -> list[list[str]]:
+    """Name the videos and then the sounds of every row; sounds also by the option `audio_sampling_rate`, in Hz."""
+    videos, audios = (media_keys(dataset, column, hashes) for column in ("videos", "audios"))
+    return [
+        seen + [f"{name} at {sampling_rate}" for name in heard] for seen, heard in zip(videos, audios, strict=True)
+    ]
 
 
 def _media_key(item: Any, hashes: FileHashes) -> str:

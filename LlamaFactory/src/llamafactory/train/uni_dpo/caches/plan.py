@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import UniDPOError
-from .fingerprints import FileHashes, media_keys, pair_keys, undecoded
+from .fingerprints import FileHashes, media_keys, moving_media_keys, pair_keys, undecoded
 from .images import ImageCache
 from .keys import image_key, reference_key
 from .reference import REFERENCE_COLUMNS, ReferenceCache
@@ -35,6 +35,7 @@ class CachePlan:
         self.image_limit = finetuning_args.uni_dpo_image_cache_gb * 1e9
         self.stops = getattr(finetuning_args, "stops_after_caches", False)
         self._first = training_args.main_process_first
+        self._sampling_rate = model_args.audio_sampling_rate
         self._pairs: dict[str, list[str]] = {}
         if data_args.streaming:
             raise UniDPOError("Caches need `streaming: false`: remove it, or `uni_dpo_reference_cache` and the like.")
@@ -74,8 +75,8 @@ class CachePlan:
     def _identify(self, name: str, split: Any, hashes: FileHashes) -> Any:
         images = media_keys(split, "images", hashes)
         if self.reference is not None:
-            videos = media_keys(split, "videos", hashes)
-            media = (a + b for a, b in zip(images, videos, strict=True))
+            moving = moving_media_keys(split, hashes, self._sampling_rate)
+            media = (a + b for a, b in zip(images, moving, strict=True))
             self._pairs[name] = pair_keys(split, media)
         if self.images is None:
             return split
