@@ -10,6 +10,9 @@ from . import RunError
 from .configs import chosen_data, chosen_models, read_config
 
 
+# What pip calls modules that VLMEvalKit imports.
+PACKAGES = {"rouge_score": "rouge-score", "cv2": "opencv-python", "sklearn": "scikit-learn", "PIL": "pillow"}
+
 DESCRIPTION = """\
 Answer VLMEvalKit's benchmarks in batches with a Qwen2-VL or Qwen2.5-VL checkpoint, and let VLMEvalKit score them.
 
@@ -63,7 +66,8 @@ def parser() -> argparse.ArgumentParser:
         "--reuse",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="take answers that this very checkpoint has given before to the same prompts (default: yes)",
+        help="take answers that this very checkpoint has given before to the same prompts, and scores of them"
+        " (default: yes)",
     )
     it.add_argument(
         "--judge", metavar="MODEL", help="who reads the answers (default: the config's, or exact_matching)"
@@ -72,7 +76,9 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--api-nproc", type=int, default=4, metavar="N", help="requests to the judge at once (default: 4)")
     it.add_argument("--batch-size", type=int, metavar="N", help="rows in a batch (default: 16 on a GPU, 8 without)")
     it.add_argument("--use-vllm", action="store_true", help="answer with vLLM instead of transformers")
-    it.add_argument("--verbose", action="store_true", help="print prompts and answers, and whole tracebacks")
+    it.add_argument(
+        "--verbose", action="store_true", help="print prompts and answers of some rows, and whole tracebacks"
+    )
     return it
 
 
@@ -107,8 +113,17 @@ def require_supported_versions() -> None:
     Raises:
         RunError: VLMEvalKit or transformers is too old or too new.
     """
-    from ..vlm.qwen2_vl.uni_dpo.versions import VersionError, check_versions
+    from .. import __version__
 
+    try:
+        from .. import dataset, vlm  # noqa: F401
+        from ..vlm.qwen2_vl.uni_dpo.versions import VersionError, check_versions
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        raise RunError(
+            f"VLMEvalKit {__version__} needs the module {name}, which is not installed in {sys.executable}\n"
+            f"  pip install {PACKAGES.get(name, name)}; not all that it needs is in its requirements.txt"
+        ) from error
     try:
         check_versions()
     except VersionError as error:
