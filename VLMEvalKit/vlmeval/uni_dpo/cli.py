@@ -10,9 +10,6 @@ from . import RunError
 from .configs import chosen_data, chosen_models, read_config
 
 
-# What pip calls modules that VLMEvalKit imports.
-PACKAGES = {"rouge_score": "rouge-score", "cv2": "opencv-python", "sklearn": "scikit-learn", "PIL": "pillow"}
-
 DESCRIPTION = """\
 Answer VLMEvalKit's benchmarks in batches with a Qwen2-VL or Qwen2.5-VL checkpoint, and let VLMEvalKit score them.
 
@@ -113,17 +110,8 @@ def require_supported_versions() -> None:
     Raises:
         RunError: VLMEvalKit or transformers is too old or too new.
     """
-    from .. import __version__
+    from ..vlm.qwen2_vl.uni_dpo.versions import VersionError, check_versions
 
-    try:
-        from .. import dataset, vlm  # noqa: F401
-        from ..vlm.qwen2_vl.uni_dpo.versions import VersionError, check_versions
-    except ModuleNotFoundError as error:
-        name = (error.name or "").partition(".")[0]
-        raise RunError(
-            f"VLMEvalKit {__version__} needs the module {name}, which is not installed in {sys.executable}\n"
-            f"  pip install {PACKAGES.get(name, name)}; not all that it needs is in its requirements.txt"
-        ) from error
     try:
         check_versions()
     except VersionError as error:

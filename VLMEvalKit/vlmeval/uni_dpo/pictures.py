@@ -31,7 +31,10 @@ def keep_as_written(dataset: Any) -> None:
         if "image" not in row:
             return theirs(row)  # the row names files, which are read from where they are
         pictures = row["image"] if isinstance(row["image"], list) else [row["image"]]
-        return [str(write(text, folder)) for text in pictures]
+        try:
+            return [str(write(text, folder)) for text in pictures]
+        except (ValueError, OSError) as error:  # of which Pillow's and base64's errors are kinds
+            raise ValueError(f"the picture of index {row['index']} cannot be read: {error}") from error
 
     dataset.dump_image = dump_image
 
@@ -40,7 +43,8 @@ def write(text: str, folder: Path) -> Path:
     """Write a picture in base64 to the disk, if it is not there, and return where it is.
 
     Raises:
-        ValueError: It is no whole picture.
+        ValueError: It is no picture.
+        OSError: It is not a whole one.
     """
     content = decoded(text)
     name = f"{hashlib.sha256(content).hexdigest()[:40]}.png"

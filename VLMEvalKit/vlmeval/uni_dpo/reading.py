@@ -14,6 +14,8 @@ from typing import Any
 
 import pandas as pd
 
+from .checks import is_offered
+
 
 TEXTS = ("question", "hint", "prediction", *string.ascii_uppercase)
 # These kinds compare answers as text. Others may calculate with them.
@@ -64,14 +66,15 @@ def restore(dataset: Any) -> pd.DataFrame | None:
     """Put texts as they are written into the table of a data set that was read with pandas' defaults.
 
     Args:
-        dataset: One of VLMEvalKit's; read again if cells of it may have been lost.
+        dataset: One of VLMEvalKit's; of those that it offers, one of the kinds above with a cell that may be lost.
 
     Returns:
-        The table as it is in the file; None if it was not read again.
+        The table as it is in the file; None if there was no need to read it again.
     """
     table, kind = dataset.data, type(dataset).__name__
     names = [name for name in texts_of(kind) if name in table]
-    if all(isinstance(cell, str) for name in names for cell in table[name]):
+    whole = all(isinstance(cell, str) for name in names for cell in table[name])
+    if is_offered(dataset.dataset_name) and (whole or kind not in COMPARE_TEXT):
         return None
     with as_written(kind):
         written = dataset.load_data(dataset.dataset_name)

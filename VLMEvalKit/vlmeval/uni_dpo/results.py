@@ -76,7 +76,7 @@ class Results:
             reuse: Whether a file that is there may stay.
         """
         content = digest_of(dataset)
-        digest = hashlib.sha256(json.dumps([list(rows), list(answers), content]).encode()).hexdigest()
+        digest = sha256([list(rows), list(answers), content])
         noted = self.noted()
         same = noted.get("digest") == digest and noted["state"] != "scoring" and self.predictions.is_file()
         if same and reuse:
@@ -103,8 +103,9 @@ class Results:
         """
         if not self.predictions.is_file():
             raise RunError(f"no predictions to score: {self.predictions}\n  run with --mode infer or all first")
-        noted, asked = self.noted(), {name: it for name, it in judge.items() if name not in DOES_NOT_JUDGE}
-        if noted.get("content", digest_of(dataset)) != digest_of(dataset):
+        noted, content = self.noted(), digest_of(dataset)
+        asked = sha256({name: it for name, it in judge.items() if name not in DOES_NOT_JUDGE})
+        if noted.get("content", content) != content:
             raise RunError(
                 f"the data set {self.data} has changed since {self.predictions} was written\n"
                 "  run with --mode all: only rows that are asked otherwise are answered again"
@@ -179,8 +180,12 @@ def digest_of(dataset: Any) -> str:
 
     Images are part of the keys of the rows.
     """
-    table = dataset.data.drop(columns="image", errors="ignore")
-    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
+    return sha256(dataset.data.drop(columns="image", errors="ignore").to_csv(index=False))
+
+
+def sha256(content: Any) -> str:
+    """Return a hash of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
