@@ -19,7 +19,7 @@ from vlmeval.uni_dpo.cli import main
 def outcome(request):
     """Run one request; what it prints to both streams is the text."""
     if "prepare" in request:
-        exec(request["prepare"])
+        exec(request["prepare"], {})
         return None
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):

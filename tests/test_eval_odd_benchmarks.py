@@ -212,7 +212,7 @@ def test_what_cannot_score_is_refused_with_its_rows(found, name):
 
 
 def test_vlmevalkits_own_loop_hears_of_bad_rows(found):
-    """It goes on with the next benchmark and exits with 0, but says why in its log and its status.json, if it has one."""
+    """It goes on with the next benchmark and exits with 0; its log and its status.json, if it has one, say why."""
     folder = found["folder"] / "theirs"
     assert not list(folder.rglob("tiny_Half_MCQ_acc.csv"))
     status = [json.loads(path.read_text())["datasets"] for path in folder.rglob("status.json")]
