@@ -192,8 +192,7 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
     def set_dump_image(self, dump_image_func: Callable[[Any], list[str]]) -> None:
         """Take what writes a data set's pictures, and with it, from VLMEvalKit's own loop, the data set."""
         dataset = getattr(dump_image_func, "__self__", None)
-        if dataset is not None:
-            self.row = adopt(dataset)
+        self.row = type(self).row if dataset is None else adopt(dataset)
         super().set_dump_image(dump_image_func if dataset is None else dataset.dump_image)
 
     def build_prompt(self, line: Any, dataset: str) -> Message:
