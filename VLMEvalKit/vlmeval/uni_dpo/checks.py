@@ -69,14 +69,14 @@ def is_offered(name: str) -> bool:
 
 def rule_of(dataset: Any) -> tuple[Callable[[Any], bool], str] | None:
     """Return what a row has to have to be ever scored as right, and the words for rows that have not."""
-    scoring = getattr(type(dataset).evaluate, "__func__", type(dataset).evaluate)
-    if scoring is datasets.ImageMCQDataset.evaluate:
+    scoring = plain(type(dataset).evaluate)
+    if scoring is plain(datasets.ImageMCQDataset.evaluate):
         return names_an_option, "have an answer that is none of their options' letters"
-    if scoring is datasets.ImageYORNDataset.evaluate and "AMBER" not in dataset.dataset_name:
+    if scoring is plain(datasets.ImageYORNDataset.evaluate) and "AMBER" not in dataset.dataset_name:
         return says_yes_or_no, "have an answer that is neither Yes nor No, so written"
-    if scoring is datasets.OCRBench.evaluate.__func__:
+    if scoring is plain(datasets.OCRBench.evaluate):
         return has_texts, """have an answer that is no list of texts, such as ["12", "twelve"]"""
-    if scoring is datasets.ImageVQADataset.evaluate:
+    if scoring is plain(datasets.ImageVQADataset.evaluate):
         if any(part in dataset.dataset_name for part in SCORED_OTHERWISE):
             return has_an_answer, "have no answer"
         return (
@@ -85,6 +85,11 @@ def rule_of(dataset: Any) -> tuple[Callable[[Any], bool], str] | None:
             f' list of {ENOUGH} equal ones, ["12", "12", "12", "12"], or give the data set a name with ChartQA in it',
         )
     return None
+
+
+def plain(method: Any) -> Any:
+    """Return the function of a method or of a class method."""
+    return getattr(method, "__func__", method)
 
 
 def names_an_option(row: Any) -> bool:

@@ -192,7 +192,8 @@ def build_dataset(name: str, config: dict[str, Any]) -> Any:
         raise RunError(
             f"data set {name}: videos and dialogues go through VLMEvalKit's own run.py, with the same class"
         )
-    require_rows(name, last[0] if last else None, dataset)
+    with blaming(f"data set {name} cannot be looked through", "is its TSV whole?"):
+        require_rows(name, last[0] if last else None, dataset)
     keep_as_written(dataset)
     return dataset
 
