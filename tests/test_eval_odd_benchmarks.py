@@ -148,6 +148,11 @@ def found(request, tmp_path_factory):
         "no_judge": {"loop": run("judged", "judged")},
         "own_judge": {"loop": run("judged", "judged", "--judge", "exact_matching", "--mode", "infer")},
     }
+    (data / "Large_MCQ_local.tsv").write_text("index\n")
+    os.utime(data / "Large_MCQ_local.tsv", (0, 0))
+    with (data / "Large_MCQ.tsv").open("wb") as file:
+        file.truncate((1 << 30) + 1)  # takes no room on the disk
+    requests["large"] = [*run("judged", "work"), "--data", "Large_MCQ"]
     judged = config | {"data": {"Own_MCQ": entries["Own_MCQ"]}, "judge": "exact_matching"}
     (folder / "judged.json").write_text(json.dumps(judged))
     os.environ["LMUData"] = str(data)
@@ -254,3 +259,9 @@ def test_a_judge_of_the_config_does_not_get_lost_in_run_py(found):
     """The loop takes it from its command line alone, and would ask an API model."""
     assert found["no_judge"]["exit"] == 1 and "add --judge exact_matching" in found["no_judge"]["text"]
     assert found["own_judge"]["exit"] == 0
+
+
+def test_an_outdated_copy_of_a_large_file_is_refused(found):
+    """VLMEvalKit unpacks a TSV above 1 GB once, and never looks at it again."""
+    assert found["large"]["exit"] == 1
+    assert "Large_MCQ_local.tsv, which is older than" in found["large"]["text"]

@@ -20,6 +20,9 @@ from ..smp import LMUDataRoot
 from . import RunError
 
 
+UNPACKED = 1 << 30  # bytes; larger TSVs are
+
+
 def keep_as_written(dataset: Any) -> None:
     """Let a data set write its pictures our way, unless its class has a way of its own."""
     if type(dataset).dump_image is not ImageBaseDataset.dump_image:
@@ -73,7 +76,7 @@ def decoded(text: str) -> bytes:
 
 
 def require_own_copy(name: str) -> None:
-    """Refuse the copy that VLMEvalKit made of a TSV above 1 GB when the TSV has changed since.
+    """Refuse the copy that VLMEvalKit made of a large TSV when the TSV has changed since.
 
     It unpacks such a file once, into `images/NAME` and `NAME_local.tsv`, and never looks at it again.
 
@@ -81,7 +84,9 @@ def require_own_copy(name: str) -> None:
         RunError: The copy is older.
     """
     path, copy = (Path(LMUDataRoot()) / f"{name}{end}.tsv" for end in ("", "_local"))
-    if path.is_file() and copy.is_file() and copy.stat().st_mtime < path.stat().st_mtime:
+    if not (path.is_file() and copy.is_file()) or path.stat().st_size <= UNPACKED:
+        return
+    if copy.stat().st_mtime < path.stat().st_mtime:
         raise RunError(
             f"data set {name}: VLMEvalKit would read {copy}, which is older than {path}\n"
             f"  remove it, and {path.parent / 'images' / name} with the pictures of it"
