@@ -195,6 +195,35 @@ def test_results_of_earlier_answers_are_refused(work, tmp_path):
     assert "value" not in entries(tmp_path)["half", "POPE"]
 
 
+def test_answers_that_pandas_reads_otherwise_are_no_others(work, tmp_path):
+    """VLMEvalKit's own loop reads an answer "None" as nan and "007" as 7, and leaves that in its results."""
+    for name, said in (("half_POPE.xlsx", ["None", "007"]), ("half_POPE_auxmatch.xlsx", ["nan", "7"])):
+        table = pd.read_excel(work / "half" / name, dtype=str, keep_default_na=False)
+        table["prediction"] = [*said, *table["prediction"][2:]]
+        table.to_excel(work / "half" / name, index=False)
+    done = summarize(tmp_path, work, "--data", "POPE", "--baseline", "none")
+    assert "holds results of other answers" not in done.stdout
+
+
+def test_a_judge_that_nobody_asked_for_is_marked(work, tmp_path):
+    """As run.py leaves it without --judge, whether or not it reached one."""
+    half = work / "half"
+    name = "half_SEEDBench_IMG_{}_result.xlsx"
+    (half / name.format("exact_matching")).rename(half / name.format("gpt-4o-mini"))
+    status = json.loads((half / "status.json").read_text())
+    status["argv"] = [word for word in status["argv"] if word not in ("--judge", "exact_matching")]
+    for entry in status["datasets"].values():
+        entry["judge_model"] = "gpt-4o-mini"
+    (half / "status.json").write_text(json.dumps(status))
+    done = summarize(tmp_path, half, "--data", "SEEDBench_IMG", "MME", "ChartQA_TEST")
+    assert done.stdout.count("the judge gpt-4o-mini was not asked for") == 2  # no judge reads open answers
+    assert re.search(r"SEEDBench_IMG .* \?\n", done.stdout)
+    (half / "status.json").unlink()  # VLMEvalKit of 2025 has none: the name of the file tells
+    assert "gpt-4o-mini was not asked for" in summarize(tmp_path, half, "--data", "SEEDBench_IMG").stdout
+    (half / "status.json").write_text(json.dumps(status | {"argv": ["run.py", "--judge", "gpt-4o-mini"]}))
+    assert "not asked for" not in summarize(tmp_path, half, "--data", "SEEDBench_IMG").stdout
+
+
 def test_single_results_that_do_not_give_the_headline_give_no_interval(work, tmp_path):
     path = work / "half" / "half_ChartQA_TEST_results.xlsx"
     pd.read_excel(path).assign(eval_match="[1.0]").to_excel(path, index=False)

@@ -27,11 +27,13 @@ class Run:
         folder: where.
         model: what its files' names begin with.
         status: "datasets" of status.json; empty if there is none.
+        argv: the command line that status.json tells; empty if it does not.
     """
 
     folder: Path
     model: str
     status: dict[str, dict]
+    argv: tuple[str, ...] = ()
 
     def stem(self, data: str) -> str:
         """What the names of all files about a data set begin with."""
@@ -62,6 +64,18 @@ class Run:
             if path.suffix in _TABLES and name.fullmatch(path.stem) and not path.name.startswith(alike)
         ]
         return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+    def judge(self, data: str) -> str | None:
+        """Who read the answers: what status.json says, or the name of the newest file of results; None if unknown."""
+        stated = self.status.get(data, {}).get("judge_model")
+        paths = self.tables(data, "_.+_result")
+        named = paths[0].stem.removeprefix(f"{self.stem(data)}_").removesuffix("_result") if paths else None
+        return stated or named
+
+    def judge_was_asked(self, data: str) -> bool:
+        """Whether somebody named the judge: on VLMEvalKit's command line, or to `python -m vlmeval.uni_dpo`."""
+        ours = [folder / "answers" / f"{data}.json" for folder in (self.folder, self.folder.parent)]
+        return any(word.partition("=")[0] == "--judge" for word in self.argv) or any(path.is_file() for path in ours)
 
     def _is_ours(self, path: Path) -> bool:
         return path.name.startswith(self.model + "_")
@@ -140,12 +154,14 @@ def _runs(folder: Path) -> tuple[Run, ...]:
 
 
 def _run(folder: Path, model: str) -> Run:
-    status = {}
+    status: dict = {}
     path = folder / "status.json"
     if path.is_file():
         status = _read_status(path)
         model = status.get("model_name") or model
-    return Run(folder, model, status.get("datasets") or {})
+    argv = status.get("argv")
+    argv = tuple(map(str, argv)) if isinstance(argv, list) else ()
+    return Run(folder, model, status.get("datasets") or {}, argv)
 
 
 def _read_status(path: Path) -> dict:

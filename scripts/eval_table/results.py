@@ -12,6 +12,10 @@ from .rules import NINE, POSTER, Rule, Score, rule_for
 from .samples import Samples, StaleScores, read_samples
 
 
+OFFLINE_JUDGE = "exact_matching"
+JUDGED = ("choice", "yes_no", "f1", "mme")  # the kinds for which VLMEvalKit may ask an API model what an answer means
+
+
 @dataclass
 class Result:
     """What is known of one checkpoint on one data set.
@@ -23,6 +27,7 @@ class Result:
         score: the headline number; None without one.
         samples: results of single questions; None if they cannot be had.
         difference: to the baseline; None for the baseline itself and where either side is lacking.
+        unasked: the judge that read the answers, or was to, although nobody named it; empty if there is none.
     """
 
     state: str
@@ -31,6 +36,7 @@ class Result:
     score: Score | None = None
     samples: Samples | None = None
     difference: Difference | None = None
+    unasked: str = ""
 
     @property
     def complete(self) -> bool:
@@ -110,6 +116,12 @@ def _scored(run: Run, data: str) -> Result:
         result.note = f"no interval: {error}"
     if result.samples and result.samples.failed:
         result.note = f"{result.samples.failed} of {result.samples.rows} questions have no answer: the model failed"
+    judge = run.judge(data)
+    if judge and judge != OFFLINE_JUDGE and rule.kind in JUDGED and not run.judge_was_asked(data):
+        result.unasked = judge
+        told = f"the judge {judge} was not asked for: VLMEvalKit's run.py takes it without --judge {OFFLINE_JUDGE}"
+        reached = ", and matches exactly where it cannot be reached"
+        result.note = _joined(result.note, told + reached)
     return result
 
 

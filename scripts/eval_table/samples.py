@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas._libs.parsers import STR_NA_VALUES
 
 from . import EvalTableError, reason_of
 from .folders import Run
@@ -99,8 +100,18 @@ def _refuse_stale(run: Run, data: str, path: Path) -> None:
 
 
 def _answers(table: pd.DataFrame) -> dict[str, str]:
-    """Answers by index; VLMEvalKit reads an empty one as "nan"."""
-    return dict(zip(table["index"], table["prediction"].str.strip().replace("", "nan"), strict=True))
+    """Answers by index, as they look when VLMEvalKit has read them: "None" as empty, and "007" as 7."""
+    return dict(zip(table["index"], map(_as_pandas_reads, table["prediction"]), strict=True))
+
+
+def _as_pandas_reads(text: str) -> str:
+    text = text.strip()
+    if text in STR_NA_VALUES:
+        return ""
+    try:
+        return repr(float(text))
+    except ValueError:
+        return text
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -119,7 +119,7 @@ def _cells(table: Table) -> list[list[str]]:
 def _value(result: Result) -> str:
     if result.score is None:
         return result.state
-    return f"{result.score.value:.1f}" + ("" if result.complete else " !")
+    return f"{result.score.value:.1f}" + ("" if result.complete else " !") + (" ?" if result.unasked else "")
 
 
 def _difference(result: Result) -> str:
@@ -140,7 +140,8 @@ def _notes(table: Table) -> list[str]:
         notes.append(paper.NOTE)
     for (checkpoint, data), result in table.results.items():
         if result.note:
-            notes.append(f"{'! ' if not result.complete else ''}{checkpoint}, {data}: {result.state}; {result.note}")
+            mark = "! " if not result.complete else "? " if result.unasked else ""
+            notes.append(f"{mark}{checkpoint}, {data}: {result.state}; {result.note}")
     return notes
 
 

@@ -10,10 +10,15 @@ from tqdm import tqdm
 
 from ..vlm.qwen2_vl.uni_dpo.media import Question
 from ..vlm.qwen2_vl.uni_dpo.model import UniDPOQwen2VL
+from . import RunError
 from .failures import blaming
 from .journal import Journal
 from .ranks import Ranks
 from .untrusted import require_own_files
+
+
+ADVICE = "mend the row in its TSV"
+NAMED = 8  # rows that a message names
 
 
 def default_batch_size(model: UniDPOQwen2VL) -> int:
@@ -30,20 +35,31 @@ def build_questions(model: UniDPOQwen2VL, dataset: Any, quiet: bool) -> list[Que
         model: Rewords the questions of the data sets it knows, unless the data set insists on its own wording.
         dataset: A data set of VLMEvalKit.
         quiet: Show no progress.
+
+    Raises:
+        RunError: Rows make no prompt, as when their picture is no whole one.
     """
     name = dataset.dataset_name
-    model.set_dump_image(dataset.dump_image)
+    model.dump_image_func = dataset.dump_image
     insists = getattr(dataset, "force_use_dataset_prompt", False)
     reword = not insists and model.use_custom_prompt(name)
-    questions = []
+    _ = model.writer  # what is wrong with the checkpoint is wrong with no row
+    questions, failures = [], []
     for i in tqdm(range(len(dataset.data)), desc=f"{name}: prompts", unit="row", disable=quiet):
         row = dataset.data.iloc[i]
-        with blaming(f"data set {name}, row {i} (the first is 0) makes no prompt", "mend the row in its TSV"):
-            require_own_files(row)
-            message = model.build_prompt(row, dataset=name) if reword else dataset.build_prompt(row)
-            question = model.question(model.preproc_content(message), name)
-            _ = question.length  # opens the pictures
-        questions.append(question)
+        try:
+            with blaming(f"data set {name}, row {dataset.data.index[i]} (the first is 0) makes no prompt", ADVICE):
+                require_own_files(row)
+                message = model.build_prompt(row, dataset=name) if reword else dataset.build_prompt(row)
+                question = model.question(model.preproc_content(message), name)
+                _ = question.length  # opens the pictures
+            questions.append(question)
+        except RunError as error:
+            failures.append(error)
+        if len(failures) == NAMED:
+            break
+    if failures:
+        raise RunError("\n".join(map(str, failures))) from failures[0]
     return questions
 
 

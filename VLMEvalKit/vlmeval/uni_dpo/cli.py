@@ -63,7 +63,8 @@ def parser() -> argparse.ArgumentParser:
         "--reuse",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="take answers that this very checkpoint has given before to the same prompts (default: yes)",
+        help="take answers that this very checkpoint has given before to the same prompts, and scores of them"
+        " (default: yes)",
     )
     it.add_argument(
         "--judge", metavar="MODEL", help="who reads the answers (default: the config's, or exact_matching)"
@@ -72,7 +73,9 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--api-nproc", type=int, default=4, metavar="N", help="requests to the judge at once (default: 4)")
     it.add_argument("--batch-size", type=int, metavar="N", help="rows in a batch (default: 16 on a GPU, 8 without)")
     it.add_argument("--use-vllm", action="store_true", help="answer with vLLM instead of transformers")
-    it.add_argument("--verbose", action="store_true", help="print prompts and answers, and whole tracebacks")
+    it.add_argument(
+        "--verbose", action="store_true", help="print prompts and answers of some rows, and whole tracebacks"
+    )
     return it
 
 

@@ -10,6 +10,7 @@ from . import RunError
 
 
 CLASS = "UniDPOQwen2VL"
+CLASSES = (CLASS, "Qwen2VLChat")  # the second for checkpoints of our training
 
 
 def read_config(path: str | None) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def read_config(path: str | None) -> dict[str, Any]:
     if not isinstance(config.get("judge"), str | None):
         raise RunError(f'{path}: "judge" is {config["judge"]!r}, and must be the name of a model')
     for name, options in config["model"].items():
-        if options.get("class") != CLASS:
+        if options.get("class") not in CLASSES:
             raise RunError(
                 f'{path}: model {name} must have "class": "{CLASS}"; others go through VLMEvalKit\'s run.py'
             )
@@ -57,12 +58,12 @@ def is_file_name(name: str) -> bool:
 
 
 def chosen_models(options: argparse.Namespace, config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the models to evaluate: name to arguments of the class.
+    """Return the models to evaluate: name to its class, if it has one, and the arguments of it.
 
     Raises:
         RunError: There is none, or two of one name.
     """
-    listed = {name: {k: v for k, v in o.items() if k != "class"} for name, o in config.get("model", {}).items()}
+    listed = config.get("model", {})
     lent = next(iter(listed.values()), {})
     models: dict[str, dict[str, Any]] = {}
     for wish in options.model or listed:

@@ -25,8 +25,10 @@ def blaming(place: str, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except (RunError, CheckpointError, OptionError, PromptError):
+    except (RunError, CheckpointError, OptionError):
         raise
+    except PromptError as error:
+        raise RunError(f"{place}: {error}\n  {advice}") from error
     except Exception as error:
         raise RunError(f"{place}: {reason_of(error)}\n  {advice}") from error
 

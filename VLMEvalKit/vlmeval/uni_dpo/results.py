@@ -10,14 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from .. import smp
 from ..dataset import SUPPORTED_DATASETS
 from . import RunError
+from .checks import require_numbers
 from .failures import blaming
+from .reading import as_written
 
 
 NOTES = "answers"  # our folder beside VLMEvalKit's files
 OFFLINE_JUDGE = "exact_matching"
+DOES_NOT_JUDGE = ("nproc", "verbose")
 
 
 @dataclass(frozen=True)
@@ -58,47 +63,61 @@ class Results:
         """What we know of the prediction file: whose answers it holds, and whether scoring it was finished."""
         return self.home / NOTES / f"{self.data}.json"
 
-    def keep(self, dataset: Any, rows: Sequence[tuple[str, str]], answers: Sequence[str]) -> None:
-        """Write the prediction file, unless it holds these very answers already.
+    def keep(self, dataset: Any, rows: Sequence[tuple[str, str]], answers: Sequence[str], reuse: bool = True) -> None:
+        """Write the prediction file, unless it holds these very rows and answers already.
 
-        What was there before for other answers, or was left by a run that was killed while scoring, moves to
+        What was there before for others, or was left by a run that was killed while scoring, moves to
         `answers/replaced-TIME`: VLMEvalKit would take old verdicts for those of the new answers.
 
         Args:
             dataset: The data set; its columns but for the images go into the file.
             rows: Index and key of each row.
             answers: One for each row.
+            reuse: Whether a file that is there may stay.
         """
-        digest = hashlib.sha256(json.dumps([list(rows), list(answers)]).encode()).hexdigest()
+        content = digest_of(dataset)
+        digest = sha256([list(rows), list(answers), content])
         noted = self.noted()
-        if noted.get("digest") == digest and noted["state"] != "scoring" and self.predictions.is_file():
+        same = noted.get("digest") == digest and noted["state"] != "scoring" and self.predictions.is_file()
+        if same and reuse:
             return
         self._set_aside()
         table = dataset.data.drop(columns="image", errors="ignore").assign(prediction=list(answers))
         scratch = self.predictions.with_name(f".{self.predictions.name}.tmp{self.predictions.suffix}")
         with blaming(f"{self.predictions} cannot be written", "the answers are kept; the same command takes them"):
-            smp.dump(table, str(scratch))
-        os.replace(scratch, self.predictions)
-        self._note(digest=digest, state="written")
+            write_table(table, scratch)
+            os.replace(scratch, self.predictions)
+        self._note(digest=digest, content=content, state="written")
         self._link()
 
-    def score(self, dataset: Any, judge: dict[str, Any]) -> Any:
+    def score(self, dataset: Any, judge: dict[str, Any], reuse: bool = True) -> Any:
         """Let VLMEvalKit score the prediction file, and return what it returns: a table, a dictionary or None.
 
         Args:
             dataset: The data set.
             judge: The judge's name as "model", and its options.
+            reuse: Whether verdicts count that are there from a scoring before.
 
         Raises:
-            RunError: There is no prediction file.
+            RunError: There is no prediction file, one of other rows, or the score is no number.
         """
         if not self.predictions.is_file():
             raise RunError(f"no predictions to score: {self.predictions}\n  run with --mode infer or all first")
+        noted, content = self.noted(), digest_of(dataset)
+        asked = sha256({name: it for name, it in judge.items() if name not in DOES_NOT_JUDGE})
+        if noted.get("content", content) != content:
+            raise RunError(
+                f"the data set {self.data} has changed since {self.predictions} was written\n"
+                "  run with --mode all: only rows that are asked otherwise are answered again"
+            )
+        if not reuse or noted.get("judge", asked) != asked:
+            self._set_aside(but=self.predictions)
         # An API judge's verdicts so far are kept by VLMEvalKit and worth money: such a scoring goes on.
-        self._note(state="scoring" if judge["model"] == OFFLINE_JUDGE else "written")
+        self._note(state="scoring" if judge["model"] == OFFLINE_JUDGE else "written", judge=asked)
         advice = "is every column there that this kind of data set scores by? --verbose shows where it stopped"
-        with blaming(f"VLMEvalKit cannot score {self.predictions}", advice):
+        with blaming(f"VLMEvalKit cannot score {self.predictions}", advice), as_written(type(dataset).__name__):
             scores = dataset.evaluate(str(self.predictions), **judge)
+        require_numbers(self.data, scores)
         self._note(state="scored")
         self._link()
         return scores
@@ -122,9 +141,9 @@ class Results:
         scratch.write_text(json.dumps(self.noted() | changes, indent=1))
         os.replace(scratch, self.note)
 
-    def _set_aside(self) -> None:
-        """Move this data set's files away from where VLMEvalKit would find them."""
-        old = self._files()
+    def _set_aside(self, but: Path | None = None) -> None:
+        """Move this data set's files, but for one, away from where VLMEvalKit would find them."""
+        old = [path for path in self._files() if path != but]
         if old:
             away = self.home / NOTES / f"replaced-{time.strftime('%Y%m%d-%H%M%S')}-{self.data}"
             away.mkdir(exist_ok=True)
@@ -154,6 +173,29 @@ class Results:
             if link.is_symlink() or not link.exists():
                 link.unlink(missing_ok=True)
                 link.symlink_to(path.relative_to(self.home))
+
+
+def digest_of(dataset: Any) -> str:
+    """Return a hash of all columns of a data set but its images: answers, categories, splits, and what else there is.
+
+    Images are part of the keys of the rows.
+    """
+    return sha256(dataset.data.drop(columns="image", errors="ignore").to_csv(index=False))
+
+
+def sha256(content: Any) -> str:
+    """Return a hash of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as VLMEvalKit does, but never an answer such as "=5" as a formula, which reads as nothing."""
+    if path.suffix != ".xlsx":
+        smp.dump(table, str(path))
+        return
+    plain = {"options": {"strings_to_formulas": False, "strings_to_urls": False}}
+    with pd.ExcelWriter(path, engine="xlsxwriter", engine_kwargs=plain) as writer:
+        table.to_excel(writer, index=False)
 
 
 def run_name(home: Path) -> str:

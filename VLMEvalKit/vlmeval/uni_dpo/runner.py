@@ -13,14 +13,22 @@ import pandas as pd
 from .. import dataset as datasets
 from ..vlm.qwen2_vl.uni_dpo.media import Question
 from ..vlm.qwen2_vl.uni_dpo.model import UniDPOQwen2VL
-from ..vlm.qwen2_vl.uni_dpo.options import OptionError, check_options
+from ..vlm.qwen2_vl.uni_dpo.options import OptionError, check_options, translated
+from ..vlm.qwen2_vl.uni_dpo.published import PUBLISHED, carries_record, of_published
 from . import RunError
 from .batches import answer_all, build_questions, default_batch_size, fingerprint_of, key_of
+from .checks import require_rows
+from .configs import CLASS
 from .failures import blaming
 from .journal import Journal
+from .pictures import keep_as_written, require_own_copy
 from .ranks import Ranks
+from .reading import as_written
 from .results import NOTES, Results, clear_stale_lock
 from .untrusted import guarded
+
+
+SHOWN = 3  # rows of each data set that --verbose prints
 
 
 @dataclass(frozen=True)
@@ -47,13 +55,14 @@ class Model:
 
     Args:
         name: Its name in file names.
-        options: Arguments of `UniDPOQwen2VL`.
+        options: Its entry in a config: arguments of `UniDPOQwen2VL`, perhaps with a class.
     """
 
     def __init__(self, name: str, options: dict[str, Any]):
         """Take note of the options."""
         self.name = name
-        self.options = options
+        self.published = options.get("class") == PUBLISHED
+        self.options = {option: value for option, value in options.items() if option != "class"}
         self._ready: tuple[UniDPOQwen2VL, str] | None = None
 
     def ready(self, ranks: Ranks) -> tuple[UniDPOQwen2VL, str]:
@@ -61,8 +70,14 @@ class Model:
         if self._ready is None:
             if "model_path" not in self.options:
                 raise OptionError(f"model {self.name}: its options lack model_path")
-            check_options(self.options)
-            model = ranks.together(lambda: UniDPOQwen2VL(**self.options))
+            options = of_published(self.options) if self.published else self.options
+            check_options(translated(options))
+            if self.published and not carries_record(str(options["model_path"])):
+                raise RunError(
+                    f"model {self.name}: {options['model_path']} has no record of our training, so {PUBLISHED} is"
+                    f' VLMEvalKit\'s own class, for its run.py\n  write "class": "{CLASS}" to have it evaluated here'
+                )
+            model = ranks.together(lambda: UniDPOQwen2VL(**options))
             if model.use_vllm and ranks.size > 1:
                 raise RunError("vLLM splits one model over the GPUs by itself: start without torchrun")
             fingerprint = ranks.shared(ranks.first(lambda: fingerprint_of(model)))
@@ -130,13 +145,23 @@ def answer(model: Model, dataset: Any, results: Results, job: Job, ranks: Ranks)
     ranks.together(lambda: answer_all(qwen, questions, rows, journal, ranks, batch_size))
     seconds = time.monotonic() - started
     known = journal.read()
-    ranks.first(lambda: results.keep(dataset, rows, [known[row] for row in rows]))
+    answers = [known[row] for row in rows]
+    ranks.first(lambda: results.keep(dataset, rows, answers, job.reuse))
+    if job.judge.get("verbose") and ranks.rank == 0:
+        print(shown(results, questions, answers), flush=True)
     return f"{len(rows)} rows, {missing} answered in {seconds:.0f} s" if missing else f"{len(rows)} rows reused"
+
+
+def shown(results: Results, questions: list[Question], answers: list[str]) -> str:
+    """Return the first prompts with their answers."""
+    pairs = list(zip(questions, answers, strict=True))[:SHOWN]
+    title = f"{results.model} on {results.data}, row"
+    return "\n".join(f"\n--- {title} {i}\n{asked.text}{answer}" for i, (asked, answer) in enumerate(pairs))
 
 
 def score(dataset: Any, results: Results, job: Job) -> None:
     """Let VLMEvalKit score, show its scores, and note them where it notes its own."""
-    scores = results.score(dataset, job.judge)
+    scores = results.score(dataset, job.judge, job.reuse)
     if scores is not None:
         print(f"\n{results.model} on {results.data}:\n{scores}", flush=True)
     results.report(status="done", judge_model=job.judge["model"], metrics_source=scores, dataset_obj=dataset)
@@ -146,13 +171,18 @@ def build_dataset(name: str, config: dict[str, Any]) -> Any:
     """Build a data set from a config's entry, or from its name alone.
 
     Raises:
-        RunError: VLMEvalKit has no such data set, or it is of a kind that has no prompts to batch.
+        RunError: VLMEvalKit has no such data set, it is of a kind that has no prompts to batch, or it has rows that
+            cannot be scored.
     """
     options = dict(config)
     kind = options.pop("class", None)
     if kind is not None and not isinstance(getattr(datasets, str(kind), None), type):
         raise RunError(f"data set {name}: vlmeval.dataset has no class {kind}")
-    with blaming(f"data set {name} cannot be read", "is its entry in the config right, and its TSV whole?"):
+    require_own_copy(options.get("dataset", name))
+    with (
+        blaming(f"data set {name} cannot be read", "is its entry in the config right, and its TSV whole?"),
+        as_written(kind) as last,
+    ):
         dataset = getattr(datasets, kind)(**options) if kind else datasets.build_dataset(name)
     if dataset is None:
         raise RunError(f"data set {name}: VLMEvalKit does not know it, and the folder LMUData has no {name}.tsv")
@@ -162,6 +192,9 @@ def build_dataset(name: str, config: dict[str, Any]) -> Any:
         raise RunError(
             f"data set {name}: videos and dialogues go through VLMEvalKit's own run.py, with the same class"
         )
+    with blaming(f"data set {name} cannot be looked through", "is its TSV whole?"):
+        require_rows(name, last[0] if last else None, dataset)
+    keep_as_written(dataset)
     return dataset
 
 

@@ -1,6 +1,6 @@
 """The class that a VLMEvalKit config names: `"class": "UniDPOQwen2VL"`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from ...base import BaseModel
 from ..prompt import Qwen2VLPromptMixin
 from .checkpoint import open_checkpoint
 from .device import default_device, default_dtype
+from .loop import adopt, in_their_loop, require_judge_on_command_line
 from .media import Question
-from .options import RULES, check_options
+from .options import RULES, check_options, translated
 from .prompt import PromptWriter, announce
 from .versions import check_versions
 
@@ -44,6 +45,7 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
         top_p: For sampling.
         top_k: For sampling; 0 for all tokens.
         repetition_penalty: 1 for none.
+        post_process: Keep no more of an answer than is in its last LaTeX box, if it has one.
         device: "cuda", "cpu", or "auto" for one model over several GPUs; None for what is there.
         dtype: "bfloat16", "float16" or "float32"; None for what suits the device.
         attention: "flash_attention_2", "sdpa" or "eager"; None for the fastest that is installed.
@@ -52,6 +54,7 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
         max_model_len: vLLM: longest prompt and answer together, in tokens.
         gpu_memory_utilization: vLLM: share of each GPU's memory to use.
         verbose: Print prompts and answers.
+        published: Options of VLMEvalKit's Qwen2VLChat that are called otherwise; see `options.py`.
 
     Raises:
         CheckpointError: The checkpoint is missing, incomplete or of another architecture.
@@ -63,6 +66,7 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
     INSTALL_REQ = False
     INTERLEAVE = True
     VIDEO_LLM = True
+    row = staticmethod(lambda line: line)  # the row of a data set for one that VLMEvalKit hands over
 
     def __init__(
         self,
@@ -81,6 +85,7 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
         top_p: float = 1.0,
         top_k: int = 0,
         repetition_penalty: float = 1.0,
+        post_process: bool = False,
         device: str | None = None,
         dtype: str | None = None,
         attention: str | None = None,
@@ -89,18 +94,22 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
         max_model_len: int | None = None,
         gpu_memory_utilization: float = 0.9,
         verbose: bool = False,
+        **published: Any,
     ):
         """Look at the checkpoint; its weights are loaded for the first answer."""
+        named = {name: value for name, value in locals().items() if name in RULES}
         check_versions()
-        check_options({name: value for name, value in locals().items() if name in RULES})
-        super().__init__(use_custom_prompt=use_custom_prompt)
+        published = translated(published)
+        check_options(named | published)
+        require_judge_on_command_line()
+        Qwen2VLPromptMixin.__init__(self, use_custom_prompt=use_custom_prompt)
         self.checkpoint = open_checkpoint(model_path, base_path)
         self.system_prompt, self.markup = system_prompt, markup
         self.min_pixels, self.max_pixels = min_pixels, max_pixels
         self.fps, self.nframe = fps, nframe  # VLMEvalKit's video data sets read and set these
         self.generation = {
             "max_new_tokens": max_new_tokens,
-            "do_sample": do_sample,
+            "do_sample": do_sample and temperature > 0,
             "temperature": temperature,
             "top_p": top_p,
             "top_k": top_k,
@@ -113,8 +122,9 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
         self.vllm_options = {
             "tensor_parallel_size": tensor_parallel_size,
             "max_model_len": max_model_len,
-            "gpu_memory_utilization": gpu_memory_utilization,
+            "gpu_memory_utilization": published.get("gpu_memory_utilization", gpu_memory_utilization),
         }
+        self.post_process = post_process
         self.verbose = verbose
 
     @cached_property
@@ -150,6 +160,7 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
             "generation": self.generation,
             "dtype": self.dtype,
             "backend": "vllm" if self.use_vllm else "transformers",
+            **({"post_process": True} if self.post_process else {}),
         }
 
     def question(self, message: Message, dataset: str | None = None) -> Question:
@@ -180,8 +191,27 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
             sampling=rate | asked if files["video"] else {},
         )
 
+    def set_dump_image(self, dump_image_func: Callable[[Any], list[str]]) -> None:
+        """Take what writes a data set's pictures, and with it, from VLMEvalKit's own loop, the data set."""
+        dataset = getattr(dump_image_func, "__self__", None)
+        self.row = type(self).row if dataset is None else adopt(dataset)
+        super().set_dump_image(dump_image_func if dataset is None else dataset.dump_image)
+
+    def build_prompt(self, line: Any, dataset: str) -> Message:
+        """Word a row of a data set."""
+        return super().build_prompt(self.row(line), dataset)
+
     def generate_inner(self, message: Message, dataset: str | None = None) -> str:
-        """Answer one message; this is what VLMEvalKit's own loop comes to."""
+        """Answer one message; this is what VLMEvalKit's own loop comes to.
+
+        It goes on after any error, and ends as if all were well: so what is wrong with the checkpoint ends it here.
+        """
+        try:
+            _ = self.writer, self.backend
+        except ValueError as error:
+            if in_their_loop():
+                raise SystemExit(f"error: {error}") from error
+            raise
         return self.answer([self.question(message, dataset)])[0]
 
     def generate_batch(self, messages: Sequence[Message | str], dataset: str | None = None) -> list[str]:
@@ -196,7 +226,19 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
     def answer(self, questions: Sequence[Question]) -> list[str]:
         """Answer questions that `question` made, as one batch."""
         answers = self.backend.answer(questions) if questions else []
+        if self.post_process:
+            answers = [last_box(answer) for answer in answers]
         if self.verbose:
             for question, answer in zip(questions, answers, strict=True):
                 print(f"{question.text}{answer}", flush=True)
         return answers
+
+
+def last_box(answer: str) -> str:
+    r"""Return what is in the last \boxed{} of an answer; all of it if there is none."""
+    depth, text = 1, answer.rpartition(r"\boxed{")[2]
+    for place, character in enumerate(text):
+        depth += (character == "{") - (character == "}")
+        if not depth:
+            return text[:place]
+    return text

@@ -13,7 +13,7 @@ from packaging.specifiers import SpecifierSet
 
 SUPPORTED = {
     "vlmeval": ">=0.2rc1,<0.3",
-    "transformers": ">=4.55,<5.9",
+    "transformers": ">=4.55,<5.25",
 }
 
 # What pip calls the package `vlmeval`; its own version is another one.

@@ -1,0 +1,86 @@
+"""Tables as they are written: a cell that reads "None" is that word, and "007" is no number.
+
+pandas takes "None", "NA", "null", "nan" and such for empty cells, and a column of digits for numbers: an option or an
+answer "None" would vanish from the prompt and from scoring (33 rows of SEEDBench_IMG), "007" would become 7, and an
+empty cell among whole numbers would turn them into "3.0". VLMEvalKit reads benchmarks, predictions and its own results
+with pandas' defaults; here those defaults are changed while it works for us. An empty cell is still one.
+"""
+
+import string
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+import pandas as pd
+
+from .checks import is_offered
+
+
+TEXTS = ("question", "hint", "prediction", *string.ascii_uppercase)
+# These kinds compare answers as text. Others may calculate with them.
+COMPARE_TEXT = ("ImageMCQDataset", "ImageYORNDataset", "ImageVQADataset", "OCRBench")
+
+
+def texts_of(kind: str | None) -> tuple[str, ...]:
+    """Return the columns that are text whatever is in them, for a class of data sets."""
+    return (*TEXTS, "answer") if kind in COMPARE_TEXT else TEXTS
+
+
+@contextmanager
+def as_written(kind: str | None = None) -> Iterator[list[pd.DataFrame]]:
+    """Have pandas read cells as they are written, whoever calls it, until the block is left.
+
+    Args:
+        kind: The class of the data set; of some the answers are text as well.
+
+    Yields:
+        The last table that was read, once there is one.
+    """
+    last: list[pd.DataFrame] = []
+    before = {name: getattr(pd, name) for name in ("read_csv", "read_excel")}
+    defaults = {"keep_default_na": False, "na_values": [""], "dtype": dict.fromkeys(texts_of(kind), str)}
+
+    def reader(read: Any) -> Any:
+        @wraps(read)
+        def reading(*arguments: Any, **options: Any) -> Any:
+            table = read(*arguments, **defaults | options)
+            if isinstance(table, pd.DataFrame):
+                if "prediction" in table and "dtype" not in options:
+                    table["prediction"] = table["prediction"].fillna("")  # not "nan", which might be an option
+                last[:] = [table]
+            return table
+
+        return reading
+
+    try:
+        for name, read in before.items():
+            setattr(pd, name, reader(read))
+        yield last
+    finally:
+        for name, read in before.items():
+            setattr(pd, name, read)
+
+
+def restore(dataset: Any) -> pd.DataFrame | None:
+    """Put texts as they are written into the table of a data set that was read with pandas' defaults.
+
+    Args:
+        dataset: One of VLMEvalKit's; of those that it offers, one of the kinds above with a cell that may be lost.
+
+    Returns:
+        The table as it is in the file; None if there was no need to read it again.
+    """
+    table, kind = dataset.data, type(dataset).__name__
+    names = [name for name in texts_of(kind) if name in table]
+    whole = all(isinstance(cell, str) for name in names for cell in table[name])
+    if is_offered(dataset.dataset_name) and (whole or kind not in COMPARE_TEXT):
+        return None
+    with as_written(kind):
+        written = dataset.load_data(dataset.dataset_name)
+    rows = dict(zip(written["index"].astype(str), range(len(written)), strict=True))
+    places = [rows.get(str(index)) for index in table["index"]]
+    for name in names:
+        if name in written and None not in places:  # some classes make rows of their own
+            table[name] = written[name].iloc[places].to_numpy()
+    return written
