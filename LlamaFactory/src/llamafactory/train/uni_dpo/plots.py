@@ -57,7 +57,7 @@ def _plot_training(output_dir: str) -> str:
     _curves(accuracy, history, "Reward accuracy", {"train": "rewards/accuracies", "eval": "eval_rewards/accuracies"})
     _curves(weights, history, "Mean weights", {"w_qual": "uni_dpo/w_qual", "w_perf": "uni_dpo/w_perf"})
     nll = weights.twinx()  # lambda is small: on the scale of the weights its curve would lie on the axis
-    _curves(nll, history, "", {"c-NLL (right)": "uni_dpo/nll_weight"}, color="tab:green")
+    _curves(nll, history, "", {"c-NLL (right)": "uni_dpo/nll_weight"}, color="tab:green", linewidth=0.8)
     nll.grid(False)
     _one_legend(weights, nll)
     accuracy.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")

@@ -48,7 +48,8 @@ class UniDPOTrainer(ExactResume, WholeSaves, OtherLosses, CustomDPOTrainer):
         self._terms: dict[str, torch.Tensor] = {}
         self.pair_log: PairLog | None = None
         if self.finetuning_args.uses_uni_dpo and self.finetuning_args.uni_dpo_log_pairs:
-            self.pair_log = PairLog(os.path.join(self.args.output_dir, PAIR_LOG))
+            names, _ = self.data_collator.dataset_names
+            self.pair_log = PairLog(os.path.join(self.args.output_dir, PAIR_LOG), names)
             self.add_callback(self.pair_log)
 
     @property

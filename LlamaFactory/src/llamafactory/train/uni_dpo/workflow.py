@@ -8,6 +8,7 @@ later run in the same process finds LlamaFactory as it was.
 import functools
 import importlib
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,8 @@ def run_dpo(
             _swap_in(swaps, model_args, data_args, training_args, finetuning_args)
         except (AttributeError, ImportError) as error:
             raise misfit(error) from error
+        if finetuning_args.uses_our_trainer:
+            swaps.enter_context(_interruptible(training_args.output_dir))
         upstream.run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)
 
     if finetuning_args.uses_uni_dpo and training_args.do_train and training_args.should_save:
@@ -88,6 +91,18 @@ def _keep_stream_batches_apart(data_args: "DataArguments", training_args: "Seq2S
     """
     if data_args.streaming and training_args.accelerator_config.dispatch_batches is None:
         training_args.accelerator_config.dispatch_batches = False
+
+
+@contextmanager
+def _interruptible(output_dir: str) -> Iterator[None]:
+    """Tell Ctrl-C in a line, and leave with the exit status that shells give it."""
+    from .checkpoints import next_start
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\nInterrupted; {next_start(output_dir)}.", file=sys.stderr, flush=True)
+        sys.exit(130)
 
 
 @contextmanager
