@@ -128,7 +128,11 @@ def fit_shared_memory(run: Run, room: int | None) -> None:
     needed = run.processes * (workers * ahead + 1) * batch
     if needed <= room:
         return
-    fits = max(0, (room // (run.processes * batch) - 1) // ahead)
+    batches = max(0, room // (run.processes * batch) - 1)
+    if batches < ahead and "dataloader_prefetch_factor" not in run.given:
+        ahead = 1
+        run.suggest("dataloader_prefetch_factor", ahead)
+    fits = min(workers, batches // ahead)
     run.suggest("dataloader_num_workers", fits)
     without_workers(run)
     does = f"using {counted(fits, 'worker')}" if run.settings["dataloader_num_workers"] == fits else "it may not do"
