@@ -130,9 +130,8 @@ def read_run(config: Path, arguments: list[str]) -> Run:
     anchor_paths(chosen, Path.cwd())
     run = Run(root, is_checkout, settings | chosen, set(chosen), variables, resume)
     require_texts(run.settings, config)
-    run.notes += [
-        f"the variable {name} means nothing here; what does: {here}" for name, here in strangers(os.environ).items()
-    ]
+    ignored = strangers(os.environ)
+    run.notes += [f"the variable {name} means nothing here; what does: {here}" for name, here in ignored.items()]
     run.settings["model_name_or_path"] = find_model(run.settings["model_name_or_path"], root)
     return run
 
