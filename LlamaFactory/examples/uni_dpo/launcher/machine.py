@@ -117,13 +117,14 @@ def shared_memory() -> int | None:
 
 def fit_shared_memory(run: Run, room: int | None) -> None:
     """Have no more workers than their batches have room; Docker gives 64 MB, and a full /dev/shm is a bus error."""
-    workers, ahead = run.settings["dataloader_num_workers"], run.settings.get("dataloader_prefetch_factor") or 2
+    workers, pixels = run.settings["dataloader_num_workers"], run.settings.get("image_max_pixels")
     if not workers or room is None:
         return
-    pairs, pixels = (
+    pairs, ahead = (
         whole_number(name, run.settings.get(name) or usual, least=1)
-        for name, usual in (("per_device_train_batch_size", 1), ("image_max_pixels", 768 * 768))
+        for name, usual in (("per_device_train_batch_size", 1), ("dataloader_prefetch_factor", 2))
     )
+    pixels = pixels if isinstance(pixels, int) and pixels > 0 else 768 * 768  # LlamaFactory's default
     batch = pairs * pixels * BYTES_PER_PIXEL
     needed = run.processes * (workers * ahead + 1) * batch
     if needed <= room:

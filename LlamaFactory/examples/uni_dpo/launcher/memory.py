@@ -112,13 +112,12 @@ def needed(settings: dict, sizes: tuple[float, float], processes: int) -> Need |
 
 def zero_stage(config: str | dict | None) -> tuple[int, bool]:
     """Return ZeRO's stage in a DeepSpeed configuration, 0 without one, and whether it moves anything off the GPU."""
-    if isinstance(config, str):
-        try:
-            config = json.loads(Path(config).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return 0, True  # not ours to judge
-    zero = (config or {}).get("zero_optimization") or {}
-    return int(zero.get("stage", 0)), any(name.startswith("offload") or name == "cpu_offload" for name in zero)
+    try:
+        read = json.loads(Path(config).read_text(encoding="utf-8")) if isinstance(config, str) else config
+        zero = (read or {}).get("zero_optimization") or {}
+        return int(zero.get("stage", 0)), any(name.startswith("offload") or name == "cpu_offload" for name in zero)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return 0, True  # not ours to judge
 
 
 def model_sizes(name: str, cache_dir: str | None = None) -> tuple[float, float] | None:
@@ -132,7 +131,7 @@ def model_sizes(name: str, cache_dir: str | None = None) -> tuple[float, float] 
             for tensor, numbers in _tensors(file):
                 is_tower = any(part in tensor for part in ("visual", "vision", "multi_modal_projector"))
                 text, tower = text + (0 if is_tower else numbers), tower + (numbers if is_tower else 0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error):
         return None  # the model will not load either, and that is told better
     return (float(text), float(tower)) if text else None
 
