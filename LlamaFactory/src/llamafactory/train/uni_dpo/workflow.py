@@ -48,7 +48,7 @@ def run_dpo(
         except (AttributeError, ImportError) as error:
             raise misfit(error) from error
         if finetuning_args.uses_our_trainer:
-            swaps.enter_context(_interruptible(training_args.output_dir))
+            swaps.enter_context(_interruptible(training_args))
         upstream.run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)
 
     if finetuning_args.uses_uni_dpo and training_args.do_train and training_args.should_save:
@@ -94,14 +94,15 @@ def _keep_stream_batches_apart(data_args: "DataArguments", training_args: "Seq2S
 
 
 @contextmanager
-def _interruptible(output_dir: str) -> Iterator[None]:
+def _interruptible(training_args: "Seq2SeqTrainingArguments") -> Iterator[None]:
     """Tell Ctrl-C in a line, and leave with the exit status that shells give it."""
     from .checkpoints import next_start
 
     try:
         yield
     except KeyboardInterrupt:
-        print(f"\nInterrupted; {next_start(output_dir)}.", file=sys.stderr, flush=True)
+        if training_args.process_index == 0:
+            print(f"\nInterrupted; {next_start(training_args.output_dir)}.", file=sys.stderr, flush=True)
         sys.exit(130)
 
 

@@ -42,7 +42,8 @@ def main() -> None:
     try:
         run_dpo(*run, finetuning_args)
     except CachesFilled:
-        print("The caches are complete.")
+        if os.environ.get("RANK", "0") == "0":
+            print("The caches are complete.")
     else:
         raise UniDPOError("Nothing was filled: the configuration has neither `do_train` nor `do_eval`.")
 
