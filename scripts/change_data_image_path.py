@@ -1,1 +1,1 @@
-uni_dpo/change_data_image_path.py
+../LlamaFactory/scripts/change_data_image_path.py

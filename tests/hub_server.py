@@ -1,4 +1,4 @@
-"""A hub on this machine: the two requests that downloading a file of a data set takes, and bad days on demand."""
+"""A hub on this machine, of either kind: the requests that downloading a file takes, and bad days on demand."""
 
 import hashlib
 import json
@@ -14,6 +14,8 @@ class Hub(ThreadingHTTPServer):
         wrong: names whose announced checksum is that of something else.
         cut: name to the number of bytes after which the connection is dropped, each time.
         ranges: the `Range` header of every GET of a file.
+        down: parts of paths that are answered by an error.
+        asked: the paths of all requests.
     """
 
     daemon_threads = True
@@ -22,6 +24,7 @@ class Hub(ThreadingHTTPServer):
         """Start serving on a free port."""
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files, self.wrong, self.cut, self.ranges = files, set(), {}, []
+        self.down, self.asked = set(), []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -41,8 +44,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._file(body=False)
 
     def do_GET(self):
-        if self.path.startswith("/api/datasets/"):
+        self.server.asked.append(self.path)
+        if any(part in self.path for part in self.server.down):
+            self.send_error(503)
+        elif self.path.startswith("/api/datasets/"):
             self._list()
+        elif self.path.startswith("/api/v1/datasets/") and "/repo/tree?" in self.path:
+            self._list_as_modelscope()
+        elif self._name() not in self.server.files:
+            self.send_error(404)
         else:
             self.server.ranges.append(self.headers.get("Range"))
             self._file(body=True)
@@ -58,8 +68,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
+    def _list_as_modelscope(self):
+        files = [
+            {"Path": name, "Size": len(content), "Sha256": self.server.checksum(name)}
+            for name, content in self.server.files.items()
+        ]
+        text = json.dumps({"Code": 200, "Data": {"Files": files}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def _name(self):
+        return self.path.rpartition("FilePath=")[2] if "FilePath=" in self.path else self.path.rsplit("/", 1)[-1]
+
     def _file(self, body):
-        name = self.path.rsplit("/", 1)[-1]
+        name = self._name()
         content = self.server.files[name]
         wanted = self.headers.get("Range")
         start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0

@@ -214,3 +214,27 @@ def test_flags_instead_of_yaml():
     flags = "--stage dpo --pref_loss uni_dpo --do_train --dataset d --model_name_or_path m --output_dir o".split()
     args = get_train_args([*flags, "--uni_dpo_perf_gamma", "2.5", "--dpo_average_log_prob", "false"])[3]
     assert args.uni_dpo_perf_gamma == 2.5 and not args.averages_logps
+
+
+SWITCHES = ["dpo_average_log_prob", "pref_loss_as_named", "uni_dpo_log_pairs", "uni_dpo_perf_detached"]
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize("dash", [str, lambda name: name.replace("_", "-")])
+def test_switches_stand_bare_and_negated(name, dash):
+    """As in the published command line: `--dpo_average_log_prob`, `--no_dpo_average_log_prob`."""
+    from llamafactory.train.uni_dpo.arguments import UniDPOFinetuningArguments
+
+    flags = "--stage dpo --do_train --dataset d --model_name_or_path m --output_dir o --pref_loss ipo".split()
+
+    def parsed(*given):
+        return getattr(get_train_args([*flags, *map(dash, given), "--seed", "1"])[3], name)
+
+    assert sorted(UniDPOFinetuningArguments.SWITCHES) == SWITCHES
+    assert not parsed()
+    assert parsed(f"--{name}") is parsed(f"--{name}", "true") is True
+    if name == "dpo_average_log_prob":  # ipo divides whatever is said
+        with pytest.raises(UniDPOError, match=name):
+            parsed(f"--no_{name}")
+    else:
+        assert parsed(f"--no_{name}") is parsed(f"--{name}", "false") is False

@@ -69,7 +69,8 @@ def test_the_command_fills_and_trains_nothing(run, tmp_path):
     assert len(set(pairs_in(tmp_path / "ref"))) == 12 and len(set(images_in(tmp_path / "img"))) == 11
     assert not list((tmp_path / "out").glob("*.safetensors"))
     again = fill(run, tmp_path / "run.yaml")
-    assert "Image features: all stored already" in again.stderr + again.stdout
+    for what in ("Image features: all stored already", "Reference log-probs: all stored already, so no reference"):
+        assert what in again.stderr + again.stdout
     assert len(pairs_in(tmp_path / "ref")) == 12
 
 
@@ -106,7 +107,7 @@ def test_killed_and_resumed(run, tmp_path, parts):
 
 def test_two_ranks_share_the_work(run, tmp_path):
     """Uneven shares are filled up with repeats; a run on one rank then trains as without caches."""
-    fill(run, tmp_path / "run.yaml", [*RANKS, "-m", "llamafactory.train.uni_dpo.caches"])
+    fill(run, tmp_path / "run.yaml", FORCE_TORCHRUN="1", NPROC_PER_NODE="2")  # as with two GPUs
     assert len(set(pairs_in(tmp_path / "ref"))) == 12 and len(pairs_in(tmp_path / "ref")) == 12
     assert len(set(images_in(tmp_path / "img"))) == 11 and len(images_in(tmp_path / "img")) == 12
     kept = sorted(path.name for path in tmp_path.glob("*/part-*"))

@@ -1,6 +1,7 @@
 """`data.py download` against a hub on this machine, in processes of their own: its address is read on import."""
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -36,10 +37,23 @@ def hub():
 
 def download(hub, folder, *arguments, **environment):
     """Run the command and return its exit status and what it said."""
-    environment = os.environ | {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0"} | environment
+    hubs = {"HF_ENDPOINT": hub.address, "MODELSCOPE_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0"}
+    environment = os.environ | hubs | environment
     command = [*COMMAND, "--to", str(folder), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     return done.returncode, done.stdout + done.stderr
+
+
+PAIRS = "uni_dpo_image_only_mcq_short_long_50k.json"
+COLUMNS = {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected", "images": "images"}
+COLUMNS |= {"score_chosen": "score_chosen", "score_rejected": "score_rejected"}
+
+
+def published(name="a"):
+    """A file like the published one, with paths of another machine."""
+    row = {"instruction": "<image>What?", "chosen": "yes", "rejected": "no"}
+    row |= {"score_chosen": 4.0, "score_rejected": 1.5}
+    return json.dumps([row | {"images": [f"/home/them/MM-RLHF/long/{name}.png"]}]).encode()
 
 
 FILES = ("--files", "long.zip", "--files", "dpo_pairs.jsonl")
@@ -87,10 +101,16 @@ def test_without_a_network_it_says_what_to_put_where(hub, tmp_path):
     """At once, in one message, and what it says works."""
     status, said = download(hub, tmp_path, HF_HUB_OFFLINE="1")
     assert status == 2 and said.startswith("Error: the hub cannot be reached from here (OfflineModeIsEnabled)")
+    assert f"hf download psp-dada/Uni-DPO {PAIRS} --repo-type dataset --local-dir Uni-DPO" in said
+    assert hub.asked == []
+    (tmp_path / "Uni-DPO").mkdir()
+    (tmp_path / "Uni-DPO" / PAIRS).write_bytes(published())
+    status, said = download(hub, tmp_path, HF_HUB_OFFLINE="1")
+    assert status == 2 and "is ready in" in said  # the pairs; of the images it says:
     assert "hf download yifanzhang114/MM-RLHF data.jsonl dpo_pairs.jsonl mcq.zip short.zip long.zip" in said
     archive = tmp_path / "MM-RLHF" / "long.zip"
-    assert f"--archive '{archive}'" in said and not archive.parent.exists()
-    archive.parent.mkdir()
+    assert f"--archive '{archive}'" in said and not archive.exists()
+    archive.parent.mkdir(exist_ok=True)
     archive.write_bytes(hub.files["long.zip"])
     assert download(hub, tmp_path, "--archive", str(archive), HF_HUB_OFFLINE="1")[0] == 0
     assert (tmp_path / "MM-RLHF" / "long" / "a.png").is_file()
@@ -127,3 +147,50 @@ def test_room_is_needed_for_what_is_missing_only(tmp_path, monkeypatch):
         require_disk(big, tmp_path, True)
     (tmp_path / "long.zip").write_bytes(b"")
     require_disk(big, tmp_path, True)
+
+
+@pytest.mark.parametrize("kind", ["huggingface", "modelscope", "modelscope first"])
+def test_the_published_pairs_end_as_a_data_set(hub, tmp_path, kind):
+    """From either hub; then again, which fetches nothing and keeps what somebody has corrected."""
+    hub.files[PAIRS] = published()
+    hub.down |= {"/api/datasets/psp-dada"} if kind == "modelscope" else set()
+    options = ("--files", "long.zip", "--files", PAIRS)
+    if kind != "huggingface":  # whose library is tested above
+        hub.cut[PAIRS] = 100  # the connection breaks, again and again
+    status, said = download(hub, tmp_path, *options, USE_MODELSCOPE_HUB="1" if "first" in kind else "0")
+    assert status == 0, said
+    fetched = [path.startswith("/api/v1/") for path in hub.asked if PAIRS in path]
+    assert fetched == ([False] if kind == "huggingface" else [True] * 2)
+    image = str(tmp_path / "MM-RLHF" / "long" / "a.png")
+    assert [row["images"] for row in json.loads((tmp_path / PAIRS).read_text())] == [[image]]
+    entry = {"file_name": PAIRS, "formatting": "alpaca", "ranking": True, "columns": COLUMNS}
+    assert json.loads((tmp_path / "dataset_info.json").read_text()) == {"uni_dpo_mm_rlhf": entry}
+    assert f"DATASET_DIR='{tmp_path}' bash examples/uni_dpo/Qwen2_VL_2B_uni_dpo.sh" in said
+
+    (tmp_path / PAIRS).write_bytes(published("b"))
+    asked = len(hub.asked)
+    status, said = download(hub, tmp_path, *options)
+    assert status == 0 and len(hub.asked) == asked, said
+    assert json.loads((tmp_path / PAIRS).read_text())[0]["images"] == [image.replace("a.png", "b.png")]
+    assert (tmp_path / PAIRS.replace(".json", ".original.json")).read_bytes() == published("b")
+
+
+def test_published_pairs_that_were_changed_on_the_way_are_refused(hub, tmp_path):
+    hub.files[PAIRS], hub.down = published(), {"/api/datasets/psp-dada"}
+    hub.wrong.add(PAIRS)
+    status, said = download(hub, tmp_path, "--files", PAIRS)
+    assert status == 2 and "is not what the hub announced" in said
+    assert not list(tmp_path.rglob("uni_dpo*"))
+    hub.down.add("/api/v1/")
+    status, said = download(hub, tmp_path, "--files", PAIRS)
+    assert status == 2 and "hf download psp-dada/Uni-DPO" in said
+
+
+def test_the_recipe_of_the_repository_takes_the_pairs_as_they_are(tmp_path):
+    """The entry that is shipped is the one that would be made, so `download` leaves it alone."""
+    from pair_data.download.published import NAME, USUAL
+    from pair_data.register import describe
+
+    (tmp_path / PAIRS).write_bytes(published())
+    shipped = json.loads((USUAL / "dataset_info.json").read_text())[NAME]
+    assert USUAL == (ROOT / "data" / "uni_dpo").resolve() and describe(tmp_path / PAIRS, tmp_path)[0] == shipped

@@ -174,25 +174,48 @@ def test_the_published_command(folder, dash):
     assert (folder / "in.json").read_bytes() == given
 
 
+def test_without_an_output_the_input_is_replaced_and_kept(folder):
+    """The guide's habit. A second run must not take the file of the first for the original."""
+    write_rows(folder / "in.json", [row("/x/MM-RLHF/long/1.png")])
+    given = (folder / "in.json").read_bytes()
+    command = [*PUBLISHED, "--input_file", folder / "in.json", "--image_dir"]
+    status, told, messages = call(*command, folder / "nowhere" / "MM-RLHF", cwd=folder)
+    assert status == 0 and f"As it was: {folder / 'in.original.json'}" in told, messages
+    assert next(read_rows(folder / "in.json"))["images"] == [str(folder / "nowhere/MM-RLHF/long/1.png")]
+    assert (folder / "in.original.json").read_bytes() == given
+    assert call(*command, folder / "here")[0] == 0
+    assert next(read_rows(folder / "in.json"))["images"] == [str(folder / "here/MM-RLHF/long/1.png")]
+    assert (folder / "in.original.json").read_bytes() == given
+
+    write_rows(folder / "other.json", [row("/x.png")])
+    status, _, messages = call(*PUBLISHED, "--input_file", folder / "other.json", "--image_dir", folder / "here")
+    assert status == 2 and "Nothing was written" in messages
+    assert next(read_rows(folder / "other.json")) == row("/x.png")
+    assert sorted(os.listdir(folder)) == ["here", "in.json", "in.original.json", "other.json"]
+
+
 @pytest.mark.parametrize("kind", ["--copy", "--link"])
 def test_runs_in_a_checkout_that_has_the_overlay(small, folder, kind):
     """The commands are installed and removed with the rest of the overlay, and stand alone there."""
     assert install("install", "--checkout", small, kind) == 0
     scripts = small / "scripts" / "uni_dpo"
+    published = small / "scripts" / "change_data_image_path.py"
     write_rows(folder / "in.json", [row("/x/MM-RLHF/long/1.png")])
     options = ["--input_file", folder / "in.json", "--image_dir", folder / "here", "--output_file", folder / "a.json"]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONDONTWRITEBYTECODE": "1"}
-    for command in (["change_data_image_path.py", *options], ["data.py", "--help"], ["data.py", "paths", "--help"]):
-        status, told, messages = call(sys.executable, scripts / command[0], *command[1:], cwd=small, env=environment)
+    for command in ([published, *options], [scripts / "data.py", "--help"], [scripts / "data.py", "paths", "--help"]):
+        status, told, messages = call(sys.executable, *command, cwd=small, env=environment)
         assert status == 0, messages
     assert next(read_rows(folder / "a.json"))["images"] == [str(folder / "here/MM-RLHF/long/1.png")]
     assert (small / "data" / "uni_dpo" / "dataset_info.json").exists()
     assert install("uninstall", "--checkout", small) == 0
-    assert not os.path.lexists(scripts) and (ROOT / "scripts/uni_dpo/data.py").is_file()
+    assert not os.path.lexists(scripts) and not os.path.lexists(published)
+    assert (ROOT / "scripts/uni_dpo/data.py").is_file()
 
 
 def test_runs_where_it_was_copied_by_hand(tmp_path, folder):
     """`cp -r LlamaFactory/. CHECKOUT/`: nothing outside the overlay is needed."""
     shutil.copytree(ROOT / "LlamaFactory" / "scripts", tmp_path / "checkout" / "scripts")
-    status, told, messages = call(sys.executable, tmp_path / "checkout/scripts/uni_dpo/data.py", "--help", cwd="/")
-    assert status == 0 and "register" in told, messages
+    for script, word in {"uni_dpo/data.py": "register", "change_data_image_path.py": "--image_dir"}.items():
+        status, told, messages = call(sys.executable, tmp_path / "checkout/scripts" / script, "--help", cwd="/")
+        assert status == 0 and word in told, messages

@@ -55,6 +55,7 @@ def test_first_step_by_hand(run):
     rows = json.loads((Path(run["dataset_dir"]) / "pairs.json").read_text())
     for logged in [row for row in pair_log(run["output_dir"]) if row["step"] == 1]:
         source = rows[logged["row"]]
+        assert logged["dataset"] == "pairs"
         assert (logged["score_chosen"], logged["score_rejected"]) == (source["score_chosen"], source["score_rejected"])
         w_qual = 1 / (1 + math.exp(-0.7 * (source["score_chosen"] - source["score_rejected"])))
         w_perf = (1 - 1 / (1 + math.exp(2.0 - 2.0 * logged["policy_margin"]))) ** 3

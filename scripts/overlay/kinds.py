@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from .supported import oldest
 
 
-# Everything of ours but the replaced files lies in folders of this name, which no upstream has.
+# Everything of ours but the replaced files (and `beside`) lies in folders of this name, which no upstream has.
 OWN = "uni_dpo"
 
 
@@ -30,6 +30,7 @@ class Kind:
         script: What starts it in a checkout.
         distribution: What pip installs.
         loose: Files of the overlay's folder that are used where they are and not installed.
+        beside: Files of ours that lie outside our folders, in places that upstream does not use.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Kind:
     script: str
     distribution: str
     loose: frozenset[str] = frozenset()
+    beside: frozenset[str] = frozenset()
 
     @property
     def record_folder(self) -> str:
@@ -83,6 +85,7 @@ LLAMAFACTORY = Kind(
     command="llamafactory-cli",
     script="src/train.py",
     distribution="llamafactory",
+    beside=frozenset({"scripts/change_data_image_path.py"}),  # where the published guide has it
 )
 
 VLMEVAL = Kind(

@@ -47,7 +47,8 @@ class Overlay:
         }
         if kind.seam not in files or f"{kind.ours}/__init__.py" not in files:
             raise OverlayError(f"{folder} is not the overlay: {kind.seam} or {kind.ours}/__init__.py is missing")
-        strange = [name for name in files if name != kind.seam and own_folder(name) is None]
+        placed = {kind.seam, *kind.beside}
+        strange = [name for name in files if name not in placed and own_folder(name) is None]
         if strange:
             raise OverlayError(f"{folder} would replace more of upstream than {kind.seam}: {', '.join(strange)}")
         return cls(folder, files, kind)
@@ -117,7 +118,7 @@ def is_cache(part: str) -> bool:
 
 
 def own_folder(name: str) -> str | None:
-    """Return the `.../uni_dpo` folder a name lies in (or is), or None for a file of upstream."""
+    """Return the `.../uni_dpo` folder a name lies in (or is), or None for a file outside of these."""
     parts = PurePosixPath(name).parts
     return "/".join(parts[: parts.index(OWN) + 1]) if OWN in parts else None
 

@@ -67,6 +67,11 @@ def change_data_image_path(folder):
     return [sys.executable, ROOT / "scripts" / "change_data_image_path.py", *options]
 
 
+def change_data_image_path_in_place(folder):
+    options = ["--input_file", pairs(folder), "--image_dir", folder / "here"]
+    return [sys.executable, ROOT / "scripts" / "change_data_image_path.py", *options]
+
+
 def register(folder):
     others = ", ".join(f'"data_{i}": {{"file_name": "{i}.json"}}' for i in range(2000))
     (folder / "dataset_info.json").write_text(f"{{{others}}}")
@@ -120,6 +125,7 @@ COMMANDS = {
     "paths to Parquet": paths_to_parquet,
     "paths in place": paths_in_place,
     "change_data_image_path": change_data_image_path,
+    "change_data_image_path in place": change_data_image_path_in_place,
     "register": register,
     "unpack": unpack,
 }

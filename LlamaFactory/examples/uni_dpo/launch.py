@@ -12,11 +12,15 @@ import sys
 from pathlib import Path
 
 from launcher.machine import build_command, fit_to_machine
+from launcher.memory import check_memory
 from launcher.output import last_checkpoint, make_way, plan_output, sidecar, write_settings
+from launcher.places import find_data
 from launcher.preflight import UserError, check_data, check_environment, check_llamafactory, check_model, disk_note
 from launcher.process import open_log, run_logged
 from launcher.settings import Run, as_yaml, read_run
 
+
+DIVIDED = ("uni_dpo", "simpo", "orpo", "ipo")  # losses that take means in any case
 
 VARIABLES = """\
 environment variables, also taken as arguments (NAME=value):
@@ -31,6 +35,7 @@ environment variables, also taken as arguments (NAME=value):
                 several machines: the same command on each, with its own NODE_RANK
   NPROC_PER_NODE  processes on a machine without GPUs; default 1
   FRESH=1       start anew (also resume=false); an earlier output is renamed, never deleted
+  SKIP_MEMORY_CHECK=1  start although the GPUs have too little memory
   PYTHON        the Python to run; default the .venv of the repository, else the active one (not as an argument)
 
 An output folder that holds a run with other settings is refused; resume=true goes on there all the same.
@@ -53,7 +58,9 @@ def main() -> int:
     arguments = parser.parse_intermixed_args()
     try:
         run = read_run(arguments.config, arguments.settings)
+        find_data(run)
         fit_to_machine(run, trust_gpus=arguments.dry_run)
+        run.notes += published_notes(run.settings)
         return show(run) if arguments.dry_run else train(run)
     except UserError as error:
         print(f"{arguments.config.stem}: {error}", file=sys.stderr)
@@ -65,6 +72,11 @@ def show(run: Run) -> int:
     config = sidecar(run.output, "effective.yaml", run.node_rank)
     command, variables = build_command(run, config)
     plan = plan_output(run.output, run.settings, run.resume)
+    try:
+        run.notes += check_memory(run)
+    except UserError as error:
+        run.notes += [f"would be refused: {line.strip()}" for line in str(error).splitlines()[:1]]
+        run.notes += [line.strip() for line in str(error).splitlines()[1:]]
     say(*run.notes, plan.note)
     print(*(f"{name}={shlex.quote(value)}" for name, value in variables.items()), shlex.join(command))
     print(f"\n# {config}\n{as_yaml(run.settings)}", end="")
@@ -106,6 +118,7 @@ def check_all(run: Run) -> None:
         lambda: check_llamafactory(run.root, run.is_checkout, deepspeed=bool(run.settings.get("deepspeed"))),
         lambda: check_model(run.settings["model_name_or_path"], run.settings.get("cache_dir"), run.root),
         lambda: check_data(run.settings),
+        lambda: run.notes.extend(check_memory(run)),
     )
     problems = []
     for check in checks:
@@ -115,6 +128,17 @@ def check_all(run: Run) -> None:
             problems.append(str(error))
     if problems:
         raise UserError("\n".join(problems))
+
+
+def published_notes(settings: dict) -> list[str]:
+    """Tell what a YAML of the published overlay means otherwise here."""
+    sums = settings.get("stage") == "dpo" and settings.get("pref_loss", "sigmoid") not in DIVIDED
+    if sums and settings.get("dpo_average_log_prob") is None:
+        return [
+            "log-probs are summed over an answer, as in LlamaFactory; the published overlay takes means unless told "
+            "otherwise: dpo_average_log_prob=true"
+        ]
+    return []
 
 
 def say(*lines: str) -> None:

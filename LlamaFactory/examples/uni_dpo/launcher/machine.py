@@ -1,15 +1,21 @@
 """Fit a run to the machine: processes, precision, attention, ZeRO, workers, accumulation, and the command."""
 
+import importlib
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 
+from .gpus import Gpu, seen_by_driver, seen_by_torch
 from .preflight import UserError
 from .settings import EXAMPLES, Run, whole_number
 
 
 GLOBAL_BATCH = 128  # preference pairs a step, in all published runs
+BYTES_PER_PIXEL = 24  # of a processed image: three colours in float32, twice, as the model wants two frames
+NO_CUDA = "it is a build without CUDA, or the driver is too old for it"
+MB = 1e6
 # What LlamaFactory's launcher sets when it starts several processes: less memory lost to fragments and held buffers.
 CUDA_MEMORY = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "TORCH_NCCL_AVOID_RECORD_STREAMS": "1"}
 
@@ -25,15 +31,20 @@ def fit_to_machine(run: Run, trust_gpus: bool) -> None:
         UserError: GPUS asks for more than there are.
     """
     wanted = run.number("GPUS", 0, least=0) if "GPUS" in run.variables else None
-    is_known = wanted == 0 or (wanted is not None and trust_gpus)
-    present, has_bf16 = (wanted, True) if is_known else find_gpus()
-    if wanted is not None and wanted > present:
-        raise UserError(f"GPUS={wanted}, but PyTorch sees {present}\n  leave GPUS out to use them all")
-    run.gpus = present if wanted is None else wanted
+    there = [] if wanted == 0 or (wanted and trust_gpus) else seen_by_torch()
+    hidden = [] if wanted == 0 or there else seen_by_driver()
+    unseen = f"nvidia-smi shows the {hidden[0].name}, which this PyTorch does not see: {NO_CUDA}" if hidden else ""
+    if wanted is not None and wanted > len(there) and not trust_gpus:
+        ways = f"  {unseen}\n" if unseen else ""
+        raise UserError(f"GPUS={wanted}, but PyTorch sees {len(there)}\n{ways}  leave GPUS out to use them all")
+    run.gpus = len(there) if wanted is None else wanted
+    run.cards = (there or hidden)[: run.gpus]
+    if run.gpus > len(run.cards):  # those of another machine
+        run.cards = []
     run.processes = run.gpus or run.number("NPROC_PER_NODE", 1)
     run.nodes = run.number("NNODES", 1)
     if run.gpus:
-        fit_precision(run, has_bf16)
+        fit_precision(run)
         fit_attention(run)
         if run.world_size > 1:
             run.suggest("deepspeed", str(EXAMPLES / "ds_z2.json"))
@@ -41,35 +52,45 @@ def fit_to_machine(run: Run, trust_gpus: bool) -> None:
         run.suggest("bf16", False)
         run.suggest("fp16", False)
         run.notes.append("no GPU: training on the CPU in float32, which is for small models only")
+        run.notes += [unseen] if unseen else []
     fit_workers(run)
+    fit_shared_memory(run, shared_memory())
     fit_accumulation(run)
 
 
-def find_gpus() -> tuple[int, bool]:
-    """Return how many GPUs PyTorch sees, and whether they compute in bfloat16."""
-    try:
-        import torch
-    except ImportError:
-        return 0, False
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return count, count > 0 and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def fit_precision(run: Run, has_bf16: bool) -> None:
+def fit_precision(run: Run) -> None:
     """Fall back to float16 on GPUs that only emulate bfloat16."""
-    if not has_bf16:
+    if any(gpu.is_old for gpu in run.cards):
         run.suggest("bf16", False)
         run.suggest("fp16", not run.settings.get("bf16"))
         run.notes.append("these GPUs have no bfloat16: training in float16")
 
 
 def fit_attention(run: Run) -> None:
-    """Ask for FlashAttention-2 where it is installed; LlamaFactory's `auto` never does."""
-    if run.settings.get("flash_attn", "auto") == "auto":
-        installed = importlib.util.find_spec("flash_attn") is not None
-        run.suggest("flash_attn", "fa2" if installed else "sdpa")
-        if not installed:
-            run.notes.append("flash-attn is not installed: using PyTorch's attention (sdpa)")
+    """Ask for FlashAttention-2 where it is installed and works; LlamaFactory's `auto` never does."""
+    wanted = run.settings.get("flash_attn", "auto")
+    if wanted not in ("auto", "fa2"):
+        return
+    reason = why_no_flash_attention(run.cards)
+    if wanted == "auto":
+        run.suggest("flash_attn", "sdpa" if reason else "fa2")
+    if reason:
+        does = "PyTorch's attention (sdpa)" if run.settings["flash_attn"] == "sdpa" else "flash_attn=fa2 all the same"
+        run.notes.append(f"{reason}: using {does}")
+
+
+def why_no_flash_attention(cards: list[Gpu]) -> str:
+    """Return why FlashAttention-2 cannot be used, or nothing."""
+    if importlib.util.find_spec("flash_attn") is None:
+        return "flash-attn is not installed"
+    old = next((gpu.name for gpu in cards if gpu.is_old), None)
+    if old:
+        return f"flash-attn needs a GPU of the Ampere kind or later, which the {old} is not"
+    try:
+        importlib.import_module("flash_attn")
+    except Exception as error:  # most often it was built for another PyTorch
+        return f"flash-attn does not load ({str(error).partition(chr(10))[0][:120] or type(error).__name__})"
+    return ""
 
 
 def fit_workers(run: Run) -> None:
@@ -79,9 +100,47 @@ def fit_workers(run: Run) -> None:
     preparing, loading = (whole_number(name, run.settings.get(name) or 0, least=0) for name in wanted)
     run.suggest("preprocessing_num_workers", max(1, min(preparing, cores)))
     run.suggest("dataloader_num_workers", max(0, min(loading, cores // run.processes - 1)) if run.gpus else 0)
-    if run.settings["dataloader_num_workers"] == 0:  # PyTorch refuses these two without workers
+    without_workers(run)
+
+
+def without_workers(run: Run) -> None:
+    """Take out the two options that PyTorch refuses where there are no workers."""
+    if run.settings["dataloader_num_workers"] == 0:
         run.settings.pop("dataloader_prefetch_factor", None)
         run.settings.pop("dataloader_persistent_workers", None)
+
+
+def shared_memory() -> int | None:
+    """Return the bytes free in /dev/shm, where workers leave their batches; None where there is no such place."""
+    return shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else None
+
+
+def fit_shared_memory(run: Run, room: int | None) -> None:
+    """Have no more workers than their batches have room; Docker gives 64 MB, and a full /dev/shm is a bus error."""
+    workers, pixels = run.settings["dataloader_num_workers"], run.settings.get("image_max_pixels")
+    if not workers or room is None:
+        return
+    pairs, ahead = (
+        whole_number(name, run.settings.get(name) or usual, least=1)
+        for name, usual in (("per_device_train_batch_size", 1), ("dataloader_prefetch_factor", 2))
+    )
+    pixels = pixels if isinstance(pixels, int) and pixels > 0 else 768 * 768  # LlamaFactory's default
+    batch = pairs * pixels * BYTES_PER_PIXEL
+    needed = run.processes * (workers * ahead + 1) * batch
+    if needed <= room:
+        return
+    batches = max(0, room // (run.processes * batch) - 1)
+    if batches < ahead and "dataloader_prefetch_factor" not in run.given:
+        ahead = 1
+        run.suggest("dataloader_prefetch_factor", ahead)
+    fits = min(workers, batches // ahead)
+    run.suggest("dataloader_num_workers", fits)
+    without_workers(run)
+    does = f"using {counted(fits, 'worker')}" if run.settings["dataloader_num_workers"] == fits else "it may not do"
+    run.notes.append(
+        f"/dev/shm has {room / MB:.0f} MB free, and {counted(workers, 'worker')} on each of "
+        f"{counted(run.processes, 'GPU')} may fill {needed / MB:.0f} MB: {does} (in Docker: --shm-size=8g)"
+    )
 
 
 def fit_accumulation(run: Run) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 
 RECIPE_DATA = "uni_dpo_mm_rlhf"
+RECIPE_FILE = "uni_dpo_image_only_mcq_short_long_50k.json"
 BYTES_PER_WEIGHT_BYTE = 6  # float32 Adam moments and master weights (12 bytes) beside each bf16 weight (2 bytes)
 GB = 1e9
 
@@ -88,7 +89,10 @@ def check_model(name: str, cache_dir: str | None, root: Path) -> None:
             )
         return
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise UserError(f"there is no model folder {folder.absolute()}\n  set MODEL to a model folder or a hub id")
+        raise UserError(
+            f"there is no model folder {folder.absolute()}\n"
+            "  set MODEL to a model folder or a hub id, such as Qwen/Qwen2-VL-2B"
+        )
     if os.environ.get("USE_MODELSCOPE_HUB") or os.environ.get("USE_OPENMIND_HUB"):
         return  # LlamaFactory asks these hubs itself
     reason = hub_refusal(name, cache_dir)
@@ -140,7 +144,9 @@ def check_data(settings: dict) -> None:
         if name not in described:
             raise UserError(
                 f"data set {name!r} is not described in {info_file}\n"
-                f"  described there: {', '.join(described)}\n  set DATA to one of them, or add an entry"
+                f"  described there: {', '.join(described)}\n"
+                "  set DATA to one of them, or DATASET_DIR to the folder of another dataset_info.json\n"
+                "  a new entry: python scripts/uni_dpo/data.py register NAME FILE"
             )
         entry = described[name]
         texts = (entry.get("file_name", ""), entry.get("columns", {})) if isinstance(entry, dict) else (None, None)
@@ -170,9 +176,11 @@ def check_data_file(name: str, description: dict, folder: Path, media_dir: Path)
     path = folder / description["file_name"]
     if not os.path.exists(path):
         recipe = (
-            f"\n  It is the scored 50k pair file of the Uni-DPO authors; put it at that place. Its images are those\n"
-            f"  of MM-RLHF: python scripts/uni_dpo/data.py download --to '{media_dir}'\n"
-            "  Another folder for both: DATASET_DIR=... (with a dataset_info.json); for the images only: media_dir=..."
+            "\n  It is the scored 50k pair file of the Uni-DPO authors. This fetches it, and MM-RLHF's images:\n"
+            f"    python scripts/uni_dpo/data.py download --to '{media_dir}'\n"
+            "  One that you have, in data/ of LlamaFactory too, is found once it is described beside it:\n"
+            f"    python scripts/uni_dpo/data.py register {RECIPE_DATA} .../{RECIPE_FILE}\n"
+            "  Another folder: DATASET_DIR=... (with a dataset_info.json); for the images only: media_dir=..."
         )
         hint = "\n  put the file there, or correct file_name in dataset_info.json"
         raise UserError(f"data set {name!r}: there is no {path}{recipe if name == RECIPE_DATA else hint}")

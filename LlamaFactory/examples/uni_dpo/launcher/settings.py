@@ -3,9 +3,11 @@
 import importlib.util
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .gpus import Gpu
 from .preflight import UserError, check_llamafactory
 
 
@@ -20,6 +22,18 @@ LAUNCH_VARIABLES = (
     *("GLOBAL_BATCH", "GPUS", "NPROC_PER_NODE", "NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"),
     "FRESH",
 )
+SWITCHES = ("SKIP_MEMORY_CHECK",)
+# What other launch scripts, the published ones among them, call these things, and what does it here.
+STRANGERS = {
+    **dict.fromkeys(("MODEL_NAME", "MODEL_PATH", "MODEL_NAME_OR_PATH"), "MODEL={}"),
+    **dict.fromkeys(("GPU_LIST", "GPU_IDS"), "CUDA_VISIBLE_DEVICES={} before the command"),
+    **dict.fromkeys(("NUM_GPUS", "GPU_NUM", "N_GPUS", "NGPUS"), "GPUS={}"),
+    **dict.fromkeys(("OUTPUT_DIR", "OUTPUT_PATH", "SAVE_DIR", "SAVE_PATH"), "OUTPUT={}"),
+    **dict.fromkeys(("DATASET", "DATASET_NAME"), "DATA={}"),
+    **dict.fromkeys(("DATA_DIR", "DATA_PATH"), "DATASET_DIR={}, a folder with dataset_info.json"),
+    **dict.fromkeys(("CONDA_ENV", "CONDA_PATH"), "PYTHON=/path/to/its/python before the command"),
+    "BATCH_SIZE": "BATCH={}",
+}
 PATH_OPTIONS = ("dataset_dir", "media_dir", "output_dir", "tokenized_path", "deepspeed", "ref_model")
 LONGEST_NUMBER = 18  # digits
 DEEPEST_YAML = 100  # lists in lists
@@ -32,6 +46,7 @@ class Run:
 
     `settings` are LlamaFactory's options. `given` names those the user chose; nothing here changes them.
     `variables` are the environment variables, with those given as arguments laid over them.
+    `cards` are the GPUs that it runs on, where they are of this machine.
     """
 
     root: Path
@@ -43,6 +58,7 @@ class Run:
     gpus: int = 0
     processes: int = 1
     nodes: int = 1
+    cards: list[Gpu] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -114,6 +130,8 @@ def read_run(config: Path, arguments: list[str]) -> Run:
     anchor_paths(chosen, Path.cwd())
     run = Run(root, is_checkout, settings | chosen, set(chosen), variables, resume)
     require_texts(run.settings, config)
+    ignored = strangers(os.environ)
+    run.notes += [f"the variable {name} means nothing here; what does: {here}" for name, here in ignored.items()]
     run.settings["model_name_or_path"] = find_model(run.settings["model_name_or_path"], root)
     return run
 
@@ -148,7 +166,7 @@ def split_arguments(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     """Return the environment with upper-case arguments laid over it, and the other arguments."""
     variables = {name: value for name, value in os.environ.items() if value}
     options = []
-    known = {*OPTION_VARIABLES, *LAUNCH_VARIABLES}
+    known = {*OPTION_VARIABLES, *LAUNCH_VARIABLES, *SWITCHES}
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals or name.startswith("-"):
@@ -157,9 +175,18 @@ def split_arguments(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
             options.append(argument)
         elif name in known:
             variables[name] = value
+        elif instead := strangers({name: value}):
+            raise UserError(f"there is no variable {name}; here it is {instead[name]} (see --help)")
+        elif name == "CUDA_VISIBLE_DEVICES":  # PyTorch has to find it when it starts
+            raise UserError(f"{argument} goes before the command: {argument} bash examples/uni_dpo/... (see --help)")
         else:
             raise UserError(f"there is no variable {name}; there are {', '.join(sorted(known))} (see --help)")
     return variables, options
+
+
+def strangers(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return those of some variables that other launch scripts know and we do not, each with what does it here."""
+    return {name: STRANGERS[name].format(value) for name, value in variables.items() if name in STRANGERS and value}
 
 
 def load_yaml(path: Path) -> dict:

@@ -75,6 +75,18 @@ def rewrite_paths(
     return rewriting.report
 
 
+def look_at_paths(source: Source, image_dir: Path) -> Report:
+    """Find out what `rewrite_paths` would do, and write nothing.
+
+    Raises:
+        DataError: the data cannot be read, or no image has the prefix.
+    """
+    rewriting = _Rewriting(source, Path(os.path.abspath(image_dir)), tuple(_parts(PREFIX.strip("/"))))
+    for _ in rewriting.rows(None):
+        pass
+    return rewriting.report
+
+
 class _Rewriting:
     """One pass over a data set."""
 

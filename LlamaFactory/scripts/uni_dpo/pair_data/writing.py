@@ -4,6 +4,7 @@ import contextlib
 import glob
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -46,6 +47,30 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO]:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def keeping_original(path: Path) -> Iterator[Path]:
+    """Keep what a file is beside it, as `NAME.original.SUFFIX`, while the block replaces it.
+
+    Only the first original is kept: a file that is replaced a second time is no original any more. If the block fails,
+    the file is what it was, and nothing is left beside it.
+
+    Raises:
+        DataError: the place cannot be written.
+    """
+    path = Path(os.path.realpath(path))
+    original = path.with_name(f"{path.stem}.original{path.suffix}")
+    there = os.path.lexists(original)
+    try:
+        if not there:
+            with path.open("rb") as file, whole_file(original, "wb") as copy:
+                shutil.copyfileobj(file, copy, 1 << 20)
+        yield original
+    except BaseException:
+        if not there:
+            original.unlink(missing_ok=True)
+        raise
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:

@@ -1,4 +1,4 @@
-"""Files of MM-RLHF from its hub, each with the checksum that the hub states for it."""
+"""Files of MM-RLHF, and the published scored pairs, from their hubs, with the checksums that the hubs state."""
 
 import hashlib
 import os
@@ -11,9 +11,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..errors import DataError
+from . import modelscope
 
 
 REPOSITORY = "yifanzhang114/MM-RLHF"
+PAIRS_REPOSITORY = "psp-dada/Uni-DPO"
+PAIRS = "uni_dpo_image_only_mcq_short_long_50k.json"
 ARCHIVES = ("long.zip", "short.zip", "mcq.zip")
 ANSWERS = ("data.jsonl", "dpo_pairs.jsonl")
 ATTEMPTS = 5
@@ -28,15 +31,24 @@ class Remote:
         name: its name there.
         size: its bytes.
         checksum: SHA-256 in hexadecimal for large files; git's SHA-1 of a blob for small ones.
+        repository: the data set that has it.
+        on_modelscope: whether that is ModelScope's.
     """
 
     name: str
     size: int
     checksum: str
+    repository: str = REPOSITORY
+    on_modelscope: bool = False
 
 
-def describe(names: list[str], folder: Path) -> list[Remote]:
+def describe(names: list[str], folder: Path, repository: str = REPOSITORY) -> list[Remote]:
     """Ask the hub for sizes and checksums.
+
+    Args:
+        names: files of one data set.
+        folder: where they are to go, for messages.
+        repository: the data set.
 
     Raises:
         DataError: there is no network, or no such file.
@@ -44,15 +56,40 @@ def describe(names: list[str], folder: Path) -> list[Remote]:
     from huggingface_hub import dataset_info
 
     try:
-        listed = dataset_info(REPOSITORY, files_metadata=True, timeout=10).siblings  # one request, never repeated
+        listed = dataset_info(repository, files_metadata=True, timeout=10).siblings  # one request, never repeated
     except Exception as error:  # no network, offline mode, a refusal: each has a class of its own
-        raise DataError(_by_hand(names, folder, type(error).__name__)) from error
+        raise DataError(_by_hand(names, folder, type(error).__name__, repository)) from error
     there = {file.rfilename: file for file in listed}
     unknown = [name for name in names if name not in there]
     if unknown:
-        raise DataError(f"{REPOSITORY} has no file {unknown[0]}; it has {', '.join(there)}")
+        raise DataError(f"{repository} has no file {unknown[0]}; it has {', '.join(there)}")
     files = [there[name] for name in names]
-    return [Remote(file.rfilename, file.size, file.lfs.sha256 if file.lfs else file.blob_id) for file in files]
+    return [
+        Remote(file.rfilename, file.size, file.lfs.sha256 if file.lfs else file.blob_id, repository) for file in files
+    ]
+
+
+def describe_pairs(folder: Path) -> Remote:
+    """Ask the hubs that have the published pairs, in turn; with LlamaFactory's USE_MODELSCOPE_HUB that one first.
+
+    Raises:
+        DataError: none of them answers.
+    """
+    from huggingface_hub import constants
+
+    ask = [lambda: describe([PAIRS], folder, PAIRS_REPOSITORY)[0]]
+    if not constants.HF_HUB_OFFLINE:
+        ask.append(lambda: Remote(*modelscope.describe(PAIRS), modelscope.REPOSITORY, on_modelscope=True))
+    if os.environ.get("USE_MODELSCOPE_HUB", "0").lower() in ("1", "true", "y"):
+        ask.reverse()
+    problems = []
+    for look in ask:
+        try:
+            return look()
+        except DataError as error:
+            problems.append(error)
+    # The first hub's words say what to do by hand.
+    raise max(problems, key=lambda error: "hf download" in str(error))
 
 
 def fetch(remote: Remote, folder: Path) -> Path:
@@ -84,7 +121,9 @@ def _persist(remote: Remote, folder: Path) -> Path:
 
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return Path(hf_hub_download(REPOSITORY, remote.name, repo_type="dataset", local_dir=folder))
+            if remote.on_modelscope:
+                return modelscope.download(remote.name, folder, remote.size)
+            return Path(hf_hub_download(remote.repository, remote.name, repo_type="dataset", local_dir=folder))
         except Exception as error:  # of requests, of httpx, of the hub: it depends on the version
             if attempt == ATTEMPTS:
                 raise DataError(
@@ -131,11 +170,11 @@ def checksum(path: Path, remote: Remote) -> str:
     return digest.hexdigest()
 
 
-def _by_hand(names: list[str], folder: Path, reason: str) -> str:
+def _by_hand(names: list[str], folder: Path, reason: str, repository: str) -> str:
     archives = [folder / name for name in names if name.endswith(".zip")]
     told = [
         f"the hub cannot be reached from here ({reason}). Where there is a network:",
-        f"  hf download {REPOSITORY} {' '.join(names)} --repo-type dataset --local-dir MM-RLHF",
+        f"  hf download {repository} {' '.join(names)} --repo-type dataset --local-dir {folder.name}",
         f"Put these files into {folder}{os.sep}",
     ]
     if archives:

@@ -1,7 +1,7 @@
 """The options of Uni-DPO: their names, help texts and checks, and how they join LlamaFactory's parser."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ...hparams import parser
 from ...hparams.finetuning_args import FinetuningArguments
@@ -23,6 +23,7 @@ from .versions import check_versions
 ANY_LOSS = ("dpo_average_log_prob", "pref_forward", "uni_dpo_reference_cache", "uni_dpo_image_cache")
 # And those that mean something with upstream's losses only.
 OTHER_LOSSES = ("pref_loss_as_named", "pref_margin_scale", "pref_margin_rate")
+SWITCH = (bool, bool | None)
 
 
 @dataclass
@@ -118,15 +119,22 @@ class UniDPOArguments:
                 "Divide response log-probs by their number of tokens. Unset: yes for uni_dpo; every other loss is "
                 "left to LlamaFactory entirely (yes for ipo, orpo and simpo, no for the rest). Set, to true or false: "
                 "every loss trains with this overlay's trainer (exact resuming, guard against non-finite values)."
-            )
+            ),
+            # transformers lets other switches stand bare, but not one whose default is neither on nor off.
+            **{"nargs": "?", "const": True},
         },
     )
 
 
 @dataclass
 class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
-    """Upstream's fine-tuning options and ours, checked together."""
+    """Upstream's fine-tuning options and ours, checked together.
 
+    Attributes:
+        SWITCHES: ours that are on or off; on the command line `--NAME` and `--no_NAME` do.
+    """
+
+    SWITCHES: ClassVar[list[str]] = [option.name for option in fields(UniDPOArguments) if option.type in SWITCH]
     pref_loss: PreferenceLoss = field(
         default="sigmoid",
         metadata={"help": "The type of DPO loss to use; `uni_dpo` weighs pairs by score and by fit."},

@@ -120,9 +120,14 @@ def is_complete(checkpoint: Path) -> bool:
 
 def way_on(output: str | os.PathLike) -> str:
     """Say how a run goes on that could not write there."""
+    return f"Make room there, and {next_start(output)}."
+
+
+def next_start(output: str | os.PathLike) -> str:
+    """Say where a run that ends now goes on."""
     last = [path.name for path in checkpoints(Path(output)) if is_complete(path)][-1:]
     goes_on = f"goes on from {last[0]}, which is as it was" if last else "starts anew, as there is no checkpoint yet"
-    return f"Make room there, and the same command {goes_on}."
+    return f"the same command {goes_on}"
 
 
 def clear(output: Path) -> None:

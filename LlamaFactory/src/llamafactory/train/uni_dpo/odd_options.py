@@ -4,6 +4,7 @@ Values of a YAML arrive in upstream's option classes as they are, so that a text
 the first use of it raises. What upstream takes stays taken: only what fails is looked at.
 """
 
+import argparse
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import fields
@@ -25,6 +26,7 @@ def _explaining(parse_args: Callable) -> Callable:
     @functools.wraps(parse_args)
     def parsed(hf_parser: Any, args: Any = None, **kwargs: Any) -> tuple:
         args = parser.read_args(args)
+        _add_negations(hf_parser)
         if not isinstance(args, dict) or args.get("pref_loss") != "uni_dpo":
             return _remembering(parse_args(hf_parser, args, **kwargs))
         try:
@@ -48,6 +50,16 @@ def _remembering(parsed: tuple) -> tuple:
         if getattr(group, "uses_our_trainer", False):
             group.names_checkpoint = named
     return parsed
+
+
+def _add_negations(hf_parser: argparse.ArgumentParser) -> None:
+    """Add `--no_NAME` for our switches; transformers adds it to those that are on by default, and we have none."""
+    names = [name for cls in hf_parser.dataclass_types for name in getattr(cls, "SWITCHES", ())]
+    for name in names:
+        options = [f"--no_{name}", f"--no-{name.replace('_', '-')}"]
+        if not set(options) & hf_parser._option_string_actions.keys():
+            # The default is that of NAME itself.
+            hf_parser.add_argument(*options, dest=name, action="store_false", default=argparse.SUPPRESS)
 
 
 def _require_seed(seed: Any) -> None:

@@ -1,7 +1,7 @@
 """The pair log: one row per pair and optimizer step, for people who want to see what the weights did.
 
-Rows of `uni_dpo_pairs.jsonl` hold `step`, `dataset` (place in the `dataset` option, from 0), `row` (in that data set
-as it is loaded, from 0, so the row of its file; null in a stream), both scores, the weights, the policy's and the
+Rows of `uni_dpo_pairs.jsonl` hold `step`, `dataset` (its name in the `dataset` option), `row` (in that data set as it
+is loaded, from 0, so the row of its file; null in a stream), both scores, the weights, the policy's and the
 reference's margins, the reward margin, and the whole loss of the pair (with `pref_ftx`, that term too).
 """
 
@@ -25,9 +25,9 @@ PAIR_LOG = "uni_dpo_pairs.jsonl"
 class PairLog(TrainerCallback):
     """Collects rows on every rank and appends them to one file on the main one, before a checkpoint is written."""
 
-    def __init__(self, path: str):
-        """Log to `path`."""
-        self.path = path
+    def __init__(self, path: str, datasets: list[str]):
+        """Log to `path` pairs of `datasets`, which are numbered in the batch."""
+        self.path, self.datasets = path, datasets
         self._waiting: list[tuple[int, dict[str, torch.Tensor]]] = []
 
     def add(self, step: int, columns: dict[str, torch.Tensor]) -> None:
@@ -47,13 +47,19 @@ class PairLog(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Write the rows of the step that has just been taken."""
-        rows = gather_object([row for step, columns in self._waiting for row in _rows(step, columns)])
+        rows = gather_object([row for step, columns in self._waiting for row in self._rows(step, columns)])
         self._waiting.clear()
         if state.is_world_process_zero:
             with self._explained():
                 os.makedirs(os.path.dirname(self.path), exist_ok=True)
                 with open(self.path, "a", encoding="utf-8") as log:
                     log.writelines(json.dumps(row) + "\n" for row in rows)
+
+    def _rows(self, step: int, columns: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
+        names = [name.removeprefix("pair_") for name in columns]
+        values = zip(*(column.tolist() for column in columns.values()), strict=True)
+        rows = [{"step": step} | dict(zip(names, map(_readable, row), strict=True)) for row in values]
+        return [row | {"dataset": self.datasets[row["dataset"]]} for row in rows]
 
     def _explained(self) -> AbstractContextManager[None]:
         folder, name = os.path.split(self.path)
@@ -64,12 +70,6 @@ def read_pair_log(path: str) -> list[dict[str, Any]]:
     """Read the rows of a log; an unfinished last line, left by a killed run, is skipped."""
     with open(path, encoding="utf-8") as log:
         return [json.loads(line) for line in log if line.endswith("\n")]
-
-
-def _rows(step: int, columns: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
-    names = ["step", *(name.removeprefix("pair_") for name in columns)]
-    values = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return [dict(zip(names, (step, *map(_readable, row)), strict=True)) for row in values]
 
 
 def _readable(value: float | int) -> float | int | None:

@@ -57,8 +57,9 @@ def _plot_training(output_dir: str) -> str:
     _curves(accuracy, history, "Reward accuracy", {"train": "rewards/accuracies", "eval": "eval_rewards/accuracies"})
     _curves(weights, history, "Mean weights", {"w_qual": "uni_dpo/w_qual", "w_perf": "uni_dpo/w_perf"})
     nll = weights.twinx()  # lambda is small: on the scale of the weights its curve would lie on the axis
-    _curves(nll, history, "", {"c-NLL (right)": "uni_dpo/nll_weight"}, color="tab:green")
-    nll.legend(loc="center right")
+    _curves(nll, history, "", {"c-NLL (right)": "uni_dpo/nll_weight"}, color="tab:green", linewidth=0.8)
+    nll.grid(False)
+    _one_legend(weights, nll)
     accuracy.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
     return _save(figure, os.path.join(output_dir, TRAINING_PICTURE))
 
@@ -93,6 +94,16 @@ def _curves(axes: Axes, history: list[dict[str, Any]], title: str, keys: dict[st
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend()
+
+
+def _one_legend(axes: Axes, twin: Axes) -> None:
+    """Name the curves of two axes that lie on each other together, below them, where no curve is."""
+    for part in (axes, twin):
+        if part.get_legend():
+            part.get_legend().remove()
+    curves = [*axes.lines, *twin.lines]
+    if curves:
+        axes.legend(handles=curves, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=len(curves), frameon=False)
 
 
 def _save(figure: Figure, path: str) -> str:

@@ -56,7 +56,8 @@ class UniDPOTrainer(KeepsFloat32, ExactResume, OtherLosses, CustomDPOTrainer):
         self._terms: dict[str, torch.Tensor] = {}
         self.pair_log: PairLog | None = None
         if self.finetuning_args.uses_uni_dpo and self.finetuning_args.uni_dpo_log_pairs:
-            self.pair_log = PairLog(os.path.join(self.args.output_dir, PAIR_LOG))
+            names, _ = self.data_collator.dataset_names
+            self.pair_log = PairLog(os.path.join(self.args.output_dir, PAIR_LOG), names)
             self.add_callback(self.pair_log)
 
     @property

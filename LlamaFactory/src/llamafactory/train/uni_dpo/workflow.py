@@ -8,8 +8,9 @@ later run in the same process finds LlamaFactory as it was.
 import functools
 import importlib
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -51,8 +52,10 @@ def run_dpo(
         except AlreadyTrained as done:
             logging.get_logger(__name__).info_rank0(str(done))
             return
-        with noting_versions() if finetuning_args.uses_our_trainer else nullcontext():
-            upstream.run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)
+        if finetuning_args.uses_our_trainer:
+            swaps.enter_context(noting_versions())
+            swaps.enter_context(_interruptible(training_args))
+        upstream.run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)
 
     if finetuning_args.uses_uni_dpo and training_args.do_train and training_args.should_save:
         from .plots import plot_run
@@ -96,6 +99,19 @@ def _keep_stream_batches_apart(data_args: "DataArguments", training_args: "Seq2S
     """
     if data_args.streaming and training_args.accelerator_config.dispatch_batches is None:
         training_args.accelerator_config.dispatch_batches = False
+
+
+@contextmanager
+def _interruptible(training_args: "Seq2SeqTrainingArguments") -> Iterator[None]:
+    """Tell Ctrl-C in a line, and leave with the exit status that shells give it."""
+    from .checkpoints import next_start
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if training_args.process_index == 0:
+            print(f"\nInterrupted; {next_start(training_args.output_dir)}.", file=sys.stderr, flush=True)
+        sys.exit(130)
 
 
 @contextmanager

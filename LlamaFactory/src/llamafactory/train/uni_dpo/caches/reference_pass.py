@@ -38,6 +38,8 @@ def fill_reference(trainer: "UniDPOTrainer", splits: dict[str, Any], plan: Cache
         with _reference_model(trainer) as model:
             check_engine(trainer, model, policy=False)
             map_splits(splits, lambda name, split: _fill_split(trainer, model, split, plan.pairs_of(name), plan))
+    else:
+        logger.info_rank0("Reference log-probs: all stored already, so no reference model is loaded.")
     _drop_reference_model(trainer)
     trainer.reference_is_stored = True
 

@@ -1,0 +1,154 @@
+"""Whether a run fits into the memory of its GPUs, before anything starts."""
+
+import json
+import math
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from .preflight import GB, UserError
+from .settings import Run
+
+
+# Weights of language model and vision tower, for models that are still to be downloaded.
+KNOWN_SIZES = {"Qwen2-VL-2B": (1.544e9, 0.665e9), "Qwen2-VL-7B": (7.616e9, 0.676e9)}
+WITHOUT_REFERENCE = ("orpo", "simpo")
+ACTIVATIONS = 3.5 * GB  # with gradient checkpointing: pixels, one layer, logits; about, and more for long rows
+# Options under which weights, gradients or moments take other room than what is counted here.
+UNCOUNTED = (
+    *("quantization_bit", "use_galore", "use_apollo", "use_badam", "use_adam_mini", "use_muon"),
+    *("fsdp", "pure_bf16"),
+)
+MEMORY_SWITCH = "SKIP_MEMORY_CHECK"
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes on each GPU: without activations, so that less cannot do, and with the usual ones."""
+
+    least: float
+    usual: float
+
+
+def check_memory(run: Run) -> list[str]:
+    """Say how much memory the run needs and what there is.
+
+    Raises:
+        UserError: It certainly does not fit, and SKIP_MEMORY_CHECK is not set.
+    """
+    sizes = model_sizes(run.settings["model_name_or_path"], run.settings.get("cache_dir"))
+    need = needed(run.settings, sizes, run.world_size) if sizes and run.cards else None
+    if need is None:
+        return []
+    smallest = min(run.cards, key=lambda gpu: gpu.memory)
+    there = f"the {smallest.name} has {smallest.memory / GB:.0f} GB"
+    if need.least > smallest.memory:
+        problem = f"this run needs about {need.usual / GB:.0f} GB on each GPU, and {there}"
+        ways = "".join(f"\n  {way}" for way in ways_out(run, sizes, smallest.memory))
+        if run.variables.get(MEMORY_SWITCH, "0") == "0":
+            raise UserError(f"{problem}{ways}\n  try it all the same: {MEMORY_SWITCH}=1")
+        return [f"memory: {problem}; going on, as {MEMORY_SWITCH} is set"]
+    notes = [f"memory: about {need.usual / GB:.0f} GB on each GPU; {there}"]
+    fullest = min(run.cards, key=lambda gpu: gpu.free)
+    if need.usual > fullest.free:
+        taken = f", of which {fullest.used / GB:.0f} GB are in use" if fullest.used > GB else ""
+        notes[0] += f"{taken}: it may run out"
+        notes += [f"if it does: {way}" for way in ways_out(run, sizes, fullest.free)]
+    return notes
+
+
+def ways_out(run: Run, sizes: tuple[float, float], room: float) -> list[str]:
+    """Propose changes with which the run fits into `room` bytes on each GPU."""
+    ways = []
+    for change, options, remark in (
+        ("uni_dpo_reference_cache=caches/reference", {"uni_dpo_reference_cache": "x"}, "no reference in training"),
+        ("finetuning_type=lora", {"finetuning_type": "lora"}, "usually with a learning rate ten times as high"),
+    ):
+        need = needed(run.settings | options, sizes, run.world_size)
+        if any(run.settings.get(name) != value for name, value in options.items()) and need and need.usual <= room:
+            ways.append(f"{change}   ({remark}: about {need.usual / GB:.0f} GB)")
+    for count in (2, 4, 8):
+        need = needed(run.settings | {"deepspeed": {"zero_optimization": {"stage": 2}}}, sizes, count)
+        if count > run.world_size and need and need.usual <= room and run.settings.get("finetuning_type") == "full":
+            return [*ways, f"{count} such GPUs, with ZeRO-2: about {need.usual / GB:.0f} GB on each"]
+    return ways
+
+
+def needed(settings: dict, sizes: tuple[float, float], processes: int) -> Need | None:
+    """Count what a run holds on each GPU: weights, gradients, Adam's moments, and the reference.
+
+    Args:
+        settings: The options of the run.
+        sizes: Weights of language model and vision tower.
+        processes: On how many GPUs.
+
+    Returns:
+        None for a run that is not counted here.
+    """
+    kind = settings.get("finetuning_type", "lora")
+    stage, offloads = zero_stage(settings.get("deepspeed"))
+    adam = str(settings.get("optim", "adamw_torch")).startswith("adamw_torch")
+    if kind not in ("full", "lora") or offloads or not adam or any(settings.get(name) for name in UNCOUNTED):
+        return None
+    text, tower = sizes
+    stored = 2 if settings.get("bf16") or settings.get("fp16") else 4
+    share = processes if stage == 3 else 1
+    if kind == "lora":  # the policy without its adapter is the reference
+        least = stored * (text + tower) / share
+        return Need(least, least + ACTIVATIONS)
+    trained = (0 if settings.get("freeze_language_model") else text) + (
+        0 if settings.get("freeze_vision_tower", True) else tower
+    )
+    without = settings.get("pref_loss") in WITHOUT_REFERENCE or settings.get("uni_dpo_reference_cache")
+    kept = stored * (text + tower - trained) + (0 if without else stored * (text + tower))
+    if stage:  # half precision whole, float32 weights and moments (and gradients) in parts
+        least = kept / share + trained * (2 / share + (2 if stage == 1 else 0) + 14 / processes)
+    else:  # float32 weights, gradients, two moments; DDP's buckets
+        least = kept + trained * (16 if processes == 1 else 20)
+    copies = 2 * trained if stored == 2 and not stage else 0  # autocast's
+    return Need(least, least + copies + ACTIVATIONS)
+
+
+def zero_stage(config: str | dict | None) -> tuple[int, bool]:
+    """Return ZeRO's stage in a DeepSpeed configuration, 0 without one, and whether it moves anything off the GPU."""
+    try:
+        read = json.loads(Path(config).read_text(encoding="utf-8")) if isinstance(config, str) else config
+        zero = (read or {}).get("zero_optimization") or {}
+        return int(zero.get("stage", 0)), any(name.startswith("offload") or name == "cpu_offload" for name in zero)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return 0, True  # not ours to judge
+
+
+def model_sizes(name: str, cache_dir: str | None = None) -> tuple[float, float] | None:
+    """Count the weights of a model's language model and of its vision tower; None if they are not known."""
+    folder = Path(name) if os.path.isdir(name) else _cached(name, cache_dir)
+    if folder is None:
+        return next((sizes for known, sizes in KNOWN_SIZES.items() if known in name), None)
+    text, tower = 0, 0
+    try:
+        for file in folder.glob("*.safetensors"):
+            for tensor, numbers in _tensors(file):
+                is_tower = any(part in tensor for part in ("visual", "vision", "multi_modal_projector"))
+                text, tower = text + (0 if is_tower else numbers), tower + (numbers if is_tower else 0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error):
+        return None  # the model will not load either, and that is told better
+    return (float(text), float(tower)) if text else None
+
+
+def _cached(name: str, cache_dir: str | None) -> Path | None:
+    import huggingface_hub
+
+    try:
+        config = huggingface_hub.try_to_load_from_cache(name, "config.json", cache_dir=cache_dir)
+    except Exception:  # a name that the hub does not take
+        return None
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def _tensors(file: Path) -> list[tuple[str, int]]:
+    """Read names and sizes from the head of a safetensors file."""
+    with open(file, "rb") as opened:
+        (length,) = struct.unpack("<Q", opened.read(8))
+        head = json.loads(opened.read(min(length, 100 << 20)))
+    return [(name, math.prod(tensor["shape"])) for name, tensor in head.items() if name != "__metadata__"]
