@@ -11,7 +11,7 @@ from test_data_check import here
 from test_scores import prepare
 
 from llamafactory.hparams import get_train_args
-from llamafactory.train.uni_dpo import workflow
+from llamafactory.train.uni_dpo import swaps
 from llamafactory.train.uni_dpo.errors import UniDPOError
 from pair_data.rows import Broken, read_rows, read_values
 
@@ -24,7 +24,7 @@ def prepared(model, folder, **changes):
     import llamafactory.train.tuner  # noqa: F401 (joins our options to the parser)
 
     _, data_args, *_ = get_train_args(options(model, folder, folder / "out"))
-    with workflow.our_trainer(data_args):
+    with swaps.our_trainer(data_args):
         return prepare(model, folder, folder, **changes)["train_dataset"]
 
 

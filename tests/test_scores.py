@@ -13,8 +13,8 @@ from llamafactory.data import get_template_and_fix_tokenizer
 from llamafactory.hparams import get_train_args
 from llamafactory.model import load_tokenizer
 from llamafactory.train.uni_dpo.errors import UniDPOError
+from llamafactory.train.uni_dpo.swaps import scored_data
 from llamafactory.train.uni_dpo.tokenized import NOTE
-from llamafactory.train.uni_dpo.workflow import scored_data
 
 
 def prepare(model, data, tmp_path, **changes):
@@ -324,7 +324,7 @@ def test_tokenized_path_without_a_note_must_not_be_older(tiny_model, tmp_path):
 
 def guarded(model, data, tokenized, **changes):
     """Tokenise as every run with our trainer does, or take what is there."""
-    from llamafactory.train.uni_dpo.workflow import our_trainer
+    from llamafactory.train.uni_dpo.swaps import our_trainer
 
     run = options(model, data, data / "out", tokenized_path=tokenized, **changes)
     with our_trainer(get_train_args(run)[1]):

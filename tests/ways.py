@@ -9,7 +9,7 @@ from pairs import ROOT, options
 from llamafactory.data import get_template_and_fix_tokenizer
 from llamafactory.hparams import get_train_args
 from llamafactory.model import load_tokenizer
-from llamafactory.train.uni_dpo.workflow import our_trainer, scored_data
+from llamafactory.train.uni_dpo.swaps import our_trainer, scored_data
 
 
 sys.path.insert(0, str(ROOT / "examples" / "uni_dpo"))  # of the launcher

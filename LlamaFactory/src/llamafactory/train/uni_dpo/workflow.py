@@ -5,19 +5,15 @@ in for upstream's while upstream's own `run_dpo` runs, and are taken out again a
 later run in the same process finds LlamaFactory as it was.
 """
 
-import functools
-import importlib
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
-
-import datasets
+from typing import TYPE_CHECKING
 
 from ...extras import logging
 from .errors import AlreadyTrained
 from .option_checks import check_run
+from .swaps import caches, explained_models, our_trainer, scored_data, upstream_module
 from .versions import misfit, noting_versions
 
 
@@ -25,9 +21,6 @@ if TYPE_CHECKING:
     from transformers import Seq2SeqTrainingArguments, TrainerCallback
 
     from ...hparams import DataArguments, FinetuningArguments, ModelArguments
-
-
-COUNTS = "HF_UPDATE_DOWNLOAD_COUNTS"
 
 
 def run_dpo(
@@ -43,7 +36,7 @@ def run_dpo(
         UniDPOError: an option or the data cannot be used with our trainer; raised before the model loads.
         NonFiniteError: training produced a NaN or an infinity.
     """
-    upstream = _module("train.dpo.workflow")
+    upstream = upstream_module("train.dpo.workflow")
     with ExitStack() as swaps:
         try:
             _swap_in(swaps, model_args, data_args, training_args, finetuning_args)
@@ -112,166 +105,3 @@ def _interruptible(training_args: "Seq2SeqTrainingArguments") -> Iterator[None]:
         if training_args.process_index == 0:
             print(f"\nInterrupted; {next_start(training_args.output_dir)}.", file=sys.stderr, flush=True)
         sys.exit(130)
-
-
-@contextmanager
-def our_trainer(
-    data_args: "DataArguments",
-    model_args: "ModelArguments | None" = None,
-    finetuning_args: "FinetuningArguments | None" = None,
-    options: dict[str, Any] | None = None,
-) -> Iterator[None]:
-    """Train with `UniDPOTrainer` and what it needs; upstream imports its trainer late, so it finds ours.
-
-    With the options of a run, what it saves carries a record of it, and policy and reference are compared.
-
-    Args:
-        data_args: of the run, as are the next two.
-        model_args: None only where nothing is trained.
-        finetuning_args: likewise.
-        options: what is kept with checkpoints as the options that they were trained with.
-    """
-    from .collate import PairCollator
-    from .history import record_training
-    from .same_start import SameStart
-    from .tokenized import checked_against_source
-    from .trainer import UniDPOTrainer
-    from .whole_models import reading_either, whole_models
-
-    loader, workflow = _module("model.loader"), _module("train.dpo.workflow")
-    start = SameStart(model_args, finetuning_args) if finetuning_args is not None else None
-
-    def collator(**parts: Any) -> PairCollator:
-        if finetuning_args is not None:
-            saved = {name: parts[name] for name in ("model", "tokenizer", "processor", "template")}
-            record_training(**saved, model_args=model_args, data_args=data_args, finetuning_args=finetuning_args)
-        return PairCollator(dataset_names=(data_args.dataset or [], data_args.eval_dataset or []), **parts)
-
-    with ExitStack() as stack:
-        stack.enter_context(_uncounted())
-        stack.enter_context(whole_models())
-        stack.enter_context(_swapped("model.loader", load_config=reading_either(loader.load_config)))
-        ours = {
-            "PairwiseDataCollatorWithPadding": collator,
-            "get_dataset": checked_against_source(workflow.get_dataset),
-            "load_tokenizer": reading_either(workflow.load_tokenizer),
-        }
-        stack.enter_context(_swapped("train.dpo.workflow", **ours))
-        trainer = functools.partial(UniDPOTrainer, options=options, start=start)
-        stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=trainer))
-        stack.enter_context(read_as_checked())
-        yield
-
-
-@contextmanager
-def read_as_checked() -> Iterator[None]:
-    """Read data sets as `data.py check` does: texts as texts, media as files, and each prompt once a pair."""
-    from . import files, reading
-    from .prompts import PromptOnceProcessor
-
-    loader = _module("data.loader")
-    ours = {
-        "PairwiseDatasetProcessor": PromptOnceProcessor,
-        "load_dataset": files.reading_texts(loader.load_dataset),
-        "align_dataset": reading.with_media_in_files(loader.align_dataset),
-    }
-    with _swapped("data.loader", **ours):
-        yield
-
-
-@contextmanager
-def scored_data(needed_by: str = "pref_loss: uni_dpo") -> Iterator[None]:
-    """Carry scores from the data set to the batch; `needed_by` is the option that messages give as the reason."""
-    from . import data, reading
-
-    loader = _module("data.loader")
-    swaps = [
-        _swapped("data.parser", DatasetAttr=data.ScoredDatasetAttr),
-        _swapped("data.converter", DATASET_CONVERTERS=data.SCORED_CONVERTERS),
-        _swapped(
-            "data.loader",
-            PairwiseDatasetProcessor=data.ScoredPairwiseProcessor,
-            get_dataset_list=reading.with_labels(loader.get_dataset_list, needed_by),
-            _load_single_dataset=reading.explaining_failures(loader._load_single_dataset),
-            align_dataset=reading.with_checked_scores(loader.align_dataset),
-        ),
-        _swapped(
-            "train.dpo.workflow",
-            get_dataset=reading.refusing_unscored(_module("train.dpo.workflow").get_dataset, needed_by),
-        ),
-    ]
-    with ExitStack() as stack:
-        for swap in swaps:
-            stack.enter_context(swap)
-        yield
-
-
-@contextmanager
-def explained_models() -> Iterator[None]:
-    """Name the checkpoint that does not load."""
-    from . import loading
-
-    workflow = _module("train.dpo.workflow")
-    with _swapped(
-        "train.dpo.workflow",
-        load_tokenizer=loading.explaining_tokenizer(workflow.load_tokenizer),
-        load_model=loading.explaining_model(workflow.load_model),
-        create_ref_model=loading.explaining_reference(workflow.create_ref_model),
-    ):
-        yield
-
-
-@contextmanager
-def caches(*run: Any) -> Iterator[None]:
-    """Keep reference log-probs or image features in folders; `run` is the four groups of options of `run_dpo`.
-
-    Raises:
-        UniDPOError: a folder belongs to another run.
-    """
-    from .caches.plan import CachePlan
-
-    workflow, trainer = _module("train.dpo.workflow"), _module("train.dpo.trainer")
-    plan, get_dataset, create = CachePlan(*run), workflow.get_dataset, workflow.create_ref_model
-
-    def identified(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        return plan.identify(get_dataset(*args, **kwargs))
-
-    def reference_if_needed(*args: Any, **kwargs: Any) -> Any:
-        return create(*args, **kwargs) if plan.needs_reference_model else None
-
-    with ExitStack() as stack:
-        ours = _swapped("train.dpo.workflow", get_dataset=identified, create_ref_model=reference_if_needed)
-        stack.enter_context(ours)
-        with_plan = functools.partial(trainer.CustomDPOTrainer, caches=plan)
-        stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=with_plan))
-        yield
-
-
-@contextmanager
-def _uncounted() -> Iterator[None]:
-    """Keep `datasets` from telling its makers' server of every file it loads, unless the environment asks for it."""
-    counts = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
-    try:
-        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counts and COUNTS in os.environ
-        yield
-    finally:
-        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counts
-
-
-@contextmanager
-def _swapped(module_name: str, **replacements: Any) -> Iterator[None]:
-    """Replace names of a LlamaFactory module and put the old ones back, also after an exception."""
-    module = _module(module_name)
-    originals = {name: getattr(module, name) for name in replacements}
-    try:
-        for name, replacement in replacements.items():
-            setattr(module, name, replacement)
-        yield
-    finally:
-        for name, original in originals.items():
-            setattr(module, name, original)
-
-
-def _module(name: str) -> Any:
-    # Looked up when a run starts: importing these at the top would go in a circle through `train.dpo`.
-    return importlib.import_module(f"llamafactory.{name}")
