@@ -65,6 +65,9 @@ TRAINING = {
     "llamafactory.extras.misc: use_modelscope use_openmind": "a checkpoint of theirs has no folder we could look into",
     "llamafactory.extras.env: VERSION": "the version of a checkout, which need not be installed",
     # the trainer, as it is made of LlamaFactory, trl and transformers
+    "llamafactory": "which of them is in use",
+    "llamafactory: __file__": "which of them is in use",
+    f"{DPO}: trainer": "whether its log-probs are sums",
     f"{DPO}.trainer: CustomDPOTrainer": "the base of our trainer; run_dpo imports it late, so ours is found",
     f"{TRAINER}: __init__ train evaluate": "caches are filled before it trains or evaluates",
     f"{TRAINER}: _prepare_inputs": "scores leave the batch before DeepSpeed would round them",
@@ -99,6 +102,8 @@ TRAINING = {
     "transformers.Seq2SeqTrainingArguments: distributed_state": "ranks wait for each other before they part",
     "transformers.Seq2SeqTrainingArguments: main_process_first": "one rank hashes the data, the others find it done",
     "transformers.TrainerCallback: __init__ on_step_end on_train_begin": "when the pair log is written and cut back",
+    "transformers": "its version, for a message",
+    "transformers: __version__": "its version, for a message",
     "transformers: PreTrainedModel": "a model whose whole checkpoint from_pretrained can load again",
     "transformers.trainer_utils: TrainOutput": "type",
     "transformers: AutoConfig AutoImageProcessor": "what caches depend on",
@@ -177,6 +182,7 @@ REACHED = {
         "checked beside our options"
     ),
     f"{HPARAMS}.finetuning_args.FinetuningArguments: ld_alpha": "checked beside our options",
+    f"{DPO}.trainer: get_batch_logps": "tried on two rows: its log-probs have to be sums",
     "llamafactory.data.converter.AlpacaDatasetConverter: dataset_attr": "says where scores are",
     "llamafactory.data.mm_plugin.BasePlugin: process_messages get_mm_inputs image_token video_token": (
         "stood in for, so that media are processed once a pair"

@@ -179,7 +179,16 @@ def test_too_old(small, version, capsys):
     env = small / "src/llamafactory/extras/env.py"
     env.write_text(env.read_text().replace('VERSION = "0.9.5"', f'VERSION = "{version}"'))
     assert run("install", "--checkout", small) == 2
-    assert version in (told := capsys.readouterr().err) and "0.9.4 or newer" in told
+    told = capsys.readouterr().err
+    assert version in told and "0.9.4 or newer" in told and "DISABLE_VERSION_CHECK=1" in told
+
+
+def test_too_old_with_upstreams_switch(small, monkeypatch, capsys):
+    env = small / "src/llamafactory/extras/env.py"
+    env.write_text(env.read_text().replace('VERSION = "0.9.5"', 'VERSION = "0.9.3"'))
+    monkeypatch.setenv("DISABLE_VERSION_CHECK", "1")
+    assert run("install", "--checkout", small) == 0
+    assert "warning: llamafactory 0.9.3" in (told := capsys.readouterr().err) and "going on" in told
 
 
 @pytest.mark.parametrize("version", ["0.9.4.post1", "0.9.6.dev0", "0.10.0", "1.0"])

@@ -94,7 +94,7 @@ def judged(target: Target, finding: Finding, python: str) -> tuple[Finding, list
         return Finding(False, f"{finding.text}, but nothing trains\n  {refusal(target, found)}"), []
     notes, edits = [], edited(target)
     if untried:
-        notes.append(f"  untried  its get_batch_logps is not upstream's; training tries it at its start ({untried})")
+        notes.append(f"  untried  {untried}")
     if edits:
         more = f" and {len(edits) - 3} more" if len(edits) > 3 else ""
         notes.append(f"  edited   {', '.join(edits[:3])}{more}; training goes on")

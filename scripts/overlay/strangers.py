@@ -8,6 +8,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -46,7 +47,8 @@ def found_in(target: Target, python: str) -> tuple[list[str], str]:
     found = judge.taken(target.package)
     if found or judge.logps_are_known(target.package):
         return found, ""
-    wrong, untried = _tried(target.package, python)
+    wrong, why = _tried(target.package, python)
+    untried = f"its get_batch_logps is not upstream's; training tries it at its start ({why})" if why else ""
     return [wrong] if wrong else [], untried
 
 
@@ -56,9 +58,11 @@ def refuse_stranger(target: Target, python: str) -> None:
     Raises:
         OverlayError: It says what was found and how to get a clean one.
     """
-    found, _ = found_in(target, python)
+    found, untried = found_in(target, python)
     if found:
         raise OverlayError(refusal(target, found))
+    if untried:
+        print(f"note: {untried}", file=sys.stderr)
 
 
 def refusal(target: Target, found: list[str]) -> str:

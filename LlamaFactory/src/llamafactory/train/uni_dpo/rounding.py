@@ -2,7 +2,7 @@
 
 In half precision the output of every layer is rounded. Two ways of computing the same thing round differently, so they
 differ by about as much as one of them moves when each output is moved by up to one more rounding (Monte Carlo
-arithmetic). That is measured on the very pairs in hand, with no copy of the weights and no second set of logits.
+arithmetic). That is measured on the very pairs in hand, without a copy of the weights.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 
-# Of an output, in bytes of float32 at a time, so that logits need no second copy.
+# Of an output, in bytes of float32 at a time, so that logits are never in float32 for this.
 PART = 2**26
 
 # The float32 of a matrix product in TF32 has eleven significant bits.
@@ -24,24 +24,25 @@ TF32_EPS = 2.0**-10
 def rounded_again(*models: nn.Module | None) -> Iterator[None]:
     """Move every layer's output by up to one rounding of its precision, in a random direction, while this is entered.
 
-    Only without gradients, as outputs change in place. The random numbers are its own: training's stay as they were.
+    The random numbers are its own: training's stay as they were. Outputs are copied, as a layer may hand out its
+    weight.
 
     Args:
         *models: in whatever wrappers; None is passed over.
     """
     generators: dict[torch.device, torch.Generator] = {}
 
-    def move(module: nn.Module, inputs: tuple, output: Any) -> None:
-        moved = output[0] if isinstance(output, (tuple, list)) and output else output
-        if not torch.is_tensor(moved) or not moved.is_floating_point() or any(moved is given for given in inputs):
-            return
-        if moved.device not in generators:
-            generators[moved.device] = torch.Generator(moved.device).manual_seed(0)
-        half = rounding_of(moved) / 2
-        flat = moved.view(-1)
-        for part in flat.split(PART // 4):
-            noise = torch.rand(part.shape, generator=generators[moved.device], device=moved.device)
+    def move(module: nn.Module, inputs: tuple, output: Any) -> Any:
+        first = output[0] if type(output) in (tuple, list) and output else output
+        if not torch.is_tensor(first) or not first.is_floating_point() or any(first is given for given in inputs):
+            return None  # leaves the output as it is
+        if first.device not in generators:
+            generators[first.device] = torch.Generator(first.device).manual_seed(0)
+        half, moved = rounding_of(first) / 2, first.clone(memory_format=torch.contiguous_format)
+        for part in moved.view(-1).split(PART // 4):
+            noise = torch.rand(part.shape, generator=generators[first.device], device=first.device)
             part.copy_(part.float() * (1 + half * (2 * noise - 1)))
+        return moved if first is output else type(output)([moved, *output[1:]])
 
     with ExitStack() as hooks:
         for module in {id(part): part for model in models if model is not None for part in model.modules()}.values():

@@ -119,12 +119,16 @@ def _by_upstream(trainer: "UniDPOTrainer") -> Iterator[None]:
 
 
 def _some_rows(trainer: "UniDPOTrainer") -> list[dict[str, Any]]:
-    """Take the two shortest pairs among the first rows of the data, those with an image before those without."""
+    """Take the two shortest pairs among the first rows of the data, those with an image before those without.
+
+    There are always two, if one twice: every rank has to call the model equally often.
+    """
     dataset = trainer.train_dataset if trainer.train_dataset is not None else trainer.eval_dataset
     if isinstance(dataset, dict):
         dataset = next(iter(dataset.values()))
     rows = list(itertools.islice(iter(dataset), LOOKED_AT))
-    return sorted(rows, key=lambda row: (not row.get("images"), len(row["chosen_input_ids"])))[:2]
+    short = sorted(rows, key=lambda row: (not row.get("images"), len(row["chosen_input_ids"])))[:2]
+    return (short * 2)[:2]
 
 
 def _collated(trainer: "UniDPOTrainer", rows: list[dict[str, Any]]) -> dict[str, Any]:
