@@ -1,7 +1,7 @@
 """The options of Uni-DPO: their names, help texts and checks, and how they join LlamaFactory's parser."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ...hparams import parser
 from ...hparams.finetuning_args import FinetuningArguments
@@ -130,6 +130,9 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
         default="sigmoid",
         metadata={"help": "The type of DPO loss to use; `uni_dpo` weighs pairs by score and by fit."},
     )
+
+    # Whether the user named the checkpoint to go on from; no option of its own.
+    names_checkpoint: ClassVar[bool] = False
 
     def __post_init__(self):
         """Check our options first, so that a clash is told in the user's own terms.

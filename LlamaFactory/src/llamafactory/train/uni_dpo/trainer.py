@@ -28,10 +28,11 @@ from .other_losses import OtherLosses
 from .pair_log import PAIR_LOG, PairLog
 from .precision import KeepsFloat32
 from .resume import ExactResume
+from .saving import WholeSaves
 from .self_check import check_engine
 
 
-class UniDPOTrainer(KeepsFloat32, ExactResume, OtherLosses, CustomDPOTrainer):
+class UniDPOTrainer(KeepsFloat32, ExactResume, WholeSaves, OtherLosses, CustomDPOTrainer):
     """LlamaFactory's DPO trainer with `pref_loss: uni_dpo`, and with our forward and options for its own losses."""
 
     def __init__(self, caches: CachePlan | None = None, **kwargs: Any):

@@ -76,7 +76,7 @@ def _swap_in(
 
         check_run(model_args, training_args, finetuning_args)
         options = learning_options(model_args, data_args, training_args, finetuning_args)
-        prepare_output(training_args, options, getattr(finetuning_args, "names_checkpoint", False))
+        prepare_output(training_args, options, finetuning_args.names_checkpoint)
         swaps.enter_context(our_trainer(data_args, options))
         _keep_stream_batches_apart(data_args, training_args)
     if finetuning_args.uses_uni_dpo:
@@ -117,8 +117,9 @@ def our_trainer(data_args: "DataArguments", options: dict[str, Any] | None = Non
         names = (data_args.dataset or [], data_args.eval_dataset or [])
         collator = functools.partial(PairCollator, dataset_names=names)
         get_dataset = checked_against_source(_module("train.dpo.workflow").get_dataset)
-        ours = {"PairwiseDataCollatorWithPadding": collator, "get_dataset": get_dataset}
-        stack.enter_context(_swapped("train.dpo.workflow", **ours))
+        stack.enter_context(
+            _swapped("train.dpo.workflow", PairwiseDataCollatorWithPadding=collator, get_dataset=get_dataset)
+        )
         stack.enter_context(_swapped("data.loader", PairwiseDatasetProcessor=PromptOnceProcessor))
         yield
 
