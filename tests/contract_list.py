@@ -185,7 +185,7 @@ REACHED = {
         "stood in for, so that media are processed once a pair"
     ),
     "trl.DPOTrainer: log store_metrics": "means over ranks of the metrics that we leave",
-    "accelerate.Accelerator: no_sync reduce autocast is_main_process process_index num_processes": "work shared by ranks",
+    "accelerate.Accelerator: no_sync reduce autocast is_main_process process_index num_processes": "shared work",
     "accelerate.utils.FullyShardedDataParallelPlugin: mixed_precision_policy fsdp_version": "what FSDP rounds",
     "accelerate.utils.DeepSpeedPlugin: deepspeed_config": "how DeepSpeed adds up",
     "transformers.TrainerState: global_step epoch best_model_checkpoint is_world_process_zero": "where a run is",
