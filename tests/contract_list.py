@@ -54,6 +54,8 @@ TRAINING = {
         "collates upstream's columns; ours come after it"
     ),
     "llamafactory.model: load_tokenizer": "the data check counts tokens as training does",
+    "llamafactory.data.parser: get_dataset_list": "from which files a `tokenized_path` was made",
+    "llamafactory.extras.misc: has_tokenized_data": "whether it was made",
     # helpers
     "llamafactory.extras.constants: CHECKPOINT_NAMES": "whether a checkpoint holds weights",
     "llamafactory.extras.constants: DATA_CONFIG": "the name of dataset_info.json, for messages",
@@ -81,6 +83,9 @@ TRAINING = {
     "transformers.Trainer: _get_train_sampler": "the order of an epoch depends on seed and epoch alone",
     "transformers.Trainer: _load_from_checkpoint _load_best_model": "checkpoints are loaded with keys renamed back",
     "transformers.Trainer: _load_optimizer_and_scheduler _load_rng_state": "told by name when they fail",
+    "transformers.Trainer: _inner_training_loop train_dataset": "a resumed run has its own batches of the same rows",
+    "transformers.Trainer: _determine_best_metric": "the best of all evaluations is what comes back at the end",
+    "transformers.Trainer: create_accelerator_and_postprocess accelerator": "what FSDP rounds is set before it wraps",
     "transformers.Trainer: get_batch_samples _maybe_log_save_evaluate": "a run that was over takes no further step",
     "transformers.Trainer: __init__ train pop_callback": "the processor is saved with a checkpoint, not after it",
     "transformers.Trainer: _save_checkpoint _get_output_dir _push_from_checkpoint": "written aside, then renamed",
@@ -98,6 +103,7 @@ TRAINING = {
     "transformers: Seq2SeqTrainingArguments TrainingArguments TrainerCallback TrainerControl TrainerState": "types",
     "transformers.Seq2SeqTrainingArguments: do_train should_save output_dir": "whether and where the run is plotted",
     "transformers.Seq2SeqTrainingArguments: bf16 fp16 deepspeed": "precision, which stored log-probs depend on",
+    "transformers.Seq2SeqTrainingArguments: group_by_length train_sampling_strategy": "refused; one is there",
     "transformers.Seq2SeqTrainingArguments: accelerator_config dataloader_num_workers": "how a stream is dealt out",
     "transformers.Seq2SeqTrainingArguments: distributed_state": "ranks wait for each other before they part",
     "transformers.Seq2SeqTrainingArguments: main_process_first": "one rank hashes the data, the others find it done",
@@ -120,6 +126,9 @@ TRAINING = {
     "accelerate.utils: gather_object broadcast_object_list": "rows of the pair log, and decisions that ranks share",
     "deepspeed": "only under ZeRO-3",
     "deepspeed: zero": "only under ZeRO-3",
+    "deepspeed.runtime.fp16.loss_scaler: DynamicLossScaler LossScaler": "in the files that a resumed run loads",
+    "deepspeed.runtime.zero.config: ZeroStageEnum": "in the files that a resumed run loads",
+    "deepspeed.utils.tensor_fragment: fragment_address": "in the files that a resumed run loads",
     "deepspeed.zero: GatheredParameters": "a model that is not wrapped yet, whole",
     # scores from models: `data.py score`
     "transformers: AutoModelForCausalLM AutoModelForImageTextToText AutoModelForSequenceClassification": "scorers",
@@ -166,6 +175,8 @@ EVALUATION = {
 # Asked for with `hasattr` or `getattr`: it may be missing.
 OPTIONAL = {
     f"{HPARAMS}.ModelArguments.use_kt",
+    "transformers.Seq2SeqTrainingArguments.group_by_length",
+    "transformers.Seq2SeqTrainingArguments.train_sampling_strategy",
     "vlmeval.smp.get_pred_file_path",
     "vlmeval.smp.upsert_dataset_status",
     "vlmeval.smp.build_eval_id",
@@ -188,7 +199,9 @@ REACHED = {
         "stood in for, so that media are processed once a pair"
     ),
     "trl.DPOTrainer: log store_metrics": "means over ranks of the metrics that we leave",
-    "accelerate.Accelerator: reduce autocast is_main_process process_index num_processes": "work shared by ranks",
+    "accelerate.Accelerator: no_sync reduce autocast is_main_process process_index num_processes": "shared work",
+    "accelerate.utils.FullyShardedDataParallelPlugin: mixed_precision_policy fsdp_version": "what FSDP rounds",
+    "accelerate.utils.DeepSpeedPlugin: deepspeed_config": "how DeepSpeed adds up",
     "transformers.TrainerState: global_step epoch best_model_checkpoint is_world_process_zero": "where a run is",
     "transformers.trainer_pt_utils.AcceleratorConfig: dispatch_batches": "every rank reads its part of a stream",
     "transformers.TrainingArguments: device seed data_seed logging_nan_inf_filter disable_tqdm": "guard and order",
@@ -226,6 +239,8 @@ SIGNATURES = {
     f"{TRAINER}.concatenated_forward": "self model batch is_ref_model",
     f"{TRAINER}.get_batch_loss_metrics": "self model batch train_eval",
     f"{TRAINER}.compute_reference_log_probs": "self model batch",
+    "transformers.Trainer._inner_training_loop": "self batch_size ...",
+    "transformers.Trainer._determine_best_metric": "self metrics trial",
     "transformers.Trainer._maybe_log_save_evaluate": "self tr_loss grad_norm ...",
     "transformers.Trainer._load_from_checkpoint": "self resume_from_checkpoint model",
     "transformers.Trainer._load_best_model": "self",

@@ -91,6 +91,8 @@ def train(run: Run) -> int:
     if plan.action == "nothing":
         say(plan.note)
         return 0
+    if plan.action == "resume" and run.resume:  # or training refuses to go on with other options
+        run.settings["resume_from_checkpoint"] = str(last_checkpoint(run.output))
     check_all(run)
     with open_log(log_path) as log:
         say(*run.notes, *filter(None, [disk_note(run.settings)]), plan.note, f"log: {log_path}")

@@ -140,6 +140,9 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
         metadata={"help": "The type of DPO loss to use; `uni_dpo` weighs pairs by score and by fit."},
     )
 
+    # Whether the user named the checkpoint to go on from; no option of its own.
+    names_checkpoint: ClassVar[bool] = False
+
     def __post_init__(self):
         """Check our options first, so that a clash is told in the user's own terms.
 

@@ -27,7 +27,7 @@ TRAINER_STATE = "trainer_state.json"
 logger = logging.get_logger(__name__)
 
 
-def prepare_output(args: TrainingArguments, options: dict[str, Any], asked: bool) -> None:
+def prepare_output(args: TrainingArguments, options: dict[str, Any] | None, asked: bool) -> None:
     """Make the output folder ready for a run, before anything large is loaded.
 
     What a killed run left half-written goes, and `args.resume_from_checkpoint`, where LlamaFactory has set it to the
@@ -35,7 +35,7 @@ def prepare_output(args: TrainingArguments, options: dict[str, Any], asked: bool
 
     Args:
         args: of the run.
-        options: what `learning_options` found.
+        options: what `learning_options` found; None if nothing is going to be trained.
         asked: whether the user named the checkpoint to go on from.
 
     Raises:
@@ -58,7 +58,7 @@ def prepare_output(args: TrainingArguments, options: dict[str, Any], asked: bool
         for skipped in sorted({name_here for _, name_here, _ in views if name_here not in (name, None)}):
             logger.warning_rank0(f"{output / skipped} is not complete; going on from {name or 'the start'}.")
         args.resume_from_checkpoint = name and str(output / name)
-    if args.resume_from_checkpoint:
+    if args.resume_from_checkpoint and options is not None:
         _compare(Path(args.resume_from_checkpoint), args, options, asked)
 
 

@@ -10,6 +10,7 @@ set to round no more, as far as a trainer may do so.
 """
 
 import dataclasses
+from contextlib import nullcontext
 
 import torch
 from transformers import Trainer
@@ -39,7 +40,8 @@ class KeepsFloat32(Trainer):
         if plugin.fsdp_version == 2:
             exact["output_dtype"] = None  # of every layer, too
         elif self.args.gradient_accumulation_steps > 1:
-            self.accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
+            # So ranks average each micro-batch; what is not averaged yet FSDP1 keeps in half precision.
+            self.accelerator.no_sync = lambda model: nullcontext()
         plugin.mixed_precision_policy = dataclasses.replace(plugin.mixed_precision_policy, **exact)
 
 

@@ -17,18 +17,18 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
 from torch.utils.data import RandomSampler, Sampler
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import TrainOutput
 
 from .errors import UniDPOError
 from .rows import blaming
 from .run_record import refuse_other_rows, row_order, write_record
-from .saving import WholeSaves
 
 
 logger = logging.getLogger(__name__)  # a child of LlamaFactory's
@@ -76,7 +76,21 @@ def restore_weights(model: PreTrainedModel, checkpoint: str) -> None:
     model.load_state_dict(saved.state_dict())
 
 
-class ExactResume(WholeSaves):
+def trusting_deepspeed() -> AbstractContextManager[None]:
+    """Let torch load DeepSpeed's own classes from its checkpoints.
+
+    DeepSpeed before 0.16 does not say that it trusts its files, and torch from 2.6 on then takes tensors only.
+    """
+    if not hasattr(torch.serialization, "safe_globals"):
+        return nullcontext()
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return torch.serialization.safe_globals([DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address])
+
+
+class ExactResume(Trainer):
     """A trainer that goes on exactly where a checkpoint was made."""
 
     _was_over = False  # whether all steps had been taken when this run started
@@ -96,7 +110,8 @@ class ExactResume(WholeSaves):
         self._order = self._describe_order()
         if resume_from_checkpoint and not self.args.ignore_data_skip:
             refuse_other_rows(str(resume_from_checkpoint), self._order)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        with trusting_deepspeed() if self.is_deepspeed_enabled else nullcontext():
+            return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _describe_order(self) -> dict[str, Any]:
         args, found = self.args, [None]
@@ -105,11 +120,9 @@ class ExactResume(WholeSaves):
             found = [row_order(self.train_dataset, pairs, args.seed if args.data_seed is None else args.data_seed)]
         return broadcast_object_list(found)[0]
 
-    def _save_model_and_processor(self, output_dir: str) -> None:
-        super()._save_model_and_processor(output_dir)
-        if self.args.should_save:
-            with self._noting():
-                write_record(output_dir, self._options, self._order)
+    def write_record(self, folder: str) -> None:
+        """Keep what this run trains with beside a model."""
+        write_record(folder, self._options, self._order)
 
     def save_metrics(self, split: str, *args: Any, **kwargs: Any) -> None:
         """Write results as upstream does, but leave those of the training as they are if no step was left to take."""

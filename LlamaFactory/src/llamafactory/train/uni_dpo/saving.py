@@ -79,12 +79,15 @@ class WholeSaves(Trainer):
 
     def _save_model_and_processor(self, output_dir: str) -> None:
         super().save_model(output_dir, _internal_call=True)
-        if self._processor is not None and self.args.should_save:
-            with self._noting():
-                self._processor.save_pretrained(output_dir)
         if self.args.should_save:
             with self._noting():
+                self.write_record(output_dir)
+                if self._processor is not None:
+                    self._processor.save_pretrained(output_dir)
                 make_portable(output_dir)
+
+    def write_record(self, folder: str) -> None:
+        """Add files of ours to a model's folder, which has been written."""
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial))

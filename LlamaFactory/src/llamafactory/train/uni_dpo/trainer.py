@@ -30,11 +30,12 @@ from .pair_log import PAIR_LOG, PairLog
 from .precision import KeepsFloat32
 from .resume import ExactResume
 from .same_start import SameStart
+from .saving import WholeSaves
 from .self_check import check_engine
 from .underneath import refuse_other_forward
 
 
-class UniDPOTrainer(KeepsFloat32, ExactResume, OtherLosses, CustomDPOTrainer):
+class UniDPOTrainer(KeepsFloat32, ExactResume, WholeSaves, OtherLosses, CustomDPOTrainer):
     """LlamaFactory's DPO trainer with `pref_loss: uni_dpo`, and with our forward and options for its own losses."""
 
     def __init__(self, caches: CachePlan | None = None, start: SameStart | None = None, **kwargs: Any):

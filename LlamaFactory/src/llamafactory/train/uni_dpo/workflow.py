@@ -73,7 +73,8 @@ def _swap_in(
 
         check_run(model_args, training_args, finetuning_args)
         options = learning_options(model_args, data_args, training_args, finetuning_args)
-        prepare_output(training_args, options, getattr(finetuning_args, "names_checkpoint", False))
+        trains = not getattr(finetuning_args, "stops_after_caches", False)
+        prepare_output(training_args, options if trains else None, finetuning_args.names_checkpoint)
         swaps.enter_context(our_trainer(data_args, model_args, finetuning_args, options))
         _keep_stream_batches_apart(data_args, training_args)
     if finetuning_args.uses_uni_dpo:
