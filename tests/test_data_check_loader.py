@@ -24,7 +24,7 @@ REFUSALS = {
     "file-empty",
     "row-unreadable",
 }
-REFUSALS |= {"row-not-object", "text-not-unicode", "number-too-large"}
+REFUSALS |= {"row-unreadable", "row-not-object", "text-not-unicode", "number-too-large"}
 
 # Two values of a column in two rows, and whether lists and lines of such rows load.
 VALUES = [
