@@ -15,8 +15,16 @@ from pair_data.sources import COLUMNS, Source
 
 
 BIG = "x" * 1000  # in every row of files that the loader reads in two parts
-REFUSALS = {"column-mixed", "column-late", "loader-refuses", "file-bom", "file-empty", "row-unreadable"}
-REFUSALS |= {"row-not-object", "text-not-unicode", "number-too-large"}
+REFUSALS = {
+    "column-mixed",
+    "column-late",
+    "loader-refuses",
+    "file-bom",
+    "file-encoding",
+    "file-empty",
+    "row-unreadable",
+}
+REFUSALS |= {"row-unreadable", "row-not-object", "text-not-unicode", "number-too-large"}
 
 # Two values of a column in two rows, and whether lists and lines of such rows load.
 VALUES = [
