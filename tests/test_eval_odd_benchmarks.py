@@ -102,7 +102,7 @@ def found(request, tmp_path_factory):
         return {"loop": run(name, work, "--judge", "exact_matching", *options)}
 
     def code(text):
-        return {"prepare": f"folder = Path({str(folder)!r})\nimport pandas as pd\n{text}"}
+        return {"prepare": f"import pandas as pd\nfrom pathlib import Path\nfolder = Path({str(folder)!r})\n{text}"}
 
     def set_answers(name, said):
         """Put answers of our own in place of the model's."""
