@@ -6,12 +6,13 @@ Where to look:
 - `arguments.py`: the options, their help texts and their checks;
 - `scores.py`, `data.py`, `prompts.py`, `collate.py`: from the data set to the batch, with scores read and checked,
   prompts encoded once and images processed once a pair;
-- `engine/`: log-probs of pairs without computing anything twice; `forward.py`, `self_check.py`: its use in training;
+- `engine/`: log-probs of pairs without computing anything twice; `forward.py`: its use in training; `self_check.py`,
+  `rounding.py`: the comparison with upstream's that a run has to pass;
 - `caches/`: reference log-probs and image features kept for later runs;
 - `trainer.py`, `metrics.py`, `resume.py`: one training step, its guard against non-finite values, and exact resuming;
 - `pair_log.py`, `plots.py`: what a run leaves to look at;
-- `workflow.py`: `run_dpo`, where upstream's names are swapped for ours during a run; `versions.py`: on which versions
-  of upstream; `errors.py`: how errors look.
+- `workflow.py`: `run_dpo`, where upstream's names are swapped for ours during a run; `versions.py`,
+  `underneath.py`: on which LlamaFactory; `errors.py`: how errors look.
 
 Paper: Uni-DPO: A Unified Paradigm for Dynamic Preference Optimization of LLMs, arXiv 2506.10054.
 """

@@ -50,6 +50,7 @@ def taken(package: Path) -> list[str]:
     return found + ([f"{_listed(methods)} of its CustomDPOTrainer have names of ours"] if methods else [])
 
 
+@functools.cache
 def option_names() -> set[str]:
     """List our options, also where `arguments.py` cannot be imported."""
     return _fields(cls for cls in _classes(OURS / "arguments.py") if cls.name == "UniDPOArguments")
@@ -201,6 +202,7 @@ def _members(classes: list[ast.ClassDef]) -> set[str]:
     return found
 
 
+@functools.cache
 def _own_members() -> set[str]:
     """List what our trainer adds to LlamaFactory's; what it overrides, it also asks `super()` for."""
     known = {cls.name: cls for file in OURS.glob("*.py") for cls in _classes(file)}
