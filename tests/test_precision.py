@@ -10,6 +10,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from figures import LONG
@@ -163,6 +164,15 @@ def test_the_best_model_comes_back_in_its_precision(bf16_model, pair_data, tmp_p
     best = Path(json.loads((tmp_path / "trainer_state.json").read_text())["best_model_checkpoint"])
     kept, last = (load_file(folder / "model.safetensors") for folder in (best, tmp_path))
     assert best.name == "checkpoint-1" and all(torch.equal(kept[name], last[name]) for name in kept)
+
+
+def test_stored_reference_log_probs_have_their_digits(bf16_model, pair_data, tmp_path):
+    run = options(bf16_model, pair_data, tmp_path / "out", bf16=True, use_cpu=True, max_steps=1, max_samples=8)
+    train(run | {"uni_dpo_reference_cache": str(tmp_path / "cache")})
+    columns = [pq.read_table(part)["chosen_logps"] for part in (tmp_path / "cache").glob("*.parquet")]
+    sums = torch.tensor([value for column in columns for value in column.to_pylist()], dtype=torch.float64)
+    assert len(sums) == 8 and torch.equal(sums, sums.float().double())
+    assert not torch.equal(sums, sums.bfloat16().double())
 
 
 @pytest.mark.parametrize("summed_in, warns", [(None, True), ("bf16", True), ("fp32", False)])
