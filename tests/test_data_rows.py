@@ -135,7 +135,7 @@ def test_rows_must_be_objects(tmp_path, value):
 
 
 def test_files_that_are_not_there(tmp_path):
-    for name, message in {"a.txt": "must end in .json, .jsonl, .parquet", "a.json": "there is no file"}.items():
+    for name, message in {"a.txt": "must end in .json, .jsonl, .parquet, .csv", "a.json": "there is no file"}.items():
         with pytest.raises(DataError, match=message):
             read(tmp_path / name)
     (tmp_path / "loop.json").symlink_to("loop.json")

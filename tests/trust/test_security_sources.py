@@ -23,9 +23,12 @@ REASONS = {
     "pair_data/score/checkpoints.py": {"network": "a model that is named as on the hub"},
     "caches/fingerprints.py": {"network": "where the hub's library keeps its files"},
     "caches/keys.py": {"network": "a model that is named as on the hub"},
-    "uni_dpo/checkpoint.py": {"network": "a model that is named as on the hub"},
     "scripts/bench_eval.py": {"runs text": "imports packages by name, to ask for their versions"},
     "pair_data/score/endpoint.py": {"network": "the endpoint that --endpoint names"},
+    "launcher/memory.py": {"network": "where the hub's library keeps its files"},
+    "pair_data/convert/pictures.py": {"network": "takes file:// addresses apart"},
+    "pair_data/download/modelscope.py": {"network": "the hub, which `download` was asked for"},
+    "qwen2_vl/uni_dpo/files.py": {"network": "a model that is named as on the hub"},
     "launcher/preflight.py": {"network": "asks whether the hub answers, where a model is named as on the hub"},
 }
 NETWORK = {
