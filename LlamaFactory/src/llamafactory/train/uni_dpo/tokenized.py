@@ -55,7 +55,7 @@ def refuse_other_source(folder: Path, source: dict[str, Any], data_args: Any) ->
         if newer:
             raise UniDPOError(f"`tokenized_path: {folder}` is older than {newer[0]}. {WAY_OUT}")
         return
-    changed = changed_options(note, source)
+    changed = changed_options(note, source["options"])
     if changed:
         raise UniDPOError(f"`tokenized_path: {folder}` was made with other options: {'; '.join(changed)}. {WAY_OUT}")
     for name, digest in source["files"].items():
