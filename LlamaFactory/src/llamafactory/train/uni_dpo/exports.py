@@ -5,6 +5,7 @@ Upstream exports the tokenizer and the chat template of the base, which lacks ou
 """
 
 import functools
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +21,11 @@ CHAT_TEMPLATE = "chat_template.jinja"
 def mend_exports() -> None:
     """Have upstream's exports load through us; calling it twice changes nothing.
 
-    Upstream's module, which is being imported right now, uses these two names for nothing but exports.
+    Upstream's module uses these two names for nothing but exports. It is being imported right now, unless somebody
+    asked for `train.dpo` alone.
     """
-    tuner = sys.modules.get(TUNER)
-    if tuner is not None and not hasattr(tuner.load_model, "__wrapped__"):
+    tuner = sys.modules.get(TUNER) or importlib.import_module(TUNER)
+    if not hasattr(tuner.load_model, "__wrapped__"):
         tuner.load_tokenizer = _with_chat_template(tuner.load_tokenizer)
         tuner.load_model = _with_record(tuner.load_model)
 
