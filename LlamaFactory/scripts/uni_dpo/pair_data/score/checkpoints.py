@@ -1,6 +1,7 @@
 """A model's folder: what is in it, how its texts are laid out, and what it is called in the cache."""
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from ..errors import DataError
 from .requests import PLACEHOLDER, parts
 
 
+PORTABLE = Path(__file__).resolve().parents[4] / "src" / "llamafactory" / "train" / "uni_dpo" / "portable.py"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 CONTENT = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")  # suffixes of what a model consists of
 
@@ -46,7 +48,7 @@ class Checkpoint:
                 "along)."
             )
         try:
-            self.config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
+            self.config = AutoConfig.from_pretrained(self.readable, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"transformers cannot use the model {model}: {str(error).strip()[:200]}") from error
         tied = any(getattr(it, "tie_word_embeddings", False) for it in (self.config, self.config.get_text_config()))
@@ -56,6 +58,11 @@ class Checkpoint:
                 "true`, by which it would be dropped: so are exports of LoRA that trains it. Write `false` there, at "
                 "the top and in `text_config`."
             )
+
+    @cached_property
+    def readable(self) -> str:
+        """The folder, as the transformers in use loads it right, whichever version saved it."""
+        return _portable().readable(self.folder)
 
     @cached_property
     def is_vision_language(self) -> bool:
@@ -75,7 +82,9 @@ class Checkpoint:
 
         kind = AutoProcessor if self.is_vision_language else AutoTokenizer
         try:
-            processor = kind.from_pretrained(self.folder, use_fast=True, trust_remote_code=False)  # as training has it
+            processor = kind.from_pretrained(
+                self.readable, use_fast=True, trust_remote_code=False
+            )  # as training has it
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{self.folder} has no tokenizer that transformers can load: {error}") from error
         if not (processor.chat_template or getattr(self._tokenizer_of(processor), "chat_template", None)):
@@ -231,3 +240,11 @@ def choose_dtype(dtype: str, device: str, config: Any) -> str:
         return dtype
     own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     return own if device.startswith("cuda") and own in DTYPES else "float32"
+
+
+def _portable() -> Any:
+    """Load a module of training's by its path: vLLM's environment has no LlamaFactory."""
+    spec = importlib.util.spec_from_file_location("uni_dpo_portable", PORTABLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -79,7 +79,7 @@ class TransformersScorer:
         """
         options = {"dtype": getattr(torch, self.dtype), "output_loading_info": True, "trust_remote_code": False}
         try:
-            model, info = self.model_class().from_pretrained(self.checkpoint.folder, **options)
+            model, info = self.model_class().from_pretrained(self.checkpoint.readable, **options)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise DataError(f"transformers cannot load {self.checkpoint.folder}: {error}") from error
         if info["missing_keys"]:  # transformers would fill them with random numbers

@@ -73,7 +73,7 @@ class VLLMScorer:
 
         try:
             engine = LLM(
-                model=str(self.checkpoint.folder),
+                model=self.checkpoint.readable,
                 runner=self.runner,
                 dtype=self.plain.dtype,
                 tensor_parallel_size=self.parallel,

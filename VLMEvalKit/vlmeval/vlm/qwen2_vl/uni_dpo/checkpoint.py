@@ -8,6 +8,7 @@ from typing import Any
 
 from .files import CheckpointError, blaming, locate, read_json
 from .history import ADAPTER, Training, earlier_adapters, training_of, training_record
+from .portable import readable
 from .weights import misfit, weight_shapes
 
 
@@ -59,11 +60,7 @@ class Checkpoint:
     @property
     def processor(self) -> Path:
         """The folder to load tokenizer and image processor from: an adapter's own if it carries them."""
-        from transformers import __version__
-
-        # transformers 5 writes one file for all processors, which 4 cannot read.
-        images = ["preprocessor_config.json"] + ["processor_config.json"] * (not __version__.startswith("4."))
-        whole = any((self.folder / name).is_file() for name in images)
+        whole = any((self.folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json"))
         return self.folder if whole and (self.folder / "tokenizer_config.json").is_file() else self.base
 
     def load_processor(self) -> Any:
@@ -71,7 +68,7 @@ class Checkpoint:
         from transformers import AutoProcessor
 
         with blaming(f"load the tokenizer and image processor of {self.processor}"):
-            processor = AutoProcessor.from_pretrained(self.processor, use_fast=True, trust_remote_code=False)
+            processor = AutoProcessor.from_pretrained(readable(self.processor), use_fast=True, trust_remote_code=False)
             processor.tokenizer.padding_side = "left"
             size = processor.image_processor.size
             if not 0 < size["shortest_edge"] <= size["longest_edge"]:

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, __version__
 from .checkpoint import Checkpoint, CheckpointError, blaming
 from .device import default_attention
 from .media import Question, load_image, load_video
+from .portable import readable, written_by
 from .weights import has_own_head, say_untied, touches_embeddings, untie
 
 
@@ -99,9 +100,10 @@ def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attentio
         CheckpointError: Weights are missing, which transformers would fill with random numbers.
     """
     with blaming(f"load the weights of {checkpoint.base}"):
-        config = AutoConfig.from_pretrained(checkpoint.base, trust_remote_code=False)
+        folder = readable(checkpoint.base)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         model, report = AutoModelForImageTextToText.from_pretrained(
-            checkpoint.base,
+            folder,
             config=say_untied(config) if has_own_head(checkpoint.base) else config,
             torch_dtype=dtype,
             attn_implementation=attention,
@@ -110,12 +112,13 @@ def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attentio
             trust_remote_code=False,
             output_loading_info=True,
         )
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise CheckpointError(
-            f"{checkpoint.base} lacks weights: {', '.join(missing[:3])} and {max(0, len(missing) - 3)} more\n"
-            "  is it a whole checkpoint, saved by a transformers of the same major version as the one in use?"
-        )
+    for kind, what in {"missing_keys": "lacks weights", "unexpected_keys": "has weights of another model"}.items():
+        if names := sorted(report[kind]):
+            raise CheckpointError(
+                f"{checkpoint.base} {what}: {', '.join(names[:3])} and {max(0, len(names) - 3)} more\n"
+                f"  transformers {written_by(checkpoint.base) or '?'} saved it, {__version__} reads it; is it whole, "
+                "with the config.json that belongs to it?"
+            )
     for adapter in checkpoint.adapters:
         with blaming(f"load the adapter of {adapter}"):
             model = _merged(model, adapter)

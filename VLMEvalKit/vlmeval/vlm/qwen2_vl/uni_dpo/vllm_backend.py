@@ -17,6 +17,7 @@ import torch
 
 from .checkpoint import Checkpoint
 from .media import Question, load_image, load_video
+from .portable import readable
 from .weights import has_own_head, say_untied
 
 
@@ -59,7 +60,7 @@ class VLLMBackend:
             ) from error
         self.merged = merge(checkpoint, dtype) if checkpoint.is_adapter else None
         self.llm = LLM(
-            model=self.merged.name if self.merged else str(checkpoint.folder),
+            model=self.merged.name if self.merged else readable(checkpoint.folder),
             dtype=dtype,
             enforce_eager=not torch.cuda.is_available(),  # without a GPU, compiling takes longer than it saves
             tensor_parallel_size=tensor_parallel_size or default_parallel_size(checkpoint.config),
