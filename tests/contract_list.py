@@ -149,7 +149,7 @@ EVALUATION = {
     "vlmeval.vlm.qwen2_vl.model: Qwen2VLChat": "the replaced file brings it, as upstream's does",
     "vlmeval.vlm.qwen2_vl.model: Qwen2VLChatAguvis": "and this where it is there",
     "vlmeval.vlm.qwen2_vl.prompt: Qwen2VLPromptMixin": "words questions as upstream's model does",
-    "vlmeval.vlm.qwen2_vl.prompt.Qwen2VLPromptMixin: __init__": "whether it does",
+    "vlmeval.vlm.qwen2_vl.prompt.Qwen2VLPromptMixin: __init__ set_dump_image build_prompt": "whether and how it does",
     "vlmeval: dataset smp": "data sets and files",
     "vlmeval.dataset: SUPPORTED_DATASETS build_dataset": "data sets by name",
     "vlmeval.dataset: ImageMCQDataset ImageYORNDataset ImageVQADataset OCRBench": "how they score, we check before",
