@@ -157,22 +157,27 @@ def test_resuming_on_two_ranks_keeps_each_tensors_precision(bf16_model, pair_dat
 
 
 def test_the_best_model_comes_back_in_its_precision(bf16_model, pair_data, tmp_path):
-    """With a rate that makes things worse the first evaluation is the best."""
+    """By a measure that falls the first evaluation is the best, and its weights are not the last ones."""
     run = options(bf16_model, pair_data, tmp_path, bf16=True, use_cpu=True, max_steps=2, val_size=4, learning_rate=0.3)
     run |= {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
-    train(run | {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"})
+    run |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": True}
+    history = train(run)
     best = Path(json.loads((tmp_path / "trainer_state.json").read_text())["best_model_checkpoint"])
+    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    assert best.name == f"checkpoint-{1 + losses.index(max(losses))}"
     kept, last = (load_file(folder / "model.safetensors") for folder in (best, tmp_path))
-    assert best.name == "checkpoint-1" and all(torch.equal(kept[name], last[name]) for name in kept)
+    assert all(torch.equal(kept[name], last[name]) for name in kept)
+    other = load_file(tmp_path / f"checkpoint-{2 - losses.index(max(losses))}" / "model.safetensors")
+    assert any(not torch.equal(kept[name], other[name]) for name in kept)
 
 
 def test_stored_reference_log_probs_have_their_digits(bf16_model, pair_data, tmp_path):
     run = options(bf16_model, pair_data, tmp_path / "out", bf16=True, use_cpu=True, max_steps=1, max_samples=8)
     train(run | {"uni_dpo_reference_cache": str(tmp_path / "cache")})
-    columns = [pq.read_table(part)["chosen_logps"] for part in (tmp_path / "cache").glob("*.parquet")]
-    sums = torch.tensor([value for column in columns for value in column.to_pylist()], dtype=torch.float64)
-    assert len(sums) == 8 and torch.equal(sums, sums.float().double())
-    assert not torch.equal(sums, sums.bfloat16().double())
+    rows = [row for part in (tmp_path / "cache").glob("*.parquet") for row in pq.read_table(part).to_pylist()]
+    means = torch.tensor([row["chosen_logps"] / row["chosen_tokens"] for row in rows], dtype=torch.float64)
+    assert len(means) == 8 and torch.allclose(means, means.float().double(), rtol=1e-14)
+    assert not torch.allclose(means, means.bfloat16().double(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("summed_in, warns", [(None, True), ("bf16", True), ("fp32", False)])

@@ -10,15 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-
-try:
-    from .history import training_record
-except ImportError:  # until the record is there: any trace of a training
-    from .checkpoint import TRACES_OF_TRAINING
-
-    def training_record(folder: Path) -> Any:
-        """Return whether a folder shows traces of training."""
-        return any((folder / trace).is_file() for trace in TRACES_OF_TRAINING) or None
+from .history import training_record
 
 
 PUBLISHED = "Qwen2VLChat"
