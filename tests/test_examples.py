@@ -283,7 +283,7 @@ def test_interrupted_run_resumes_and_a_fresh_one_keeps_it(workplace):
     (output / "checkpoint-398").mkdir()  # as if the machine had gone down while this one was being written
     done = bash(script("uni_dpo"), "max_steps=400", "save_steps=100", cwd=workplace, **given)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "resuming from checkpoint-" in done.stdout and "Continuing training from global step" in done.stdout
+    assert "resuming from checkpoint-" in done.stdout and "global step" in done.stdout
     assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 400
     assert (output / "incomplete-checkpoint-398").is_dir()
     assert (workplace / "stopped.train.log").read_text().count("exit status") == 2
