@@ -24,6 +24,9 @@ TRAINING = {
     f"{HPARAMS}: ModelArguments DataArguments FinetuningArguments": "read by run_dpo and by the data check",
     f"{HPARAMS}.finetuning_args: FinetuningArguments": "the base of our options",
     f"{HPARAMS}.finetuning_args.FinetuningArguments: __post_init__ to_dict pref_loss stage": "checked and reported",
+    f"{HPARAMS}.FinetuningArguments: use_ref_model": "whether there is a reference to compare with",
+    f"{HPARAMS}.ModelArguments: adapter_folder use_unsloth": "which adapters are merged before training",
+    f"{HPARAMS}.ModelArguments: audio_sampling_rate": "what stored log-probs depend on",
     f"{HPARAMS}.FinetuningArguments: create_new_adapter finetuning_type pure_bf16": "what stored log-probs depend on",
     f"{HPARAMS}.FinetuningArguments: ref_model ref_model_adapters ref_model_quantization_bit": "which reference it is",
     f"{HPARAMS}.ModelArguments: model_name_or_path adapter_name_or_path": "which model stored log-probs are of",
@@ -53,9 +56,11 @@ TRAINING = {
     "llamafactory.data.collator.PairwiseDataCollatorWithPadding: __call__ __post_init__ template model": (
         "collates upstream's columns; ours come after it"
     ),
+    "llamafactory.model.loader: load_config": "reads what either major version of transformers saved",
     "llamafactory.model: load_tokenizer": "the data check counts tokens as training does",
     "llamafactory.data.parser: get_dataset_list": "from which files a `tokenized_path` was made",
     "llamafactory.extras.misc: has_tokenized_data": "whether it was made",
+    "llamafactory.extras.misc: get_device_count": "whether caches are filled by torchrun, as training would be",
     # helpers
     "llamafactory.extras.constants: CHECKPOINT_NAMES": "whether a checkpoint holds weights",
     "llamafactory.extras.constants: DATA_CONFIG": "the name of dataset_info.json, for messages",
@@ -105,11 +110,14 @@ TRAINING = {
     "transformers.Seq2SeqTrainingArguments: bf16 fp16 deepspeed": "precision, which stored log-probs depend on",
     "transformers.Seq2SeqTrainingArguments: group_by_length train_sampling_strategy": "refused; one is there",
     "transformers.Seq2SeqTrainingArguments: accelerator_config dataloader_num_workers": "how a stream is dealt out",
+    "transformers.Seq2SeqTrainingArguments: process_index": "one rank speaks for all",
     "transformers.Seq2SeqTrainingArguments: distributed_state": "ranks wait for each other before they part",
     "transformers.Seq2SeqTrainingArguments: main_process_first": "one rank hashes the data, the others find it done",
     "transformers.TrainerCallback: __init__ on_step_end on_train_begin": "when the pair log is written and cut back",
     "transformers": "its version, for a message",
     "transformers: __version__": "its version, for a message",
+    "transformers.PreTrainedModel.from_pretrained: __func__": "as a class method, which ours stands in for",
+    "transformers.PreTrainedModel: from_pretrained": "tells which weights were missing or left over",
     "transformers: PreTrainedModel": "a model whose whole checkpoint from_pretrained can load again",
     "transformers.trainer_utils: TrainOutput": "type",
     "transformers: AutoConfig AutoImageProcessor": "what caches depend on",
@@ -168,6 +176,7 @@ EVALUATION = {
     "transformers.utils: is_flash_attn_2_available": "the fastest attention that is installed",
     "peft: PeftModel": "LoRA folders",
     "peft.PeftModel: from_pretrained": "LoRA folders",
+    "transformers.__version__: startswith": "which of two ways a processor takes the rate of a video",
     "qwen_vl_utils.vision_process: fetch_video": "frames of a video",
     "vllm: LLM SamplingParams": "answers from vLLM",
 }
@@ -210,6 +219,7 @@ REACHED = {
     f"{QWEN25}.Qwen2_5_VLForConditionalGeneration: lm_head model get_input_embeddings get_output_embeddings": "same",
     f"{QWEN25}.Qwen2_5_VLModel: visual language_model get_image_features get_video_features": "the same",
     "transformers.models.qwen2.modeling_qwen2.Qwen2ForCausalLM: lm_head model": "the engine on text models",
+    "peft.PeftModel: load_adapter": "tells which weights were missing or left over",
     "peft.PeftModel: get_base_model": "a model out of its wrapper",
     "peft.tuners.lora.layer.LoraLayer: base_layer": "an adapter in the vision tower",
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from pairs import ALPACA, ROOT, make_rows, options, write_dataset
-from upstream import VERSIONS, wheel_tree
+from upstream import VERSIONS, path_of, wheel_tree
 
 
 CHECKOUTS = [Path(path) for path in os.environ.get("UNI_DPO_CHECKOUTS", "").split(":") if path]
@@ -55,7 +55,7 @@ def results(tree, runs, folder):
     runs = {name: run | {"output_dir": str(folder / name)} for name, run in runs.items()}
     (folder / "runs.json").write_text(json.dumps(runs))
     # Upstream pins narrower ranges than work; 0.9.4 would refuse the transformers that 0.9.5 is tested with.
-    environment = os.environ | {"PYTHONPATH": str(tree), "DISABLE_VERSION_CHECK": "1"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path_of(tree)), "DISABLE_VERSION_CHECK": "1"}
     command = [sys.executable, str(ROOT / "tests" / "run_many.py"), "runs.json", "results.json"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -99,6 +99,12 @@ def transformers_4() -> Path:
     return folder
 
 
+def path_of(tree: Path) -> list[str]:
+    """Return what has to be on the path to run the `llamafactory` in a folder: transformers 4 for one that knows no 5."""
+    loader = (tree / "llamafactory" / "model" / "loader.py").read_text(encoding="utf-8")
+    return [str(tree), *([str(transformers_4())] if "AutoModelForVision2Seq" in loader else [])]
+
+
 def _download(version: str, folder: Path) -> Path:
     """Fetch the wheel of one version into `folder` with pip, without its dependencies."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]

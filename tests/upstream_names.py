@@ -173,14 +173,14 @@ def _is_upstreams(name: str) -> bool:
 
 
 def _looked_up(node: ast.AST) -> str | None:
-    """Resolve `_module("data.loader")`, which is how `workflow.py` comes to upstream's modules."""
-    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_module":
+    """Resolve `upstream_module("data.loader")`, which is how `swaps.py` comes to upstream's modules."""
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "upstream_module":
         return f"llamafactory.{node.args[0].value}" if isinstance(node.args[0], ast.Constant) else None
     return None
 
 
 def _lookups(node: ast.AST) -> Iterator[tuple[str, str]]:
-    """Find `loader = _module("data.loader")`, also within `a, b = _module(...), _module(...)`."""
+    """Find `loader = upstream_module("data.loader")`, also within `a, b = ..., ...`."""
     if isinstance(node, ast.Assign):
         target, value = node.targets[0], node.value
         targets, values = ([target], [value]) if isinstance(target, ast.Name) else (target, value)

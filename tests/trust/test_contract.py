@@ -13,6 +13,7 @@ import pytest
 import upstream_names
 from pairs import ROOT
 from test_upstream_versions import TREES, source
+from upstream import path_of
 
 
 LISTED = contract.spread(contract_list.TRAINING) | contract.spread(contract_list.EVALUATION)
@@ -39,6 +40,8 @@ def patched(tmp_path_factory):
 def look(part: str, tree: Path) -> subprocess.CompletedProcess[str]:
     """Look at the contract with what is in `tree`."""
     environment = eval_tree.environment(tree, DISABLE_VERSION_CHECK="1")
+    if part == "training":
+        environment["PYTHONPATH"] = os.pathsep.join(path_of(tree))
     command = [sys.executable, str(ROOT / "tests" / "contract.py"), part]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 

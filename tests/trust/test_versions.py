@@ -11,7 +11,7 @@ import eval_tree
 import pytest
 from overlay.supported import STATED, oldest, supported
 from pairs import CLI, ROOT, options
-from upstream import wheel_tree
+from upstream import transformers_4, wheel_tree
 from versions_matrix.cells import TRANSFORMERS, accepted_by
 
 from llamafactory.train.uni_dpo import versions
@@ -67,7 +67,9 @@ def run(tiny_model, pair_data, tmp_path):
 def test_transformers_too_old(run, patched, tmp_path):
     """LlamaFactory 0.9.4 itself accepts 4.52, but not the PEFT that 0.9.5 demands."""
     pretend(tmp_path / "old", "peft", "0.17.1")
-    done = train(run, tmp_path, pretend(tmp_path / "old", "transformers", "4.52.4"), patched("0.9.4"))
+    done = train(
+        run, tmp_path, pretend(tmp_path / "old", "transformers", "4.52.4"), patched("0.9.4"), transformers_4()
+    )
     assert_refused(done, tmp_path / "out", "transformers 4.52.4", ">=4.55", 'pip install "transformers')
 
 

@@ -75,11 +75,11 @@ def _view(folder: str, state: tuple) -> str | None:
 
 def _is_of_this_version(folder: Path) -> bool:
     """Tell whether this major version of transformers saved it, as far as the folder says so itself."""
-    from transformers import __version__
+    import transformers
 
     written = written_by(folder)
     new = written.startswith("5.") if written else (folder / PROCESSOR).is_file()
-    return new == (not __version__.startswith("4."))
+    return new == (not str(transformers.__version__).startswith("4."))
 
 
 def _state(folder: Path) -> tuple:

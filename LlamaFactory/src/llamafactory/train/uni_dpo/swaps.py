@@ -54,14 +54,15 @@ def our_trainer(
         stack.enter_context(_uncounted())
         stack.enter_context(whole_models())
         stack.enter_context(_swapped("model.loader", load_config=reading_either(loader.load_config)))
-        ours = {
-            "PairwiseDataCollatorWithPadding": collator,
-            "get_dataset": checked_against_source(workflow.get_dataset),
-            "load_tokenizer": reading_either(workflow.load_tokenizer),
-        }
-        stack.enter_context(_swapped("train.dpo.workflow", **ours))
-        trainer = functools.partial(UniDPOTrainer, options=options, start=start)
-        stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=trainer))
+        with_ours = _swapped(
+            "train.dpo.workflow",
+            PairwiseDataCollatorWithPadding=collator,
+            get_dataset=checked_against_source(workflow.get_dataset),
+            load_tokenizer=reading_either(workflow.load_tokenizer),
+        )
+        stack.enter_context(with_ours)
+        ours = functools.partial(UniDPOTrainer, options=options, start=start)
+        stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=ours))
         stack.enter_context(read_as_checked())
         yield
 
@@ -73,12 +74,12 @@ def read_as_checked() -> Iterator[None]:
     from .prompts import PromptOnceProcessor
 
     loader = upstream_module("data.loader")
-    ours = {
-        "PairwiseDatasetProcessor": PromptOnceProcessor,
-        "load_dataset": files.reading_texts(loader.load_dataset),
-        "align_dataset": reading.with_media_in_files(loader.align_dataset),
-    }
-    with _swapped("data.loader", **ours):
+    with _swapped(
+        "data.loader",
+        PairwiseDatasetProcessor=PromptOnceProcessor,
+        load_dataset=files.reading_texts(loader.load_dataset),
+        align_dataset=reading.with_media_in_files(loader.align_dataset),
+    ):
         yield
 
 

@@ -33,13 +33,13 @@ def whole_models() -> Iterator[None]:
     Raises:
         UniDPOError: weights are missing, left over or of another shape; raised by what loads.
     """
-    models, adapters = PreTrainedModel.__dict__["from_pretrained"], PeftModel.load_adapter
+    models, adapters = PreTrainedModel.from_pretrained.__func__, PeftModel.load_adapter
     try:
-        PreTrainedModel.from_pretrained = classmethod(_checked_model(models.__func__))
+        PreTrainedModel.from_pretrained = classmethod(_checked_model(models))
         PeftModel.load_adapter = _checked_adapter(adapters)
         yield
     finally:
-        PreTrainedModel.from_pretrained, PeftModel.load_adapter = models, adapters
+        PreTrainedModel.from_pretrained, PeftModel.load_adapter = classmethod(models), adapters
 
 
 def reading_either(load: Callable) -> Callable:
