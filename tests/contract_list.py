@@ -131,6 +131,7 @@ TRAINING = {
     "transformers.utils: logging": "the data check silences warnings of long prompts",
     "transformers.utils.logging: set_verbosity_error": "the data check silences warnings of long prompts",
     # others
+    "peft.PeftModel: load_adapter": "tells which weights were missing or left over",
     "accelerate.utils: gather_object broadcast_object_list": "rows of the pair log, and decisions that ranks share",
     "deepspeed": "only under ZeRO-3",
     "deepspeed: zero": "only under ZeRO-3",
@@ -219,7 +220,6 @@ REACHED = {
     f"{QWEN25}.Qwen2_5_VLForConditionalGeneration: lm_head model get_input_embeddings get_output_embeddings": "same",
     f"{QWEN25}.Qwen2_5_VLModel: visual language_model get_image_features get_video_features": "the same",
     "transformers.models.qwen2.modeling_qwen2.Qwen2ForCausalLM: lm_head model": "the engine on text models",
-    "peft.PeftModel: load_adapter": "tells which weights were missing or left over",
     "peft.PeftModel: get_base_model": "a model out of its wrapper",
     "peft.tuners.lora.layer.LoraLayer: base_layer": "an adapter in the vision tower",
 }

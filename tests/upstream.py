@@ -100,7 +100,7 @@ def transformers_4() -> Path:
 
 
 def path_of(tree: Path) -> list[str]:
-    """Return what has to be on the path to run the `llamafactory` in a folder: transformers 4 for one that knows no 5."""
+    """Return what has to be on the path for the `llamafactory` in a folder: transformers 4, if it knows no 5."""
     loader = (tree / "llamafactory" / "model" / "loader.py").read_text(encoding="utf-8")
     return [str(tree), *([str(transformers_4())] if "AutoModelForVision2Seq" in loader else [])]
 

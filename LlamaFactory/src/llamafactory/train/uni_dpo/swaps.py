@@ -41,7 +41,7 @@ def our_trainer(
     from .trainer import UniDPOTrainer
     from .whole_models import reading_either, whole_models
 
-    loader, workflow = upstream_module("model.loader"), upstream_module("train.dpo.workflow")
+    models, workflow = upstream_module("model.loader"), upstream_module("train.dpo.workflow")
     start = SameStart(model_args, finetuning_args) if finetuning_args is not None else None
 
     def collator(**parts: Any) -> PairCollator:
@@ -53,7 +53,7 @@ def our_trainer(
     with ExitStack() as stack:
         stack.enter_context(_uncounted())
         stack.enter_context(whole_models())
-        stack.enter_context(_swapped("model.loader", load_config=reading_either(loader.load_config)))
+        stack.enter_context(_swapped("model.loader", load_config=reading_either(models.load_config)))
         with_ours = _swapped(
             "train.dpo.workflow",
             PairwiseDataCollatorWithPadding=collator,
