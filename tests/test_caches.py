@@ -63,7 +63,7 @@ class Counts:
         self.references = self.towers = self.images = 0
         self._count(monkeypatch, workflow, "create_ref_model", "references")
         self._count(monkeypatch, qwen.Qwen2VisionTransformerPretrainedModel, "forward", "towers")
-        for kind in (Qwen2VLImageProcessor, Qwen2VLImageProcessorFast):
+        for kind in {Qwen2VLImageProcessor, Qwen2VLImageProcessorFast}:  # one class, in transformers 5
             self._count(monkeypatch, kind, "preprocess", "images")
 
     def _count(self, monkeypatch, owner, name, what):
@@ -88,7 +88,7 @@ def test_the_same_course_cold_and_warm(tiny_model, data, tmp_path, caches, monke
     assert stored(tmp_path / "ref") | stored(tmp_path / "img") == kept
     assert pairs_in(tmp_path / "ref") == 10
     # The self-check's two pairs go through upstream's forward; tokenising asks for the sizes of ten pairs' images.
-    assert (counts.references, counts.towers) == (0, 2) and counts.images <= 10
+    assert (counts.references, counts.towers) == (0, 2) and counts.images <= 10 + 2
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("cold", "warm"))
     assert all((first[name] == second[name]).all() for name in first)
 

@@ -85,9 +85,12 @@ def trusting_deepspeed() -> AbstractContextManager[None]:
         return nullcontext()
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
+    from deepspeed.utils import tensor_fragment
 
-    return torch.serialization.safe_globals([DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address])
+    known = [DynamicLossScaler, LossScaler, ZeroStageEnum]
+    if hasattr(tensor_fragment, "fragment_address"):  # later versions have no such class
+        known.append(tensor_fragment.fragment_address)
+    return torch.serialization.safe_globals(known)
 
 
 class ExactResume(Trainer):

@@ -66,7 +66,8 @@ class SameStart:
         if self._compared:
             return
         self._compared = True
-        if trainer.state.global_step or reference[0] is None:
+        # `ld_alpha` weighs tokens of the policy's answers, and not of the reference's.
+        if trainer.state.global_step or reference[0] is None or trainer.ld_alpha is not None:
             return
         lengths = (batch["labels"][:, 1:] != IGNORE_INDEX).sum(-1) if trainer.takes_means else 1
         off, too_far = _difference(trainer, policy, reference, lengths)
