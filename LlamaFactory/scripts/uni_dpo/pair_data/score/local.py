@@ -80,7 +80,9 @@ class TransformersScorer:
         options = {"dtype": getattr(torch, self.dtype), "output_loading_info": True, "trust_remote_code": False}
         try:
             model, info = self.model_class().from_pretrained(self.checkpoint.readable, **options)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # of many kinds, by what is wrong with which file
             raise DataError(f"transformers cannot load {self.checkpoint.folder}: {error}") from error
         if info["missing_keys"]:  # transformers would fill them with random numbers
             absent = ", ".join(sorted(info["missing_keys"])[:3])
