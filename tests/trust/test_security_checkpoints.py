@@ -167,6 +167,6 @@ def test_resuming_from_pickled_weights(tiny_model, pair_data, tmp_path, trace):
     checkpoint = tmp_path / "out" / "checkpoint-2"
     (checkpoint / "model.safetensors").unlink()
     pickled(checkpoint, "pytorch_model.bin", trace)
-    done = command_line(run, tmp_path / "run.yaml")
+    done = command_line(run | {"resume_from_checkpoint": str(checkpoint)}, tmp_path / "run.yaml")
     assert done.returncode == 1 and "Error: " in done.stderr and "safetensors" in done.stderr, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
