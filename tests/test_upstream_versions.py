@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from pairs import ALPACA, ROOT, make_rows, options, write_dataset
-from upstream import VERSIONS, path_of, wheel_tree
+from upstream import VERSIONS, transformers_4, wheel_tree
 
 
 CHECKOUTS = [Path(path) for path in os.environ.get("UNI_DPO_CHECKOUTS", "").split(":") if path]
@@ -55,7 +55,9 @@ def results(tree, runs, folder):
     runs = {name: run | {"output_dir": str(folder / name)} for name, run in runs.items()}
     (folder / "runs.json").write_text(json.dumps(runs))
     # Upstream pins narrower ranges than work; 0.9.4 would refuse the transformers that 0.9.5 is tested with.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path_of(tree)), "DISABLE_VERSION_CHECK": "1"}
+    # All run on transformers 4: on 5.5 upstream's own KTO and SFT stop at pictures, for want of `mm_token_type_ids`.
+    path = os.pathsep.join([str(tree), str(transformers_4())])
+    environment = os.environ | {"PYTHONPATH": path, "DISABLE_VERSION_CHECK": "1"}
     command = [sys.executable, str(ROOT / "tests" / "run_many.py"), "runs.json", "results.json"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -98,11 +100,14 @@ def test_nothing_of_ours_stays_behind(outcomes):
 
 
 def test_ours_gives_the_same_numbers_on_every_version(outcomes, tiny_model, data, tmp_path):
-    """The installed LlamaFactory is the yardstick."""
+    """The installed LlamaFactory is the yardstick, on the installed transformers: equal to rounding."""
     from pairs import train
     from run_many import result
 
     run = options(tiny_model, data, tmp_path / "out", val_size=4)
     train(run)
-    assert result(tmp_path / "out") == outcomes[1]["uni_dpo"]
+    here, there = (
+        [e["loss"] for e in it["log"] if "loss" in e] for it in (result(tmp_path / "out"), outcomes[1]["uni_dpo"])
+    )
+    assert len(here) == 4 and here == pytest.approx(there, rel=1e-3, abs=1e-5)
     assert outcomes[1]["uni_dpo"]["log"][0]["loss"] < 0.5 < outcomes[1]["sigmoid"]["log"][0]["loss"]
