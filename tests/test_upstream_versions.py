@@ -109,5 +109,5 @@ def test_ours_gives_the_same_numbers_on_every_version(outcomes, tiny_model, data
     here, there = (
         [e["loss"] for e in it["log"] if "loss" in e] for it in (result(tmp_path / "out"), outcomes[1]["uni_dpo"])
     )
-    assert len(here) == 4 and here == pytest.approx(there, rel=1e-3, abs=1e-5)
+    assert len(here) == 4 and here == pytest.approx(there, abs=6e-5)  # four digits are logged
     assert outcomes[1]["uni_dpo"]["log"][0]["loss"] < 0.5 < outcomes[1]["sigmoid"]["log"][0]["loss"]
