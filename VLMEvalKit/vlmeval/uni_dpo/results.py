@@ -145,8 +145,10 @@ class Results:
         """Move this data set's files, but for one, away from where VLMEvalKit would find them."""
         old = [path for path in self._files() if path != but]
         if old:
-            away = self.home / NOTES / f"replaced-{time.strftime('%Y%m%d-%H%M%S')}-{self.data}"
-            away.mkdir(exist_ok=True)
+            # To the nanosecond: two runs within a second must not set their files aside over each other.
+            moment = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09}"
+            away = self.home / NOTES / f"replaced-{moment}-{self.data}"
+            away.mkdir()
             for path in old:
                 os.replace(path, away / path.name)
                 if (self.home / path.name).is_symlink():
