@@ -5,8 +5,8 @@ import importlib.util
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from functools import cached_property
+from contextlib import suppress
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Checkpoint:
             DataError: there is no such model, it is a LoRA adapter, transformers does not know its type, or its
                 config would have a part of it dropped.
         """
+        from safetensors import SafetensorError
         from transformers import AutoConfig
 
         self.folder = _find(model)
@@ -52,7 +53,9 @@ class Checkpoint:
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"transformers cannot use the model {model}: {str(error).strip()[:200]}") from error
         tied = any(getattr(it, "tie_word_embeddings", False) for it in (self.config, self.config.get_text_config()))
-        if tied and _has_own_head(self.folder):
+        with suppress(SafetensorError):  # of a file that is not whole, loading tells
+            tied = tied and portable().has_own_head(self.folder)
+        if tied:
             raise DataError(
                 f"{model} has an output layer (lm_head) of its own, but its config.json says `tie_word_embeddings: "
                 "true`, by which it would be dropped: so are exports of LoRA that trains it. Write `false` there, at "
@@ -62,7 +65,7 @@ class Checkpoint:
     @cached_property
     def readable(self) -> str:
         """The folder, as the transformers in use loads it right, whichever version saved it."""
-        return _portable().readable(self.folder)
+        return portable().readable(self.folder)
 
     @cached_property
     def is_vision_language(self) -> bool:
@@ -174,26 +177,6 @@ def _earlier_adapters(folder: Path) -> list[str]:
         return []
 
 
-def _has_own_head(folder: Path, rows_at_once: int = 4096) -> bool:
-    """Tell whether a folder's files hold an output layer that differs from the embeddings beside it.
-
-    Of files that cannot be read, loading tells.
-    """
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    with ExitStack() as stack, suppress(SafetensorError):
-        files = [stack.enter_context(safe_open(path, framework="pt")) for path in folder.glob("*.safetensors")]
-        names = {name: file for file in files for name in file.keys()}  # noqa: SIM118
-        ends = ("lm_head.weight", "embed_tokens.weight")
-        found = [next((names[name].get_slice(name) for name in names if name.endswith(end)), None) for end in ends]
-        if None in found:
-            return False
-        rows = range(0, found[0].get_shape()[0], rows_at_once)
-        return any(not torch.equal(*(matrix[i : i + rows_at_once] for matrix in found)) for i in rows)
-    return False
-
-
 def _find(model: str) -> Path:
     if Path(model).is_dir():
         return Path(model)
@@ -242,7 +225,8 @@ def choose_dtype(dtype: str, device: str, config: Any) -> str:
     return own if device.startswith("cuda") and own in DTYPES else "float32"
 
 
-def _portable() -> Any:
+@cache
+def portable() -> Any:
     """Load a module of training's by its path: vLLM's environment has no LlamaFactory."""
     spec = importlib.util.spec_from_file_location("uni_dpo_portable", PORTABLE)
     module = importlib.util.module_from_spec(spec)

@@ -76,9 +76,8 @@ def _swap_in(
         trains = not getattr(finetuning_args, "stops_after_caches", False)
         prepare_output(training_args, options if trains else None, finetuning_args.names_checkpoint)
         swaps.enter_context(our_trainer(data_args, model_args, finetuning_args, options))
-        _keep_stream_batches_apart(data_args, training_args)
-    if finetuning_args.uses_uni_dpo:
         swaps.enter_context(explained_models())
+        _keep_stream_batches_apart(data_args, training_args)
     if finetuning_args.uses_scores:
         swaps.enter_context(scored_data(finetuning_args.scores_needed_by))
     if finetuning_args.uses_caches:

@@ -18,12 +18,14 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 
 CONFIG, TOKENIZER, PROCESSOR = "config.json", "tokenizer_config.json", "processor_config.json"
 IMAGES, VIDEOS = "preprocessor_config.json", "video_preprocessor_config.json"
+ROWS_AT_ONCE = 4096
 
 
 def make_portable(folder: str | os.PathLike) -> None:
@@ -55,6 +57,29 @@ def readable(path: str | os.PathLike) -> str:
 def written_by(path: str | os.PathLike) -> str:
     """Return the version of transformers that a checkpoint says it was saved by; empty if it does not say."""
     return str(_read(Path(path) / CONFIG).get("transformers_version", ""))
+
+
+def has_own_head(path: str | os.PathLike) -> bool:
+    """Tell whether a checkpoint's files hold an output layer that differs from the embeddings beside it.
+
+    Beside `tie_word_embeddings: true` such a layer is dropped by transformers and vLLM: exports of LoRA with
+    `additional_target: embed_tokens,lm_head` are made so.
+
+    Raises:
+        SafetensorError: a file is not whole.
+    """
+    import torch
+    from safetensors import safe_open
+
+    with ExitStack() as stack:
+        files = [stack.enter_context(safe_open(file, framework="pt")) for file in Path(path).glob("*.safetensors")]
+        names = {name: file for file in files for name in file.keys()}  # noqa: SIM118
+        ends = ("lm_head.weight", "embed_tokens.weight")
+        found = [next((names[name].get_slice(name) for name in names if name.endswith(end)), None) for end in ends]
+        if None in found:
+            return False
+        rows = range(0, found[0].get_shape()[0], ROWS_AT_ONCE)
+        return any(not torch.equal(*(matrix[i : i + ROWS_AT_ONCE] for matrix in found)) for i in rows)
 
 
 @functools.lru_cache(maxsize=32)

@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, __version__
 from .checkpoint import Checkpoint, CheckpointError, blaming
 from .device import default_attention
 from .media import Question, load_image, load_video
-from .portable import readable, written_by
-from .weights import has_own_head, say_untied, touches_embeddings, untie
+from .portable import has_own_head, readable, written_by
+from .weights import say_untied, touches_embeddings, untie
 
 
 class TransformersBackend:

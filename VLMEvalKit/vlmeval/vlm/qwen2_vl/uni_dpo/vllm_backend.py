@@ -17,8 +17,8 @@ import torch
 
 from .checkpoint import Checkpoint
 from .media import Question, load_image, load_video
-from .portable import readable
-from .weights import has_own_head, say_untied
+from .portable import has_own_head, readable
+from .weights import say_untied
 
 
 IMAGES_PER_PROMPT = 24

@@ -1,11 +1,9 @@
 """The weight files of a checkpoint, looked at without loading them: are they whole, and of the model in `config.json`?
 
-A config that asks for a billion layers would have transformers build them, and end with the machine's memory. And one
-that ties the output layer to the embeddings has most programs drop an output layer that was trained by itself.
+A config that asks for a billion layers would have transformers build them, and end with the machine's memory.
 """
 
 import re
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,6 @@ import torch
 from safetensors import safe_open
 
 
-HEAD, EMBEDDINGS = "lm_head.weight", "embed_tokens.weight"
-ROWS_AT_ONCE = 4096
 LAYER = re.compile(r"(?:^|\.)(layers|blocks)\.(\d+)\.")
 
 
@@ -41,7 +37,7 @@ def misfit(config: dict[str, Any], shapes: dict[str, list[int]]) -> str | None:
         if found := LAYER.search(name):
             counted[found[1]] = max(counted[found[1]], int(found[2]) + 1)
     text, vision = config.get("text_config") or config, config.get("vision_config") or {}
-    embedding = next((shape for name, shape in shapes.items() if name.endswith(EMBEDDINGS)), [None, None])
+    embedding = next((shape for name, shape in shapes.items() if name.endswith("embed_tokens.weight")), [None, None])
     there = {
         "num_hidden_layers": (text.get("num_hidden_layers"), counted["layers"]),
         "vision_config.depth": (vision.get("depth"), counted["blocks"]),
@@ -50,29 +46,6 @@ def misfit(config: dict[str, Any], shapes: dict[str, list[int]]) -> str | None:
     }
     wrong = [f"{name} is {stated!r:.40} and not {found}" for name, (stated, found) in there.items() if stated != found]
     return ", ".join(wrong) or None
-
-
-def has_own_head(folder: Path) -> bool:
-    """Tell whether a full model's files hold an output layer that is not its embeddings, whatever its config says.
-
-    LoRA with `additional_target: embed_tokens,lm_head` trains one, and exports leave `tie_word_embeddings: true`.
-    """
-    with ExitStack() as opened:
-        files = [
-            opened.enter_context(safe_open(path, framework="pt")) for path in sorted(folder.glob("*.safetensors"))
-        ]
-        found = {
-            end: (file, name)
-            for file in files
-            for name in file.keys()
-            for end in (HEAD, EMBEDDINGS)
-            if name.endswith(end)
-        }
-        if len(found) < 2:
-            return False
-        head, embeddings = (file.get_slice(name) for file, name in (found[HEAD], found[EMBEDDINGS]))
-        rows = range(0, head.get_shape()[0], ROWS_AT_ONCE)
-        return any(not torch.equal(head[i : i + ROWS_AT_ONCE], embeddings[i : i + ROWS_AT_ONCE]) for i in rows)
 
 
 def touches_embeddings(adapter: Path) -> bool:
