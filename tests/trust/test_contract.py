@@ -136,7 +136,7 @@ class Ours(CustomDPOTrainer):
         return misc.get_device_count(), utils.logging.info, trainer.lr_scheduler
 
     def lookup(self):
-        loader = _module("data.loader")
+        loader = upstream_module("data.loader")
         with _swapped("hparams.parser", HfArgumentParser=1):
             return loader.get_dataset, hasattr(misc, "torch_gc"), functools.partial
 """
