@@ -8,12 +8,11 @@ Prints one line for each name that is not as expected, and exits with 1 if there
 """
 
 import dataclasses
-import importlib
 import importlib.util
 import inspect
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any
+from pkgutil import resolve_name
 
 import contract_list as contract
 import upstream_names
@@ -51,7 +50,7 @@ def broken(part: str) -> Iterator[str]:
     known = packages(names)
     for name, expected in contract.SIGNATURES.items():
         if name.partition(".")[0] in known and exists(name):
-            found = [*inspect.signature(resolve(name)).parameters]
+            found = [*inspect.signature(resolve_name(name)).parameters]
             wanted, open_end = expected.removesuffix(" ...").split(), expected.endswith(" ...")
             if (found[: len(wanted)] if open_end else found) != wanted:
                 yield f"signature: {name}({', '.join(found)}), expected ({', '.join(expected.split())})"
@@ -64,39 +63,39 @@ def overridden_and_not_listed(names: dict[str, str]) -> Iterator[str]:
     bases = {base: defined for base, defined in upstream_names.overrides().items() if base in names}
     for base, defined in bases.items():
         for name in sorted(defined):
-            if is_there(resolve(base), name) and not listed(base, name, names):
+            if is_there(resolve_name(base), name) and not listed(base, name, names):
                 yield f"not listed: {base}.{name}, which ours overrides"
 
 
 def listed(base: str, name: str, names: dict[str, str]) -> bool:
     """Tell whether a name of a class, or of a listed class above or below it, is in the contract."""
-    same = (resolve(other.rpartition(".")[0]) for other in names if other.endswith(f".{name}"))
-    kind = resolve(base)
+    same = (resolve_name(other.rpartition(".")[0]) for other in names if other.endswith(f".{name}"))
+    kind = resolve_name(base)
     return any(issubclass(kind, other) or issubclass(other, kind) for other in same if isinstance(other, type))
 
 
 def training_joined() -> Iterator[str]:
     """Look whether LlamaFactory finds our classes and options, and whether its code says what it has to."""
-    tuner, parser = resolve("llamafactory.train.tuner"), resolve("llamafactory.hparams.parser")
-    ours = resolve("llamafactory.train.uni_dpo.arguments.UniDPOFinetuningArguments")
+    tuner, parser = resolve_name("llamafactory.train.tuner"), resolve_name("llamafactory.hparams.parser")
+    ours = resolve_name("llamafactory.train.uni_dpo.arguments.UniDPOFinetuningArguments")
     if not tuner.run_dpo.__module__.endswith("uni_dpo.workflow"):
         yield f"train.tuner calls run_dpo of {tuner.run_dpo.__module__}, not the overlay's"
     if ours not in parser._TRAIN_ARGS:
         yield "our options have not joined hparams.parser._TRAIN_ARGS"
-    if set(resolve("llamafactory.data.converter.DATASET_CONVERTERS")) != {"alpaca", "sharegpt", "openai"}:
+    if set(resolve_name("llamafactory.data.converter.DATASET_CONVERTERS")) != {"alpaca", "sharegpt", "openai"}:
         yield "there are other converters than those that we extend"
-    if resolve("llamafactory.extras.constants.IGNORE_INDEX") != -100:
+    if resolve_name("llamafactory.extras.constants.IGNORE_INDEX") != -100:
         yield "IGNORE_INDEX is not -100"
-    if hasattr(resolve("llamafactory.train.dpo.workflow"), "CustomDPOTrainer"):
+    if hasattr(resolve_name("llamafactory.train.dpo.workflow"), "CustomDPOTrainer"):
         yield "train.dpo.workflow imports CustomDPOTrainer early, so ours is not found"
     for name, words, reason in contract.WORDS:
-        if words not in inspect.getsource(resolve(name)):
+        if words not in inspect.getsource(resolve_name(name)):
             yield f"source: {name} does not say `{words}` ({reason})"
 
 
 def evaluation_joined() -> Iterator[str]:
     """Look whether VLMEvalKit offers our class by name."""
-    if not hasattr(resolve("vlmeval.vlm"), "UniDPOQwen2VL"):
+    if not hasattr(resolve_name("vlmeval.vlm"), "UniDPOQwen2VL"):
         yield "vlmeval.vlm has no UniDPOQwen2VL, so no config finds it"
 
 
@@ -105,38 +104,17 @@ def packages(names: Iterable[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-def resolve(name: str) -> Any:
-    """Return a module, or what is in it, by its full name.
-
-    Raises:
-        AttributeError: It is not there.
-    """
-    parts = name.split(".")
-    module = importlib.import_module(parts[0])
-    for count, part in enumerate(parts[1:], 2):
-        try:
-            module = getattr(module, part)
-        except AttributeError:
-            if not inspect.ismodule(module):
-                raise
-            try:
-                module = importlib.import_module(".".join(parts[:count]))
-            except ModuleNotFoundError as error:
-                raise AttributeError(f"{name}: {error}") from error
-    return module
-
-
 def exists(name: str) -> bool:
     """Tell whether a name is there; of a class also an attribute that its instances get."""
     holder, _, last = name.rpartition(".")
     try:
-        resolve(name)
+        resolve_name(name)
     except AttributeError:
         pass
     else:
         return True
     try:
-        kind = resolve(holder)
+        kind = resolve_name(holder)
     except (AttributeError, ValueError):
         return False
     return isinstance(kind, type) and is_there(kind, last)

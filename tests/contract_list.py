@@ -137,7 +137,6 @@ TRAINING = {
     "deepspeed: zero": "only under ZeRO-3",
     "deepspeed.runtime.fp16.loss_scaler: DynamicLossScaler LossScaler": "in the files that a resumed run loads",
     "deepspeed.runtime.zero.config: ZeroStageEnum": "in the files that a resumed run loads",
-    "deepspeed.utils: tensor_fragment": "where the next is",
     "deepspeed.utils.tensor_fragment: fragment_address": "in the files that a resumed run loads",
     "deepspeed.zero: GatheredParameters": "a model that is not wrapped yet, whole",
     # scores from models: `data.py score`
@@ -186,7 +185,6 @@ EVALUATION = {
 # Asked for with `hasattr` or `getattr`: it may be missing.
 OPTIONAL = {
     f"{HPARAMS}.ModelArguments.use_kt",
-    "deepspeed.utils.tensor_fragment.fragment_address",
     "transformers.Seq2SeqTrainingArguments.group_by_length",
     "transformers.Seq2SeqTrainingArguments.train_sampling_strategy",
     "vlmeval.smp.get_pred_file_path",

@@ -5,8 +5,8 @@ LlamaFactory. Most of a short run is spent on imports. Here one process imports 
 job after the other, each with what torchrun would tell it (0 ranks: one process that is told nothing). So no run sees
 what another has left in memory. What a rank prints goes to `folder/rank-N.log`, and `folder/status` gets their exit
 statuses; when one fails the others are ended, as torchrun does. A job with `kill: [RANK, SHARE]` loses that rank
-after so much of the time that the first job took. One with `probe: true` says what its first step holds in which
-precision.
+after its first step, and so much of the time that the first job took from there to its end. One with `probe: true`
+says what its first step holds in which precision.
 """
 
 import contextlib
@@ -72,6 +72,8 @@ class Sharing(TrainerCallback):
             if accelerate.distributed_type == DistributedType.DEEPSPEED:
                 found["stage"] = accelerate.deepspeed_plugin.zero_stage
             print(f"sharing: {json.dumps(found)}", flush=True)
+            if state.is_world_process_zero:
+                os.kill(os.getppid(), signal.SIGUSR1)
 
 
 def _held(weight: torch.nn.Parameter) -> int:
@@ -106,21 +108,29 @@ def _kill(process: int) -> None:
         os.kill(process, signal.SIGKILL)
 
 
-def train(job: dict, usual: float) -> list[int]:
-    """Fork the ranks of a job and return their exit statuses; the first job took `usual` seconds."""
+def train(job: dict, usual: float | None) -> tuple[list[int], float]:
+    """Fork the ranks of a job; return their exit statuses, and the seconds from its first step, or fork, to its end.
+
+    The first job took `usual` seconds from its first step on.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    running = {}
+    running, times = {}, [time.monotonic()]
     for rank in range(max(1, job["ranks"])):
         process = os.fork()
         if process == 0:
             work(job, rank, port)
         running[process] = rank
-    if "kill" in job:  # os.wait goes on after the signal
-        doomed = next(process for process, rank in running.items() if rank == job["kill"][0])
-        signal.signal(signal.SIGALRM, lambda *_: _kill(doomed))
-        signal.setitimer(signal.ITIMER_REAL, job["kill"][1] * usual)
+
+    def stepped(*_: object) -> None:  # os.wait goes on after a signal
+        times.append(time.monotonic())
+        if "kill" in job:
+            signal.setitimer(signal.ITIMER_REAL, max(job["kill"][1] * usual, 1e-6))
+
+    doomed = next((process for process, rank in running.items() if rank == job.get("kill", [None])[0]), None)
+    signal.signal(signal.SIGUSR1, stepped)
+    signal.signal(signal.SIGALRM, lambda *_: _kill(doomed))
     statuses = [0] * len(running)
     while running:
         process, status = os.wait()
@@ -130,7 +140,7 @@ def train(job: dict, usual: float) -> list[int]:
             for other in running:
                 _kill(other)
     signal.setitimer(signal.ITIMER_REAL, 0)
-    return statuses
+    return statuses, time.monotonic() - times[-1]
 
 
 if __name__ == "__main__":
@@ -139,6 +149,6 @@ if __name__ == "__main__":
     usual = None
     for job in json.loads(Path(sys.argv[1]).read_text()):
         Path(job["folder"]).mkdir(parents=True, exist_ok=True)
-        started = time.monotonic()
-        Path(job["folder"], "status").write_text(json.dumps(train(job, usual)))
-        usual = usual or time.monotonic() - started
+        statuses, seconds = train(job, usual)
+        Path(job["folder"], "status").write_text(json.dumps(statuses))
+        usual = usual or seconds

@@ -126,13 +126,16 @@ def test_all_variants_agree_and_a_wrong_one_is_seen(built):
 
 
 def test_a_step_depends_on_reference_and_media(built):
-    """Policy and reference differ, and so do images; else the check would see neither mixed up nor missing ones."""
+    """Policy and reference differ by more than the check allows (0.002), and so do images.
+
+    Else it would see neither mixed up nor missing ones.
+    """
     step = steps.Steps(built, pairs_of("40/3"))
     policy, reference = step.run("both_cached").chunk(2)
-    assert (policy - reference).abs().min() > 0.01
+    assert (policy - reference).abs().min() > 0.004
     step.cached_features["image"] = step.cached_features["image"].flip(0)
     flipped, _ = step.run("both_cached").chunk(2)
-    assert (policy - flipped).abs().min() > 0.01
+    assert (policy - flipped).abs().min() > 0.004
 
 
 def test_ratios_are_taken_turn_by_turn():

@@ -113,7 +113,8 @@ def test_no_room_for_the_pair_log(training):
     """Forty steps make a log of some ten pages of the disk; what is written of it is not lost."""
     training.afresh("checkpoint-2")
     training.fill(50_000)
-    error = error_in(training.start(changes={"save_strategy": "no", "max_steps": 60}))
+    longer = {"max_steps": 60, "resume_from_checkpoint": str(training.disk / "out" / "checkpoint-2")}
+    error = error_in(training.start(changes={"save_strategy": "no"} | longer))
     assert "uni_dpo_pairs.jsonl could not be written: No space left on device" in error
     assert "goes on from checkpoint-2" in error
     training.make_room()

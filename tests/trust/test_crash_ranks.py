@@ -9,7 +9,6 @@ from ranks import course, job, said, statuses, train_jobs
 
 
 ROWS, STEPS = 24, 6
-FIRST = 0.2  # of the time of a run, which reads data, trains and saves
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero2"])
@@ -20,8 +19,7 @@ def test_one_rank_is_killed(tiny_model, pair_data, tmp_path, figure, strategy):
     whole, *killed = (job(tmp_path / name, strategy, 2, run) for name in ("whole", *map(str, range(wanted))))
     jobs = [whole]
     for number, one in enumerate(killed):
-        share = FIRST + (1 - FIRST) * (number + rng.random()) / wanted
-        death = {"kill": [number % 2, share], "folder": f"{one['folder']}/killed"}
+        death = {"kill": [number % 2, (number + rng.random()) / wanted], "folder": f"{one['folder']}/killed"}
         jobs += [one | death, one | {"resumes": True}]
     train_jobs(jobs, tmp_path / "jobs.json")
     assert statuses(tmp_path / "whole") == [0, 0], said(tmp_path / "whole")[-3000:]

@@ -1,5 +1,6 @@
 """The output folder: what is in it, whether a run may go on there, and moving an earlier one out of the way."""
 
+import json
 import os
 import re
 import time
@@ -56,7 +57,7 @@ def plan_output(output: Path, settings: dict, resume: bool | None) -> Plan:
         return Plan("start", f"output: {output}")
     checkpoint = last_checkpoint(output)
     has_weights = any(WEIGHTS.fullmatch(file.name) for file in output.iterdir())
-    finished = has_weights and all((output / name).is_file() for name in written_last(settings))
+    finished = has_weights and has_ended(output, settings)
     if not checkpoint and not has_weights:
         return Plan("start", f"output: {output}")
     if resume is False:
@@ -79,10 +80,13 @@ def plan_output(output: Path, settings: dict, resume: bool | None) -> Plan:
     return Plan("resume", f"output: {output}, resuming from {checkpoint.name} (start anew: FRESH=1)")
 
 
-def written_last(settings: dict) -> list[str]:
-    """Name the files that LlamaFactory writes after the model, of which a killed run may lack the last ones."""
+def has_ended(output: Path, settings: dict) -> bool:
+    """Tell whether what comes after the model was written, too; our trainer's runs have a record that says so."""
     evaluates = settings.get("do_eval") or settings.get("eval_strategy", "no") != "no"
-    return ["train_results.json", "trainer_state.json", *(["eval_results.json"] if evaluates else [])]
+    written = ["train_results.json", "trainer_state.json", *(["eval_results.json"] if evaluates else [])]
+    record = output / "uni_dpo_run.json"
+    ended = not record.is_file() or json.loads(record.read_text(encoding="utf-8")).get("ended")
+    return bool(ended) and all((output / name).is_file() for name in written)
 
 
 def last_checkpoint(output: Path) -> Path | None:

@@ -84,10 +84,9 @@ def _compare(checkpoint: Path, args: TrainingArguments, options: dict[str, Any],
 
 def is_finished(output: Path, evaluates: bool) -> bool:
     """Tell whether a run ended here: a killed one may lack what comes after the weights."""
-    written = ["train_results.json", TRAINER_STATE, *(["eval_results.json"] if evaluates else [])]
-    return any((output / name).is_file() for name in CHECKPOINT_NAMES) and all(
-        read_json(output / name) is not None for name in written
-    )
+    has_weights = any((output / name).is_file() for name in CHECKPOINT_NAMES)
+    evaluated = not evaluates or read_json(output / "eval_results.json") is not None
+    return has_weights and evaluated and bool((read_record(output) or {}).get("ended"))
 
 
 def _newest_for_all(views: list[list[str]], output: Path) -> str | None:

@@ -18,6 +18,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from transformers.trainer_utils import TrainOutput
 
 from .errors import UniDPOError
 from .rows import blaming
-from .run_record import refuse_other_rows, row_order, write_record
+from .run_record import RECORD, refuse_other_rows, row_order, write_record
 
 
 logger = logging.getLogger(__name__)  # a child of LlamaFactory's
@@ -85,12 +86,9 @@ def trusting_deepspeed() -> AbstractContextManager[None]:
         return nullcontext()
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils import tensor_fragment
+    from deepspeed.utils.tensor_fragment import fragment_address
 
-    known = [DynamicLossScaler, LossScaler, ZeroStageEnum]
-    if hasattr(tensor_fragment, "fragment_address"):  # later versions have no such class
-        known.append(tensor_fragment.fragment_address)
-    return torch.serialization.safe_globals(known)
+    return torch.serialization.safe_globals([DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address])
 
 
 class ExactResume(Trainer):
@@ -113,6 +111,8 @@ class ExactResume(Trainer):
         self._order = self._describe_order()
         if resume_from_checkpoint and not self.args.ignore_data_skip:
             refuse_other_rows(str(resume_from_checkpoint), self._order)
+        if self.args.should_save:
+            Path(self.args.output_dir, RECORD).unlink(missing_ok=True)  # an ended run's, and this one has yet to end
         with trusting_deepspeed() if self.is_deepspeed_enabled else nullcontext():
             return super().train(resume_from_checkpoint, *args, **kwargs)
 

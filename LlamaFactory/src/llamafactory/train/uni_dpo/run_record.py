@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from .caches.fingerprints import undecoded
-from .disk import read_json
+from .disk import read_json, replacing
 from .errors import UniDPOError
 
 
@@ -83,6 +84,15 @@ def write_record(folder: str | os.PathLike, options: dict[str, Any], order: dict
     """Keep what a run trains with."""
     text = json.dumps({"options": options, "order": order}, indent=1, sort_keys=True)
     Path(folder, RECORD).write_text(text, encoding="utf-8")
+
+
+def mark_ended(output: str | os.PathLike) -> None:
+    """Note beside a trained model that its run has nothing left to do, evaluation and pictures included."""
+    record = read_record(output)
+    if record is None:  # nothing was trained: only caches were filled
+        return
+    with suppress(OSError), replacing(Path(output, RECORD)) as scratch:  # no room: the next start ends it once more
+        scratch.write_text(json.dumps(record | {"ended": True}, indent=1, sort_keys=True), encoding="utf-8")
 
 
 def refuse_other_rows(checkpoint: str, order: dict[str, Any]) -> None:

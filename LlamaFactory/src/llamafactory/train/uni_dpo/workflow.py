@@ -50,13 +50,20 @@ def run_dpo(
             swaps.enter_context(_interruptible(training_args))
         upstream.run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)
 
-    if finetuning_args.uses_uni_dpo and training_args.do_train and training_args.should_save:
-        from .plots import plot_run
-
-        plot_run(training_args.output_dir)
     if finetuning_args.uses_our_trainer:
+        if training_args.do_train and training_args.should_save:
+            _end(training_args.output_dir, finetuning_args.uses_uni_dpo)
         # LlamaFactory's next step is to part; gloo may abort a rank that parts while another is still at work.
         training_args.distributed_state.wait_for_everyone()
+
+
+def _end(output: str, uses_uni_dpo: bool) -> None:
+    from .plots import plot_run
+    from .run_record import mark_ended
+
+    if uses_uni_dpo:
+        plot_run(output)
+    mark_ended(output)
 
 
 def _swap_in(
