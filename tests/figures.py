@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "tests" / "figures.jsonl"
 README = ROOT / "tests" / "README.md"
 MARKS = ("<!-- figures -->\n", "<!-- end of figures -->\n")
-HEAD = "| | tried | times | seen | command |\n| --- | --- | ---: | --- | --- |\n"
+HEAD = "| | tried | times | seen | transformers, torch | command |\n| --- | --- | ---: | --- | --- | --- |\n"
+STACK = ", ".join(version(package) for package in ("transformers", "torch"))
 
 
 def times(fast: int, long: int) -> int:
@@ -34,7 +36,7 @@ def figure(record_property, request) -> Callable[[str, str, int, str], None]:
     """Record `figure(part, tried, times, seen)`: a line of the table, under one of the headings of tests/README.md."""
 
     def record(part: str, tried: str, count: int, seen: str) -> None:
-        record_property("figure", [part, tried, str(count), seen, request.node.nodeid.split("[")[0]])
+        record_property("figure", [part, tried, str(count), seen, STACK, request.node.nodeid.split("[")[0]])
 
     return record
 
@@ -75,9 +77,8 @@ def _kept() -> list[list[str]]:
 
 
 def table(rows: list[list[str]]) -> str:
-    """Return rows of [part, what was tried, how often, what was seen, test] as Markdown."""
-    lines = [f"| {part} | {tried} | {count} | {seen} | `pytest {test}` |\n" for part, tried, count, seen, test in rows]
-    return HEAD + "".join(lines)
+    """Return rows of [part, what was tried, how often, what was seen, on which stack, test] as Markdown."""
+    return HEAD + "".join(f"| {' | '.join(row[:-1])} | `pytest {row[-1]}` |\n" for row in rows)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

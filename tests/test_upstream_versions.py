@@ -55,7 +55,7 @@ def results(tree, runs, folder):
     runs = {name: run | {"output_dir": str(folder / name)} for name, run in runs.items()}
     (folder / "runs.json").write_text(json.dumps(runs))
     # Upstream pins narrower ranges than work; 0.9.4 would refuse the transformers that 0.9.5 is tested with.
-    # All run on transformers 4: on 5.5 upstream's own KTO and SFT stop at pictures, for want of `mm_token_type_ids`.
+    # All run on transformers 4: on 5.5 upstream's own KTO stops at pictures, for want of `mm_token_type_ids`.
     path = os.pathsep.join([str(tree), str(transformers_4())])
     environment = os.environ | {"PYTHONPATH": path, "DISABLE_VERSION_CHECK": "1"}
     command = [sys.executable, str(ROOT / "tests" / "run_many.py"), "runs.json", "results.json"]

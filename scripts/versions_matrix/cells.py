@@ -20,7 +20,7 @@ from . import MatrixError
 # and accepted by LlamaFactories up to January 2026: there the overlay has to refuse.
 TRANSFORMERS = (
     *("4.51.3", "4.55.4", "4.56.2", "4.57.1", "4.57.6"),
-    *("5.0.0", "5.2.0", "5.6.0", "5.8.0"),
+    *("5.0.0", "5.2.0", "5.5.4", "5.6.0", "5.8.0"),
 )
 
 WORD = re.compile(r"""check_version\(["']transformers([^"']+)["']""")
