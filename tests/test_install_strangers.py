@@ -15,6 +15,7 @@ import pytest
 from installing import SEAM, pip_install, run, small_checkout, snapshot
 from pairs import ROOT, options, train
 from upstream import checkout_tree, wheel_tree
+from watched import messages
 
 from llamafactory.train.trainer_utils import get_batch_logps
 from llamafactory.train.uni_dpo import underneath
@@ -100,6 +101,22 @@ def test_a_forward_that_divides_is_refused(tiny_model, pair_data, tmp_path, monk
         with pytest.raises(UniDPOError, match="concatenated_forward gives -0.9228, -1.652 for two rows whose sums"):
             train(options(tiny_model, pair_data, tmp_path / "out", pref_loss=loss, **changes))
     assert not list((tmp_path / "out").glob("*.safetensors"))
+
+
+def test_a_forward_that_cannot_be_tried_is_told(tiny_model, pair_data, tmp_path, monkeypatch):
+    from llamafactory.train.dpo.trainer import CustomDPOTrainer
+
+    forward = CustomDPOTrainer.concatenated_forward
+
+    def images_only(self, model, batch, *args, **kwargs):
+        return forward(self, model, batch | {"pixel_values": batch["pixel_values"]}, *args, **kwargs)
+
+    monkeypatch.setattr(CustomDPOTrainer, "concatenated_forward", images_only)
+    with messages() as said:
+        train(options(tiny_model, pair_data, tmp_path / "out", max_steps=1))
+    assert any("Nothing says that this LlamaFactory's log-probs are sums" in line for line in said)
+    with pytest.raises(underneath.Untried, match="get_batch_logps cannot be called"):
+        underneath.wrong_sums(lambda: None)
 
 
 # ---- the installer ----

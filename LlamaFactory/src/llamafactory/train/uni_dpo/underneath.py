@@ -11,14 +11,18 @@ torch nor LlamaFactory.
 import ast
 import functools
 import hashlib
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 
 OURS = Path(__file__).resolve().parent
+
+logger = logging.getLogger(__name__)
 
 LOGPS = "get_batch_logps"
 # SHA-256 of its source where it is known to give sums: in 0.9.4, 0.9.5, between them, and in August 2026.
@@ -29,6 +33,10 @@ REPLACED = frozenset({"get_batch_loss_metrics"})
 
 # Two rows of six tokens of a vocabulary of four; -100 is not scored, and the first token of a row never is.
 LABELS = ((-100, 1, 3, 0, 2, -100), (-100, -100, -100, 2, 2, 1))
+
+
+class Untried(Exception):
+    """Code of a LlamaFactory that we do not know could not be tried."""
 
 
 def taken(package: Path) -> list[str]:
@@ -71,15 +79,18 @@ def wrong_sums(get_batch_logps: Callable) -> str:
     """Try LlamaFactory's function on two hand-made rows, and describe what is wrong with its sums and counts.
 
     Returns:
-        One phrase; empty if all is well, or if it cannot be called as upstream's is: only its trainer knows how.
+        One phrase; empty if all is well.
+
+    Raises:
+        Untried: it cannot be called as upstream's is: only its trainer knows how.
     """
     import torch
 
     try:
         sums, counts = get_batch_logps(logits=_logits(), labels=torch.tensor(LABELS), ld_alpha=None)
         found = [*sums.tolist(), *counts.tolist()]
-    except Exception:
-        return ""
+    except Exception as error:  # of other people's code
+        raise Untried(f"its {LOGPS} cannot be called as upstream's is: {error!r}") from error
     wanted = [sum(row) for row in _expected()], [len(row) for row in _expected()]
     return _difference(f"its {LOGPS}", "sums and counts", found, [*wanted[0], *wanted[1]])
 
@@ -92,7 +103,10 @@ def wrong_forward(concatenated_forward: Callable, means: bool) -> str:
         means: whether upstream divides this loss's log-probs by length.
 
     Returns:
-        One phrase; empty if all is well, or if it cannot be called with text alone.
+        One phrase; empty if all is well.
+
+    Raises:
+        Untried: it cannot be called with text alone.
     """
     import torch
 
@@ -102,8 +116,8 @@ def wrong_forward(concatenated_forward: Callable, means: bool) -> str:
         # As a reference, so that `ld_alpha` leaves the log-probs alone.
         output = concatenated_forward(model, batch | {"labels": torch.tensor(LABELS)}, True)
         found = [float(output[f"{side}_logps"]) for side in ("chosen", "rejected")]
-    except Exception:
-        return ""
+    except Exception as error:  # of other people's code
+        raise Untried(f"its concatenated_forward cannot be called as upstream's is: {error!r}") from error
     wanted = [sum(row) / (len(row) if means else 1) for row in _expected()]
     return _difference("its CustomDPOTrainer.concatenated_forward", "means" if means else "sums", found, wanted)
 
@@ -124,7 +138,12 @@ def refuse_other_forward(concatenated_forward: Callable, means: bool) -> None:
     """Refuse a trainer of LlamaFactory's whose forward gives no sums; the arguments are `wrong_forward`'s."""
     from .errors import UniDPOError
 
-    if found := wrong_forward(concatenated_forward, means):
+    try:
+        found = wrong_forward(concatenated_forward, means)
+    except Untried as untried:
+        logger.warning(f"Nothing says that this LlamaFactory's log-probs are sums, as ours takes them: {untried}")
+        return
+    if found:
         raise UniDPOError(refusal(_package(), [found]))
 
 
@@ -134,7 +153,8 @@ def _found_here() -> tuple[str, ...]:
     if not logps_are_known(package):
         from ..dpo import trainer
 
-        wrong = wrong_sums(getattr(trainer, LOGPS, None))
+        with suppress(Untried):  # its trainer's forward is tried later
+            wrong = wrong_sums(getattr(trainer, LOGPS, None))
     return (*taken(package), *filter(None, [wrong]))
 
 
