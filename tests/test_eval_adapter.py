@@ -3,11 +3,11 @@
 import json
 import shutil
 import sys
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 
 import pytest
 from eval_tree import TREES, answer_of, overlaid, pristine
-from pairs import options, train, write_dataset
+from pairs import ROOT, options, train, write_dataset
 from PIL import Image
 from tiny_models import qwen2_5
 
@@ -255,3 +255,26 @@ def test_weights_that_are_missing_are_not_made_up(seen):
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
 def test_vllm_that_is_not_there_is_told(seen):
     assert f"no vLLM for {sys.executable}" in seen["no_vllm"] and "setup.sh --vllm" in seen["no_vllm"]
+
+
+@pytest.mark.parametrize(
+    "capability, installed, dtype, attention",
+    [
+        ((8, 0), "", "bfloat16", "flash_attention_2"),
+        ((8, 0), "raise ImportError('undefined symbol')", "bfloat16", "sdpa"),
+        ((7, 5), "", "float16", "sdpa"),
+    ],
+)
+def test_what_suits_a_gpu(capability, installed, dtype, attention, tmp_path, monkeypatch):
+    """Of a kind from before bfloat16 and FlashAttention, or with a FlashAttention that does not load."""
+    (tmp_path / "flash_attn.py").write_text(installed)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "flash_attn", raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability)
+    spec = spec_from_file_location("device", ROOT / "VLMEvalKit/vlmeval/vlm/qwen2_vl/uni_dpo/device.py")
+    device = module_from_spec(spec)
+    spec.loader.exec_module(device)
+    monkeypatch.setattr(device, "is_flash_attn_2_available", lambda: True)
+    assert (device.default_dtype("cuda"), device.default_attention("cuda", dtype)) == (dtype, attention)
+    assert (device.default_dtype("cpu"), device.default_attention("cpu", "float32")) == ("float32", "sdpa")
