@@ -81,7 +81,7 @@ def draw_when(study: Study) -> pyplot.Figure | None:
     names = when_names(study)
     if not names:
         return None
-    figure, axes = pyplot.subplots(figsize=(7, 4.2))
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), constrained_layout=True)
     values = {place: study.by_seed(cells) for place, cells in plan.when(study.tuned, study.seeds).items()}
     for shift, other in ((-0.12, "dpo"), (0.12, "ln_dpo")):
         gains = [difference(values[name, "uni_dpo"], values[name, other]) for name in names]
@@ -92,7 +92,7 @@ def draw_when(study: Study) -> pyplot.Figure | None:
     axes.invert_yaxis()
     axes.axvline(0, color="0.5", linewidth=0.8)
     axes.set_xlabel("difference, mean of four benchmarks (points)")
-    axes.legend(frameon=False)
+    _name_above(figure, axes)
     return figure
 
 
@@ -133,8 +133,14 @@ def draw_course(study: Study) -> pyplot.Figure | None:
     for axes, title in zip(panels.flat, titles, strict=True):
         axes.set_title(title)
         axes.set_xlabel("step")
-    panels[0][0].legend(frameon=False)
+    _name_above(figure, panels[0][0])
     return figure
+
+
+def _name_above(figure: pyplot.Figure, axes: Axes) -> None:
+    """Name what is drawn where nothing is."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
 
 
 def _line(axes: Axes, courses: list[dict], metric: str, colour: str) -> None:
