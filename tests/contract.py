@@ -77,7 +77,7 @@ def listed(base: str, name: str, names: dict[str, str]) -> bool:
 def training_joined() -> Iterator[str]:
     """Look whether LlamaFactory finds our classes and options, and whether its code says what it has to."""
     tuner, parser = resolve_name("llamafactory.train.tuner"), resolve_name("llamafactory.hparams.parser")
-    ours = resolve_name("llamafactory.train.uni_dpo.arguments.UniDPOFinetuningArguments")
+    ours = resolve_name("llamafactory.train.uni_dpo.options.arguments.UniDPOFinetuningArguments")
     if not tuner.run_dpo.__module__.endswith("uni_dpo.workflow"):
         yield f"train.tuner calls run_dpo of {tuner.run_dpo.__module__}, not the overlay's"
     if ours not in parser._TRAIN_ARGS:

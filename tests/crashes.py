@@ -14,15 +14,15 @@ from forked import Ending, Host
 from pairs import log_history
 from safetensors.torch import load_file
 
-from llamafactory.train.uni_dpo.pair_log import PAIR_LOG, read_pair_log
+from llamafactory.train.uni_dpo.record.pair_log import PAIR_LOG, read_pair_log
 
 
 UNFINISHED = ".unfinished"
 TIMINGS = ("runtime", "per_second")
 KILLED = (signal.SIGKILL, signal.SIGXFSZ)
 TRAINING = (
-    *("llamafactory.cli", "llamafactory.train.tuner", "llamafactory.train.uni_dpo.trainer"),
-    *("transformers.models.qwen2_vl.modeling_qwen2_vl", "llamafactory.train.uni_dpo.plots"),
+    *("llamafactory.cli", "llamafactory.train.tuner", "llamafactory.train.uni_dpo.training.trainer"),
+    *("transformers.models.qwen2_vl.modeling_qwen2_vl", "llamafactory.train.uni_dpo.record.plots"),
 )
 
 

@@ -30,7 +30,7 @@ from transformers import AutoModelForImageTextToText, TrainerCallback, training_
 from transformers.models.qwen2_vl import modeling_qwen2_vl  # noqa: F401 (as the next two: before forking, not in forks)
 
 from llamafactory.train.tuner import run_exp
-from llamafactory.train.uni_dpo import plots, trainer  # noqa: F401
+from llamafactory.train.uni_dpo.training import trainer  # noqa: F401
 
 
 def work(job: dict, rank: int, port: int) -> None:

@@ -7,7 +7,7 @@ from unittest import mock
 import torch
 from transformers import TrainerCallback
 
-from llamafactory.train.uni_dpo.trainer import UniDPOTrainer
+from llamafactory.train.uni_dpo.training.trainer import UniDPOTrainer
 
 
 class Precisions(TrainerCallback):

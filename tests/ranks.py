@@ -12,7 +12,7 @@ from typing import Any
 from pairs import ROOT, log_history
 from safetensors.torch import load_file
 
-from llamafactory.train.uni_dpo.pair_log import PAIR_LOG, read_pair_log
+from llamafactory.train.uni_dpo.record.pair_log import PAIR_LOG, read_pair_log
 
 
 TWO_RANKS = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2", "MASTER_ADDR": "127.0.0.1"}

@@ -19,8 +19,8 @@ from engine_oracle import MEDIA_IDS, ROUTES, upstream_logps
 from test_engine_controls import MISTAKES, PAIRS, VISIBLE
 
 from llamafactory.train.uni_dpo.engine import Choice, attach, lay_out, pair_logps
-from llamafactory.train.uni_dpo.rounding import rounded_again
-from llamafactory.train.uni_dpo.self_check import BOUND, ROUNDINGS, bounds
+from llamafactory.train.uni_dpo.training.rounding import rounded_again
+from llamafactory.train.uni_dpo.training.self_check import BOUND, ROUNDINGS, bounds
 
 
 PRECISIONS = ("bfloat16", "float16", "autocast")

@@ -110,7 +110,7 @@ def test_trl_knows_the_others():
     """Of upstream's list: what is neither computed by LlamaFactory nor refused by us is in trl's source."""
     from trl import DPOTrainer
 
-    from llamafactory.train.uni_dpo.option_checks import UNKNOWN_TO_TRL, WITHOUT_REFERENCE, PreferenceLoss
+    from llamafactory.train.uni_dpo.options.checks import UNKNOWN_TO_TRL, WITHOUT_REFERENCE, PreferenceLoss
 
     source = inspect.getsource(DPOTrainer.dpo_loss)
     asked = set(get_args(PreferenceLoss)) - {"uni_dpo", *WITHOUT_REFERENCE}
@@ -129,7 +129,7 @@ def test_who_needs_scores_and_our_trainer():
 
 @pytest.mark.parametrize("variable", ["USE_MCA", "USE_V1"])
 def test_refuses_what_goes_around_the_trainer(monkeypatch, variable):
-    from llamafactory.train.uni_dpo.arguments import UniDPOFinetuningArguments
+    from llamafactory.train.uni_dpo.options.arguments import UniDPOFinetuningArguments
 
     monkeypatch.setenv(variable, "1")
     with pytest.raises(UniDPOError, match=variable):
@@ -152,7 +152,7 @@ def test_refuses_to_group_by_length_before_anything_loads(tmp_path):
     """It is raised over when the model is loaded: it knows single texts only."""
     import transformers
 
-    from llamafactory.train.uni_dpo.option_checks import check_run
+    from llamafactory.train.uni_dpo.options.checks import check_run
 
     known = {option.name for option in fields(transformers.TrainingArguments)}
     name = "group_by_length" if "group_by_length" in known else "train_sampling_strategy"
@@ -223,7 +223,7 @@ SWITCHES = ["dpo_average_log_prob", "pref_loss_as_named", "uni_dpo_log_pairs", "
 @pytest.mark.parametrize("dash", [str, lambda name: name.replace("_", "-")])
 def test_switches_stand_bare_and_negated(name, dash):
     """As in the published command line: `--dpo_average_log_prob`, `--no_dpo_average_log_prob`."""
-    from llamafactory.train.uni_dpo.arguments import UniDPOFinetuningArguments
+    from llamafactory.train.uni_dpo.options.arguments import UniDPOFinetuningArguments
 
     flags = "--stage dpo --do_train --dataset d --model_name_or_path m --output_dir o --pref_loss ipo".split()
 

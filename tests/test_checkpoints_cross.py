@@ -15,7 +15,7 @@ from upstream import transformers_4
 from versions_matrix.crossing import BOUND, SIDE, crossing_table, make_crossing_world
 
 from llamafactory.train.uni_dpo.errors import UniDPOError
-from llamafactory.train.uni_dpo.portable import make_portable, readable
+from llamafactory.train.uni_dpo.models.portable import make_portable, readable
 
 
 KINDS = ("full tied", "LoRA with embeddings")
@@ -93,7 +93,7 @@ def test_words_of_transformers_5_are_said_again_for_4(tmp_path):
 
 
 def test_both_overlays_carry_the_same():
-    ours = ROOT / "LlamaFactory/src/llamafactory/train/uni_dpo/portable.py"
+    ours = ROOT / "LlamaFactory/src/llamafactory/train/uni_dpo/models/portable.py"
     assert ours.read_bytes() == (ROOT / "VLMEvalKit/vlmeval/vlm/qwen2_vl/uni_dpo/portable.py").read_bytes()
 
 

@@ -157,8 +157,8 @@ def test_published_columns_are_assumed_for_a_file(folder):
 @pytest.mark.parametrize("value", [2, "2.5", " 1e3 ", -0.0, 1e300, None, True, "high", float("nan"), [1], 10**400])
 def test_scores_are_read_as_training_reads_them(folder, value):
     """The overlay's own reader of scores agrees on every value, good or bad."""
+    from llamafactory.train.uni_dpo.data.scores import read_score as read_in_training
     from llamafactory.train.uni_dpo.errors import UniDPOError
-    from llamafactory.train.uni_dpo.scores import read_score as read_in_training
 
     source = described(folder, {"columns": COLUMNS | {"score_chosen": "s"}})
     attr = SimpleNamespace(score_chosen="s", needed_by="pref_loss: uni_dpo")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
-from llamafactory.train.uni_dpo.loss import uni_dpo_loss
+from llamafactory.train.uni_dpo.objective.loss import uni_dpo_loss
 from pair_data.images import vision_tokens
 from pair_data.sources import open_source
 from pair_data.stats import images

@@ -95,7 +95,7 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 def test_csv_that_is_none_is_refused_by_row(tmp_path, kind):
     """Pandas would take the first cell of a long row for its number, and move all others."""
-    from llamafactory.train.uni_dpo.files import check_table
+    from llamafactory.train.uni_dpo.data.texts import check_table
 
     content, row, words = BAD[kind]
     (tmp_path / "x.csv").write_bytes(content)

@@ -6,8 +6,8 @@ from engine_cases import build, collate, pair
 from engine_oracle import upstream_logps
 from rounding_rates import PRECISIONS, trial
 
-from llamafactory.train.uni_dpo.rounding import rounded_again
-from llamafactory.train.uni_dpo.self_check import BOUND, bounds
+from llamafactory.train.uni_dpo.training.rounding import rounded_again
+from llamafactory.train.uni_dpo.training.self_check import BOUND, bounds
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

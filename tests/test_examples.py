@@ -322,6 +322,6 @@ def test_works_inside_a_checkout_with_two_processes(workplace, tmp_path):
     assert "2 CPU processes x 1 pair x 2 accumulated = 4 pairs a step" in done.stdout
     assert (workplace / "from checkout" / "model.safetensors").is_file()
 
-    (checkout / "src" / "llamafactory" / "train" / "uni_dpo" / "arguments.py").unlink()
+    (checkout / "src" / "llamafactory" / "train" / "uni_dpo" / "options" / "arguments.py").unlink()
     unpatched = bash(example, cwd=workplace, **small_run(OUTPUT="from checkout, unpatched"))
     assert unpatched.returncode == 2 and "does not have the Uni-DPO overlay" in unpatched.stderr

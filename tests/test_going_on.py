@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from watched import messages
 
 from llamafactory.train.uni_dpo.errors import UniDPOError
-from llamafactory.train.uni_dpo.pair_log import PAIR_LOG, read_pair_log
-from llamafactory.train.uni_dpo.run_record import RECORD
+from llamafactory.train.uni_dpo.files.run_record import RECORD
+from llamafactory.train.uni_dpo.record.pair_log import PAIR_LOG, read_pair_log
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def test_unknown_file_is_guessed(small, capsys):
 
 def test_edits_are_not_lost(small, capsys):
     run("install", "--checkout", small)
-    edited = small / PACKAGE / "loss.py"
+    edited = small / PACKAGE / "objective" / "loss.py"
     edited.write_text(edited.read_text() + "# mine\n")
     before = snapshot(small)
     for command in ("install", "uninstall"):

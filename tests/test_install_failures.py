@@ -107,7 +107,7 @@ def test_half_states_are_told(small, capsys):
     assert run("status", "--checkout", small) == 1
     assert "uni_dpo is missing" in capsys.readouterr().out
     assert run("install", "--checkout", small) == 0
-    (small / PACKAGE / "loss.py").unlink()
+    (small / PACKAGE / "objective" / "loss.py").unlink()
     assert run("status", "--checkout", small) == 1
     assert f"missing {PACKAGE}/loss.py" in capsys.readouterr().out
     assert run("install", "--checkout", small) == 0

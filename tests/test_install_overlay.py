@@ -37,7 +37,7 @@ def test_installed_package_round_trip(python_with_wheel, kind, capsys):
     assert run("install", "--python", python, kind) == 0
     installed = set(snapshot(site)) - set(before)
     assert all(name.startswith("llamafactory/train/") for name in installed)
-    assert (site / "llamafactory/train/uni_dpo/loss.py").is_file()
+    assert (site / "llamafactory/train/uni_dpo/objective/loss.py").is_file()
     assert run("status", "--python", python) == 0
     assert run("uninstall", "--python", python) == 0
     assert run("status", "--python", python) == 1

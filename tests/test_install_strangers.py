@@ -18,8 +18,8 @@ from upstream import checkout_tree, wheel_tree
 from watched import messages
 
 from llamafactory.train.trainer_utils import get_batch_logps
-from llamafactory.train.uni_dpo import underneath
 from llamafactory.train.uni_dpo.errors import UniDPOError
+from llamafactory.train.uni_dpo.upstream import underneath
 
 
 ARGUMENTS, LOGPS, TRAINER = "hparams/finetuning_args.py", "train/trainer_utils.py", "train/dpo/trainer.py"
@@ -81,7 +81,7 @@ def test_log_probs_that_are_no_sums(small):
 def test_options_of_ours_are_read_without_importing_them():
     from dataclasses import fields
 
-    from llamafactory.train.uni_dpo.arguments import UniDPOArguments
+    from llamafactory.train.uni_dpo.options.arguments import UniDPOArguments
 
     assert underneath.option_names() == {option.name for option in fields(UniDPOArguments)}
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamafactory.train.uni_dpo.loss import uni_dpo_loss
+from llamafactory.train.uni_dpo.objective.loss import uni_dpo_loss
 
 
 PUBLISHED = {"beta": 2.0, "qual_eta": 0.7, "tau_ref": 2.0, "perf_gamma": 3.0, "nll_lambda": 0.001, "tau_good": 2.5}

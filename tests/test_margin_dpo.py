@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamafactory.train.uni_dpo.margin_dpo import margin_factor, scaled_logratios
+from llamafactory.train.uni_dpo.objective.margin_dpo import margin_factor, scaled_logratios
 
 
 def factor(chosen, rejected, scale=0.5, rate=0.5, dtype=torch.float64):

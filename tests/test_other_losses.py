@@ -13,7 +13,7 @@ from pairs import make_rows, options, train, write_dataset
 from safetensors.torch import load_file
 
 from llamafactory.train.uni_dpo.errors import UniDPOError
-from llamafactory.train.uni_dpo.other_losses import OtherLosses
+from llamafactory.train.uni_dpo.training.other_losses import OtherLosses
 
 
 BETA = 0.5

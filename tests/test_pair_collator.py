@@ -11,9 +11,9 @@ from pairs import mixed, options, train, write_dataset
 from torch.profiler import ProfilerActivity, profile, record_function
 from watched import watched_run
 
-from llamafactory.train.uni_dpo import self_check
-from llamafactory.train.uni_dpo.collate import PairCollator
-from llamafactory.train.uni_dpo.trainer import UniDPOTrainer
+from llamafactory.train.uni_dpo.data.collate import PairCollator
+from llamafactory.train.uni_dpo.training import self_check
+from llamafactory.train.uni_dpo.training.trainer import UniDPOTrainer
 
 
 SLOW = {"learning_rate": 1e-4, "gradient_accumulation_steps": 1, "pref_beta": 0.5}

@@ -12,7 +12,7 @@ from pairs import ROOT, command_line, log_history, make_rows, options, write_dat
 from ranks import AUTO, TWO_RANKS, ZERO3
 from safetensors.torch import load_file
 
-from llamafactory.train.uni_dpo.pair_log import PAIR_LOG, read_pair_log
+from llamafactory.train.uni_dpo.record.pair_log import PAIR_LOG, read_pair_log
 
 
 def test_two_ranks_equal_one(tiny_model, pair_data, tmp_path):

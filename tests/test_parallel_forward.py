@@ -16,7 +16,7 @@ from pairs import log_history, mixed, options, train, write_dataset
 from ranks import TWO_RANKS
 from safetensors.torch import load_file
 
-from llamafactory.train.uni_dpo.pair_log import PAIR_LOG, read_pair_log
+from llamafactory.train.uni_dpo.record.pair_log import PAIR_LOG, read_pair_log
 
 
 STEPS = 4

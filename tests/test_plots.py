@@ -2,7 +2,7 @@
 
 import json
 
-from llamafactory.train.uni_dpo import plots
+from llamafactory.train.uni_dpo.record import plots
 
 
 def test_no_legend_hides_another_or_the_weights(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from ranks import job, said, statuses, train_jobs
 from safetensors.torch import load_file, save_file
 from watched import messages
 
-from llamafactory.train.uni_dpo.resume import trusting_deepspeed
+from llamafactory.train.uni_dpo.training.resume import trusting_deepspeed
 
 
 FLOAT, HALF = "float32", "bfloat16"
@@ -182,7 +182,7 @@ def test_stored_reference_log_probs_have_their_digits(bf16_model, pair_data, tmp
 
 @pytest.mark.parametrize("summed_in, warns", [(None, True), ("bf16", True), ("fp32", False)])
 def test_deepspeed_configs_that_round_sums_are_warned_of(summed_in, warns):
-    from llamafactory.train.uni_dpo.precision import warn_of_rounded_sums
+    from llamafactory.train.uni_dpo.training.precision import warn_of_rounded_sums
 
     config = {"bf16": {"enabled": True}, "zero_optimization": {"stage": 2}}
     config |= {"data_types": {"grad_accum_dtype": summed_in}} if summed_in else {}

@@ -84,7 +84,7 @@ def test_an_unknown_route_is_refused(tiny_model, data, tmp_path):
 @pytest.mark.parametrize("changes", [{"dpo_average_log_prob": True}, {"pref_forward": "upstream"}])
 def test_other_losses_keep_upstreams_forward_unless_asked(tiny_model, data, tmp_path, monkeypatch, changes):
     """Our trainer alone brings no engine: neither a message nor a batch laid out for it."""
-    monkeypatch.setattr("llamafactory.train.uni_dpo.forward.choose", None)
+    monkeypatch.setattr("llamafactory.train.uni_dpo.training.forward.choose", None)
     outcome = watched_run(
         options(tiny_model, data, tmp_path, dataset="mixed", pref_loss="sigmoid", max_steps=1, **SLOW | changes)
     )

@@ -8,8 +8,8 @@ from llamafactory.data.processor import PairwiseDatasetProcessor
 from llamafactory.data.template import get_template_and_fix_tokenizer
 from llamafactory.hparams import DataArguments, ModelArguments
 from llamafactory.model import load_tokenizer
+from llamafactory.train.uni_dpo.data.prompts import PromptOnceProcessor
 from llamafactory.train.uni_dpo.errors import UniDPOError
-from llamafactory.train.uni_dpo.prompts import PromptOnceProcessor
 
 
 def user(text):

@@ -5,9 +5,9 @@ import torch
 from pairs import make_rows, options, train, write_dataset
 
 from llamafactory.train.dpo import workflow
-from llamafactory.train.uni_dpo import same_start
 from llamafactory.train.uni_dpo.errors import UniDPOError
-from llamafactory.train.uni_dpo.history import check_chain
+from llamafactory.train.uni_dpo.models.history import check_chain
+from llamafactory.train.uni_dpo.training import same_start
 
 
 LORA = {"finetuning_type": "lora", "lora_rank": 4}

@@ -12,9 +12,9 @@ from pairs import ALPACA, SHAREGPT, as_openai, as_sharegpt, command_line, make_r
 from llamafactory.data import get_template_and_fix_tokenizer
 from llamafactory.hparams import get_train_args
 from llamafactory.model import load_tokenizer
+from llamafactory.train.uni_dpo.caches.tokenized import NOTE
 from llamafactory.train.uni_dpo.errors import UniDPOError
 from llamafactory.train.uni_dpo.swaps import scored_data
-from llamafactory.train.uni_dpo.tokenized import NOTE
 
 
 def prepare(model, data, tmp_path, **changes):
@@ -150,7 +150,7 @@ def test_tokenized_path_of_another_loss_is_refused(tiny_model, pair_data, tmp_pa
 def test_batch_carries_float32_and_the_model_never_sees_it(tiny_model, pair_data, rows, tmp_path, monkeypatch):
     from transformers import Qwen2VLForConditionalGeneration
 
-    from llamafactory.train.uni_dpo.trainer import UniDPOTrainer
+    from llamafactory.train.uni_dpo.training.trainer import UniDPOTrainer
 
     seen, forward = [], Qwen2VLForConditionalGeneration.forward
     prepare_inputs = UniDPOTrainer._prepare_inputs

@@ -83,7 +83,7 @@ def test_two_at_once_take_turns(made):
 
 def test_second_run_is_quick_and_refreshes_the_overlay(made):
     venv, _ = made
-    lost = site(venv) / "llamafactory/train/uni_dpo/loss.py"
+    lost = site(venv) / "llamafactory/train/uni_dpo/objective/loss.py"
     lost.unlink()
     began = time.monotonic()
     code, said = finish(VENV=venv)

@@ -11,8 +11,8 @@ from pairs import command_line, log_history, make_rows, options, train, write_da
 from safetensors.torch import load_file
 
 from llamafactory.train.uni_dpo.errors import NonFiniteError
-from llamafactory.train.uni_dpo.loss import uni_dpo_loss
-from llamafactory.train.uni_dpo.pair_log import PAIR_LOG, read_pair_log
+from llamafactory.train.uni_dpo.objective.loss import uni_dpo_loss
+from llamafactory.train.uni_dpo.record.pair_log import PAIR_LOG, read_pair_log
 
 
 OURS = ["w_qual", "w_perf", "nll_weight", "policy_margin", "reference_margin"]
@@ -125,7 +125,7 @@ def test_resume_of_lora(tiny_model, pair_data, tmp_path):
 def test_undisturbed_order_is_upstreams(tiny_model, pair_data, tmp_path, monkeypatch):
     """Over three epochs, so that runs with other losses see the same batches."""
     from llamafactory.train.dpo.trainer import CustomDPOTrainer
-    from llamafactory.train.uni_dpo.trainer import UniDPOTrainer
+    from llamafactory.train.uni_dpo.training.trainer import UniDPOTrainer
 
     seen = {}
     for loss, trainer in (("sigmoid", CustomDPOTrainer), ("uni_dpo", UniDPOTrainer)):
@@ -211,7 +211,7 @@ def test_supervised_term_is_added(tiny_model, pair_data, tmp_path):
 
 
 def test_pictures_show_every_evaluation_set(tiny_model, pair_data, rows, tmp_path):
-    from llamafactory.train.uni_dpo import plots
+    from llamafactory.train.uni_dpo.record import plots
 
     write_dataset(pair_data, rows[:4], name="other")
     run = options(tiny_model, pair_data, tmp_path, eval_dataset="pairs,other", eval_on_each_dataset=True, max_steps=2)

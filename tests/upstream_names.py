@@ -42,8 +42,8 @@ HOLDERS = {
     "model_args": ("llamafactory.hparams.ModelArguments", None),
     "data_args": ("llamafactory.hparams.DataArguments", None),
     "training_args": ("transformers.Seq2SeqTrainingArguments", None),
-    "finetuning_args": ("llamafactory.hparams.FinetuningArguments", "arguments.py"),
-    "trainer": (TRAINER, "trainer.py"),
+    "finetuning_args": ("llamafactory.hparams.FinetuningArguments", "options/arguments.py"),
+    "trainer": (TRAINER, "training/trainer.py"),
 }
 SET_BY_US = ("llamafactory.hparams.FinetuningArguments.stops_after_caches",)  # in caches/__main__.py
 

@@ -12,7 +12,7 @@ import torch
 from pairs import train
 from safetensors.torch import load_file
 
-from llamafactory.train.uni_dpo.trainer import UniDPOTrainer
+from llamafactory.train.uni_dpo.training.trainer import UniDPOTrainer
 
 
 @dataclass

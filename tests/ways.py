@@ -37,7 +37,7 @@ class Way:
 
     def batch(self, dataset: Any) -> dict[str, Any]:
         """Collate everything as one batch."""
-        from llamafactory.train.uni_dpo.collate import PairCollator
+        from llamafactory.train.uni_dpo.data.collate import PairCollator
 
         return PairCollator(template=self.template, pad_to_multiple_of=8, label_pad_token_id=-100, **self.module)(
             [dataset[i] for i in range(len(dataset))]

@@ -13,7 +13,7 @@ from torch import nn
 
 from llamafactory.data.template import TEMPLATES
 from llamafactory.train.dpo.trainer import CustomDPOTrainer
-from llamafactory.train.uni_dpo.collate import MEDIA_KEYS, PairCollator, upstream_rows
+from llamafactory.train.uni_dpo.data.collate import MEDIA_KEYS, PairCollator, upstream_rows
 from llamafactory.train.uni_dpo.engine import Choice, PairLogps, logps, pair_logps
 
 from .flops import PADDED_TO

@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # For each overlay the file that states its versions as `SUPPORTED`.
 STATED = {
-    "llamafactory": ROOT / "LlamaFactory" / "src" / "llamafactory" / "train" / "uni_dpo" / "versions.py",
+    "llamafactory": ROOT / "LlamaFactory" / "src" / "llamafactory" / "train" / "uni_dpo" / "upstream" / "versions.py",
     "vlmeval": ROOT / "VLMEvalKit" / "vlmeval" / "vlm" / "qwen2_vl" / "uni_dpo" / "versions.py",
 }
 

@@ -9,7 +9,7 @@ from crashes import TRAINING, UNFINISHED, Training
 from forked import Host
 from pairs import options
 
-from llamafactory.train.uni_dpo.pair_log import PAIR_LOG
+from llamafactory.train.uni_dpo.record.pair_log import PAIR_LOG
 
 
 SMALL = 24 * 2**20  # bytes of the disk; one checkpoint takes about three

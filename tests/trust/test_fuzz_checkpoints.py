@@ -22,8 +22,8 @@ from test_eval_adapter import variant
 
 from llamafactory.hparams import get_train_args
 from llamafactory.model import load_model, load_tokenizer
-from llamafactory.train.uni_dpo import loading
 from llamafactory.train.uni_dpo.errors import UniDPOError
+from llamafactory.train.uni_dpo.models import loading
 
 
 GB = 1 << 30

@@ -16,8 +16,8 @@ from pairs import ROOT, options
 from ways import Way  # noqa: F401  puts the launcher on the path
 
 from llamafactory.hparams import get_train_args
-from llamafactory.train.uni_dpo.arguments import UniDPOArguments
 from llamafactory.train.uni_dpo.errors import UniDPOError
+from llamafactory.train.uni_dpo.options.arguments import UniDPOArguments
 
 
 EXAMPLES = ROOT / "examples" / "uni_dpo"

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pairs import log_history, make_rows, options, train, write_dataset
 from safetensors.torch import load_file
 
-from llamafactory.train.uni_dpo import trainer
-from llamafactory.train.uni_dpo.collate import PairCollator
-from llamafactory.train.uni_dpo.pair_log import PAIR_LOG, read_pair_log
+from llamafactory.train.uni_dpo.data.collate import PairCollator
+from llamafactory.train.uni_dpo.record.pair_log import PAIR_LOG, read_pair_log
+from llamafactory.train.uni_dpo.training import trainer
 
 
 # Around tau_good = 2.5 there are scores that bfloat16 (2.48 to 2.5) and float16 (2.499 to 2.5) would move onto it.

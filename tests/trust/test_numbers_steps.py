@@ -14,7 +14,7 @@ from engine_cases import CASES, build_two, collate
 from engine_oracle import Outcome, by_engine, by_upstream, exact_float64  # noqa: F401
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from llamafactory.train.uni_dpo.loss import uni_dpo_loss
+from llamafactory.train.uni_dpo.objective.loss import uni_dpo_loss
 
 
 PUBLISHED = {"beta": 2.0, "qual_eta": 0.7, "tau_ref": 2.0, "perf_gamma": 3.0, "nll_lambda": 0.001, "tau_good": 2.5}

@@ -16,7 +16,7 @@ import pytest
 from figures import times
 from pairs import CLI, make_rows, options, write_dataset
 
-from llamafactory.train.uni_dpo.pair_log import PAIR_LOG, read_pair_log
+from llamafactory.train.uni_dpo.record.pair_log import PAIR_LOG, read_pair_log
 
 
 STEPS = times(0, 4000)

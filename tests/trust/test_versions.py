@@ -14,7 +14,7 @@ from pairs import CLI, ROOT, options
 from upstream import transformers_4, wheel_tree
 from versions_matrix.cells import TRANSFORMERS, accepted_by
 
-from llamafactory.train.uni_dpo import versions
+from llamafactory.train.uni_dpo.upstream import versions
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def check_llamafactory(root: Path, is_checkout: bool, deepspeed: bool) -> None:
         )
     package = Path(spec.submodule_search_locations[0])
     seam = package / "train" / "dpo" / "__init__.py"
-    has_package = (package / "train" / "uni_dpo" / "arguments.py").is_file()
+    has_package = (package / "train" / "uni_dpo" / "options" / "arguments.py").is_file()
     if not (has_package and seam.is_file() and "uni_dpo" in seam.read_text(encoding="utf-8")):
         copy = f"cp -r LlamaFactory/. {root}/   (in the Uni-DPO repository)"
         install = f"{sys.executable} {root / 'scripts' / 'install_overlay.py'} install"

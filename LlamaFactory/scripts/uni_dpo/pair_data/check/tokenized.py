@@ -26,8 +26,8 @@ def check_tokenized(options: Options, found: Findings) -> None:
 def _other_source(folder: Path, options: Options, found: Findings) -> str:
     """Return why the folder is not what the run would make now, as training says it where it keeps a record."""
     try:
+        from llamafactory.train.uni_dpo.caches.tokenized import _source_of, refuse_other_source
         from llamafactory.train.uni_dpo.errors import UniDPOError
-        from llamafactory.train.uni_dpo.tokenized import _source_of, refuse_other_source
     except ImportError:
         made = max((file.stat().st_mtime for file in folder.rglob("*") if file.is_file()), default=0.0)
         files = (file for source in found.sources for file in source.files)

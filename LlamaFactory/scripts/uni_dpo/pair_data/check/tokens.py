@@ -58,7 +58,7 @@ class Measure:
         plugin._get_mm_inputs = _Grids(plugin)
         whole = copy.copy(options.data)
         whole.cutoff_len = 1 << 40  # the cut comes afterwards, to see what it takes
-        from llamafactory.train.uni_dpo.prompts import PromptOnceProcessor
+        from llamafactory.train.uni_dpo.data.prompts import PromptOnceProcessor
 
         self.processor = PromptOnceProcessor(template, tokenizer, processor, whole)
 

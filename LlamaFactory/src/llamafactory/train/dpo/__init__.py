@@ -21,16 +21,16 @@ LlamaFactory or its transformers is too old or too new for it, only those runs a
 """
 
 try:
-    from ..uni_dpo.arguments import register_arguments
-    from ..uni_dpo.exports import mend_exports
-    from ..uni_dpo.odd_options import explain_failures
+    from ..uni_dpo.models.exports import mend_exports
+    from ..uni_dpo.options.arguments import register_arguments
+    from ..uni_dpo.options.types import explain_failures
     from ..uni_dpo.workflow import run_dpo
 
     register_arguments()
     explain_failures()
     mend_exports()
 except Exception as error:  # whatever it is, other runs have nothing to do with it
-    from ..uni_dpo.versions import stand_back
+    from ..uni_dpo.upstream.versions import stand_back
     from .workflow import run_dpo
 
     run_dpo = stand_back(run_dpo, error)

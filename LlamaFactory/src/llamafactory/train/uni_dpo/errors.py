@@ -2,6 +2,14 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+LONGEST_REASON = 300
+FIND_ROWS = "Correct or remove it; `python scripts/uni_dpo/data.py check` finds every such row at once."
 
 
 class UniDPOError(ValueError):
@@ -45,3 +53,29 @@ def print_errors_plainly() -> None:
 
     hook.for_uni_dpo = True
     sys.excepthook = hook
+
+
+@contextmanager
+def blaming(place: str, advice: str = FIND_ROWS) -> Iterator[None]:
+    """Raise whatever upstream raises over a row or a data set again, with the place of it.
+
+    Args:
+        place: the beginning of a sentence, such as 'Data set "pairs", row 3 (the first is 0)'.
+        advice: a sentence that says how to mend it.
+
+    Raises:
+        UniDPOError: the block raised something else.
+    """
+    try:
+        yield
+    except (UniDPOError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise UniDPOError(f"{place} cannot be used ({reason_of(error)}). {advice}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error in one short line: its kind, and what it or its cause says."""
+    said = " ".join(str(error.__cause__ or error).split())
+    said = said if len(said) <= LONGEST_REASON else said[:LONGEST_REASON] + " ..."
+    return f"{type(error.__cause__ or error).__name__}: {said}".removesuffix(": ")

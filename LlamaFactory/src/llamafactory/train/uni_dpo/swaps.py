@@ -34,12 +34,12 @@ def our_trainer(
         finetuning_args: likewise.
         options: what is kept with checkpoints as the options that they were trained with.
     """
-    from .collate import PairCollator
-    from .history import record_training
-    from .same_start import SameStart
-    from .tokenized import checked_against_source
-    from .trainer import UniDPOTrainer
-    from .whole_models import reading_either, whole_models
+    from .caches.tokenized import checked_against_source
+    from .data.collate import PairCollator
+    from .models.history import record_training
+    from .models.whole import reading_either, whole_models
+    from .training.same_start import SameStart
+    from .training.trainer import UniDPOTrainer
 
     models, workflow = upstream_module("model.loader"), upstream_module("train.dpo.workflow")
     start = SameStart(model_args, finetuning_args) if finetuning_args is not None else None
@@ -70,15 +70,15 @@ def our_trainer(
 @contextmanager
 def read_as_checked() -> Iterator[None]:
     """Read data sets as `data.py check` does: texts as texts, media as files, and each prompt once a pair."""
-    from . import files, reading
-    from .prompts import PromptOnceProcessor
+    from .data import loader_checks, texts
+    from .data.prompts import PromptOnceProcessor
 
     loader = upstream_module("data.loader")
     with _swapped(
         "data.loader",
         PairwiseDatasetProcessor=PromptOnceProcessor,
-        load_dataset=files.reading_texts(loader.load_dataset),
-        align_dataset=reading.with_media_in_files(loader.align_dataset),
+        load_dataset=texts.reading_texts(loader.load_dataset),
+        align_dataset=loader_checks.with_media_in_files(loader.align_dataset),
     ):
         yield
 
@@ -86,22 +86,22 @@ def read_as_checked() -> Iterator[None]:
 @contextmanager
 def scored_data(needed_by: str = "pref_loss: uni_dpo") -> Iterator[None]:
     """Carry scores from the data set to the batch; `needed_by` is the option that messages give as the reason."""
-    from . import data, reading
+    from .data import converters, loader_checks
 
     loader = upstream_module("data.loader")
     swaps = [
-        _swapped("data.parser", DatasetAttr=data.ScoredDatasetAttr),
-        _swapped("data.converter", DATASET_CONVERTERS=data.SCORED_CONVERTERS),
+        _swapped("data.parser", DatasetAttr=converters.ScoredDatasetAttr),
+        _swapped("data.converter", DATASET_CONVERTERS=converters.SCORED_CONVERTERS),
         _swapped(
             "data.loader",
-            PairwiseDatasetProcessor=data.ScoredPairwiseProcessor,
-            get_dataset_list=reading.with_labels(loader.get_dataset_list, needed_by),
-            _load_single_dataset=reading.explaining_failures(loader._load_single_dataset),
-            align_dataset=reading.with_checked_scores(loader.align_dataset),
+            PairwiseDatasetProcessor=converters.ScoredPairwiseProcessor,
+            get_dataset_list=loader_checks.with_labels(loader.get_dataset_list, needed_by),
+            _load_single_dataset=loader_checks.explaining_failures(loader._load_single_dataset),
+            align_dataset=loader_checks.with_checked_scores(loader.align_dataset),
         ),
         _swapped(
             "train.dpo.workflow",
-            get_dataset=reading.refusing_unscored(upstream_module("train.dpo.workflow").get_dataset, needed_by),
+            get_dataset=loader_checks.refusing_unscored(upstream_module("train.dpo.workflow").get_dataset, needed_by),
         ),
     ]
     with ExitStack() as stack:
@@ -113,7 +113,7 @@ def scored_data(needed_by: str = "pref_loss: uni_dpo") -> Iterator[None]:
 @contextmanager
 def explained_models() -> Iterator[None]:
     """Name the checkpoint that does not load."""
-    from . import loading
+    from .models import loading
 
     workflow = upstream_module("train.dpo.workflow")
     with _swapped(
@@ -132,6 +132,7 @@ def caches(*run: Any) -> Iterator[None]:
     Raises:
         UniDPOError: a folder belongs to another run.
     """
+    from .caches.fill import fill_caches
     from .caches.plan import CachePlan
 
     workflow, trainer = upstream_module("train.dpo.workflow"), upstream_module("train.dpo.trainer")
@@ -146,8 +147,8 @@ def caches(*run: Any) -> Iterator[None]:
     with ExitStack() as stack:
         ours = _swapped("train.dpo.workflow", get_dataset=identified, create_ref_model=reference_if_needed)
         stack.enter_context(ours)
-        with_plan = functools.partial(trainer.CustomDPOTrainer, caches=plan)
-        stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=with_plan))
+        filling = functools.partial(trainer.CustomDPOTrainer, before_first_step=functools.partial(fill_caches, plan))
+        stack.enter_context(_swapped("train.dpo.trainer", CustomDPOTrainer=filling))
         yield
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from ...extras import logging
 from .errors import AlreadyTrained
-from .option_checks import check_run
+from .options.checks import check_run
 from .swaps import caches, explained_models, our_trainer, scored_data, upstream_module
-from .versions import misfit, noting_versions
+from .upstream.versions import misfit, noting_versions
 
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def run_dpo(
 
 
 def _end(output: str, uses_uni_dpo: bool) -> None:
-    from .plots import plot_run
-    from .run_record import mark_ended
+    from .files.run_record import mark_ended
+    from .record.plots import plot_run
 
     if uses_uni_dpo:
         plot_run(output)
@@ -75,8 +75,8 @@ def _swap_in(
 ) -> None:
     """Let our classes stand in until `swaps` is left, as far as this run asks for them."""
     if finetuning_args.uses_our_trainer:
-        from .checkpoints import prepare_output
-        from .run_record import learning_options
+        from .files.checkpoints import prepare_output
+        from .files.run_record import learning_options
 
         check_run(model_args, training_args, finetuning_args)
         options = learning_options(model_args, data_args, training_args, finetuning_args)
@@ -104,7 +104,7 @@ def _keep_stream_batches_apart(data_args: "DataArguments", training_args: "Seq2S
 @contextmanager
 def _interruptible(training_args: "Seq2SeqTrainingArguments") -> Iterator[None]:
     """Tell Ctrl-C in a line, and leave with the exit status that shells give it."""
-    from .checkpoints import next_start
+    from .files.checkpoints import next_start
 
     try:
         yield

@@ -1,7 +1,8 @@
 """The versions that evaluation supports, and how others are refused: by name, before a model is loaded.
 
 `SUPPORTED` is the one place that states them. `scripts/versions.py` and its table read it from here; training's are in
-`llamafactory/train/uni_dpo/versions.py`. `DISABLE_VERSION_CHECK=1`, the same switch, makes a refusal a warning.
+`llamafactory/train/uni_dpo/upstream/versions.py`. `DISABLE_VERSION_CHECK=1`, the same switch, makes a refusal a
+warning.
 """
 
 import os

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from datasets import Image
 from huggingface_hub.constants import HF_HOME
 from safetensors import safe_open
 from tqdm import tqdm
 
+from ..data.columns import undecoded
 from ..errors import UniDPOError
 
 
@@ -131,13 +131,6 @@ def _hash_file(path: str | os.PathLike) -> str:
         while block := file.read(READ_BYTES):
             digest.update(block)
     return digest.hexdigest()
-
-
-def undecoded(dataset: Any, column: str) -> Any:
-    """Let a data set that holds its images itself hand them over as the bytes that they are stored in."""
-    feature = dataset.features.get(column)
-    inner = getattr(feature, "feature", None) or (feature[0] if isinstance(feature, list) else None)
-    return dataset.cast_column(column, [Image(decode=False)]) if isinstance(inner, Image) else dataset
 
 
 def media_keys(dataset: Any, column: str, hashes: FileHashes) -> list[list[str]]:

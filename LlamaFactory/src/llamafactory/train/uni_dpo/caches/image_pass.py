@@ -3,7 +3,7 @@
 import functools
 import shutil
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -12,19 +12,18 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from ....extras import logging
 from ..engine import encode_images, plain_model
 from ..errors import UniDPOError
+from ..ranks import from_main_process
+from ..training.view import PairTrainer
 from .images import ImageCache
-from .work import flushing, from_main_process, loader, progress, refuse_under_fsdp, share, whole
+from .passes import flushing, loader, progress, refuse_under_fsdp, share, whole
 
-
-if TYPE_CHECKING:
-    from ..trainer import UniDPOTrainer
 
 logger = logging.get_logger(__name__)
 
 IMAGES_AT_ONCE = 4
 
 
-def fill_images(trainer: "UniDPOTrainer", splits: dict[str, Any], cache: ImageCache, limit: float) -> None:
+def fill_images(trainer: PairTrainer, splits: dict[str, Any], cache: ImageCache, limit: float) -> None:
     """Encode the images that are missing.
 
     Args:
@@ -52,7 +51,7 @@ def fill_images(trainer: "UniDPOTrainer", splits: dict[str, Any], cache: ImageCa
         raise UniDPOError("`uni_dpo_image_cache` has to be a folder that all ranks of all nodes share.")
 
 
-def _encode(trainer: "UniDPOTrainer", images: list[tuple[str, Any, int, int]], cache: ImageCache) -> None:
+def _encode(trainer: PairTrainer, images: list[tuple[str, Any, int, int]], cache: ImageCache) -> None:
     mine = share(trainer, images)
     batches = loader(trainer, _Images(mine), IMAGES_AT_ONCE, _processing(trainer))
     model = plain_model(trainer.model)
@@ -80,7 +79,7 @@ class _Images(Dataset):
         return name, split[row]["images"][number]
 
 
-def _require_fixed_tower(trainer: "UniDPOTrainer", parts: list[Any]) -> None:
+def _require_fixed_tower(trainer: PairTrainer, parts: list[Any]) -> None:
     forward, reason = trainer.pair_forward, ""
     if forward.choice.layout is None:
         reason = f"with `pref_forward: upstream` ({forward.choice.obstacle or 'as chosen'})"
@@ -117,7 +116,7 @@ def _count_tokens(token: int, places: list[tuple[Any, int, int]]) -> float:
     return tokens
 
 
-def _require_space(trainer: "UniDPOTrainer", cache: ImageCache, count: int, tokens: float, limit: float) -> None:
+def _require_space(trainer: PairTrainer, cache: ImageCache, count: int, tokens: float, limit: float) -> None:
     half = trainer.args.bf16 or trainer.args.fp16 or trainer.model.dtype.itemsize == 2
     needed = tokens * trainer.model.get_input_embeddings().embedding_dim * (2 if half else 4)
     size, free = cache.stored_bytes() + needed, shutil.disk_usage(cache.folder).free
@@ -137,7 +136,7 @@ def _require_space(trainer: "UniDPOTrainer", cache: ImageCache, count: int, toke
         )
 
 
-def _processing(trainer: "UniDPOTrainer") -> Callable[[list[tuple[str, Any]]], tuple[list[str], dict[str, Any]]]:
+def _processing(trainer: PairTrainer) -> Callable[[list[tuple[str, Any]]], tuple[list[str], dict[str, Any]]]:
     """Make a collator that processes images as upstream's does, and that workers of any kind can be given."""
     collator = trainer.data_collator
     return functools.partial(_process, plugin=collator.template.mm_plugin, processor=collator.processor)

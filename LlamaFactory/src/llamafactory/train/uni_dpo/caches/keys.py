@@ -10,7 +10,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ....extras.misc import use_modelscope, use_openmind
 from ..errors import UniDPOError
-from ..portable import readable
+from ..models.portable import readable
 from .fingerprints import FileHashes, hash_text, weights_fingerprint
 
 

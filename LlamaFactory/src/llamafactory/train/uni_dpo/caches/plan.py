@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+from ..data.columns import REFERENCE_COLUMNS, undecoded
 from ..errors import UniDPOError
-from .fingerprints import FileHashes, media_keys, moving_media_keys, pair_keys, undecoded
+from ..ranks import from_main_process
+from .fingerprints import FileHashes, media_keys, moving_media_keys, pair_keys
 from .images import ImageCache
 from .keys import image_key, reference_key
-from .reference import REFERENCE_COLUMNS, ReferenceCache
+from .reference import ReferenceCache
 from .store import Store
-from .work import from_main_process
 
 
 class CachePlan:

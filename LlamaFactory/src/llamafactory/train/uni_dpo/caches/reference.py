@@ -8,9 +8,6 @@ import pyarrow.parquet as pq
 from .store import Store
 
 
-# Columns that a data set gets from the cache: sums over an answer's tokens, in nats.
-REFERENCE_COLUMNS = ("reference_chosen_logps", "reference_rejected_logps")
-
 SCHEMA = pa.schema(
     [
         ("pair", pa.string()),

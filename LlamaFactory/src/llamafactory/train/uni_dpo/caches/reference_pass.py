@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,19 +11,18 @@ from torch.utils.data import Subset
 
 from ....extras import logging
 from ....extras.constants import IGNORE_INDEX
-from ..collate import CARRIED_DTYPES
-from ..self_check import check_engine
+from ..data.columns import CARRIED_DTYPES
+from ..ranks import from_main_process
+from ..training.self_check import check_engine
+from ..training.view import PairTrainer
+from .passes import flushing, loader, progress, refuse_under_fsdp, share, whole
 from .plan import CachePlan, map_splits
-from .work import flushing, from_main_process, loader, progress, refuse_under_fsdp, share, whole
 
-
-if TYPE_CHECKING:
-    from ..trainer import UniDPOTrainer
 
 logger = logging.get_logger(__name__)
 
 
-def fill_reference(trainer: "UniDPOTrainer", splits: dict[str, Any], plan: CachePlan) -> None:
+def fill_reference(trainer: PairTrainer, splits: dict[str, Any], plan: CachePlan) -> None:
     """Compute the log-probs that are missing, then do without a reference model.
 
     Args:
@@ -44,7 +43,7 @@ def fill_reference(trainer: "UniDPOTrainer", splits: dict[str, Any], plan: Cache
     trainer.reference_is_stored = True
 
 
-def _fill_split(trainer: "UniDPOTrainer", model: nn.Module, split: Any, pairs: list[str], plan: CachePlan) -> None:
+def _fill_split(trainer: PairTrainer, model: nn.Module, split: Any, pairs: list[str], plan: CachePlan) -> None:
     cache = plan.reference
     missing = from_main_process(list(cache.missing(pairs).items()))
     logger.info_rank0(f"Reference log-probs: {len(missing):,} of {len(pairs):,} pairs to compute.")
@@ -64,7 +63,7 @@ def _fill_split(trainer: "UniDPOTrainer", model: nn.Module, split: Any, pairs: l
 
 
 @torch.no_grad()
-def _score(trainer: "UniDPOTrainer", model: nn.Module, batch: dict[str, Any], names: list[str]) -> list[tuple]:
+def _score(trainer: PairTrainer, model: nn.Module, batch: dict[str, Any], names: list[str]) -> list[tuple]:
     sides = trainer.compute_reference_log_probs(model, batch)
     lengths = (batch["labels"][:, 1:] != IGNORE_INDEX).sum(-1).chunk(2)
     if trainer.takes_means:  # in float64 the way back loses nothing
@@ -73,7 +72,7 @@ def _score(trainer: "UniDPOTrainer", model: nn.Module, batch: dict[str, Any], na
 
 
 @contextmanager
-def _reference_model(trainer: "UniDPOTrainer") -> Iterator[nn.Module]:
+def _reference_model(trainer: PairTrainer) -> Iterator[nn.Module]:
     """Give upstream's reference model, or the policy, whose adapter the trainer turns off."""
     if trainer.ref_model is not None:
         yield trainer.ref_model
@@ -83,7 +82,7 @@ def _reference_model(trainer: "UniDPOTrainer") -> Iterator[nn.Module]:
         yield trainer.model
 
 
-def _drop_reference_model(trainer: "UniDPOTrainer") -> None:
+def _drop_reference_model(trainer: PairTrainer) -> None:
     reference, trainer.ref_model = trainer.ref_model, None
     if reference is None or trainer.accelerator.unwrap_model(reference) is trainer.accelerator.unwrap_model(
         trainer.model

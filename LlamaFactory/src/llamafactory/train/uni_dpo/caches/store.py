@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..disk import explained, require_writable
 from ..errors import UniDPOError
+from ..files.disk import explained, require_writable
 
 
 KEY_FILE = "key.json"

@@ -1,0 +1,1 @@
+"""Output folders: whole writes, checkpoints, and the record of a run."""

@@ -1,0 +1,1 @@
+"""Options of ours: their definition, and what is refused before a run starts."""

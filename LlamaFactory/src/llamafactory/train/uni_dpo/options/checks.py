@@ -1,0 +1,135 @@
+"""Checks of options and of their combinations; each raises `UniDPOError` in the user's own terms."""
+
+import math
+import sys
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_type_hints
+
+from ....extras import logging
+from ....extras.misc import is_env_enabled
+from ....hparams.finetuning_args import FinetuningArguments
+from ..engine.choice import ROUTES
+from ..errors import UniDPOError
+
+
+# Upstream's own list of losses, whatever this version has, and ours.
+PreferenceLoss = Literal[(*get_args(get_type_hints(FinetuningArguments)["pref_loss"]), "uni_dpo")]
+
+# Upstream always normalises these by length; it never does so for its other losses.
+LENGTH_NORMALISED_UPSTREAM = ("ipo", "orpo", "simpo")
+
+# Upstream has no use for a reference with these.
+WITHOUT_REFERENCE = ("orpo", "simpo")
+
+# Names that trl's DPO trainer does not know (0.24), so that LlamaFactory's list promises a loss that there is not.
+UNKNOWN_TO_TRL = ("kto_pair",)
+
+WITHOUT_OURS = "without `pref_loss: uni_dpo`, `dpo_average_log_prob`, `pref_forward` and the like"
+
+logger = logging.get_logger(__name__)
+
+
+def check_run(model_args: Any, training_args: Any, finetuning_args: Any) -> None:
+    """Refuse what only other options than ours show, and leave the forward to upstream where they replace it.
+
+    Raises:
+        UniDPOError: the run would go around our trainer, or stop later.
+    """
+    # The option's name before and since transformers 5.1.
+    if getattr(training_args, "group_by_length", False) or (
+        getattr(training_args, "train_sampling_strategy", "") == "group_by_length"
+    ):
+        raise UniDPOError(
+            "`group_by_length` orders single texts, and a pair has two; remove it. It would save nothing: "
+            "`pref_forward: shared_prefix` packs pairs without padding."
+        )
+    if getattr(model_args, "use_kt", False):
+        raise UniDPOError(f"`use_kt` brings a trainer of its own, {WITHOUT_OURS}; remove it.")
+    for name in ("use_unsloth", "shift_attn", "mixture_of_depths"):
+        if not getattr(model_args, name, None) or finetuning_args.forward_route == "upstream":
+            continue
+        if finetuning_args.forward_route != "auto":
+            raise UniDPOError(
+                f"`{name}` changes the model's forward, so `pref_forward: {finetuning_args.pref_forward}` is not "
+                "possible; remove one of them."
+            )
+        finetuning_args.pref_forward = "upstream"
+        logger.info_rank0(f"pref_forward: upstream, as `{name}` changes the model's forward.")
+
+
+def check_loss(args: Any) -> None:
+    """Refuse a loss or a forward that is none, and a clash of the two."""
+    # The parser checks choices on the command line only, so a misspelt loss in a YAML would fail much later.
+    if args.pref_loss not in get_args(PreferenceLoss):
+        raise UniDPOError(
+            f"`pref_loss: {args.pref_loss}` is unknown; choose from {', '.join(get_args(PreferenceLoss))}."
+        )
+    if args.pref_forward not in (None, "auto", *ROUTES):
+        raise UniDPOError(f"`pref_forward: {args.pref_forward}` is unknown; choose from auto, {', '.join(ROUTES)}.")
+    if args.dpo_average_log_prob is False and args.pref_loss in LENGTH_NORMALISED_UPSTREAM:
+        raise UniDPOError(
+            f"`dpo_average_log_prob: false` is impossible with `pref_loss: {args.pref_loss}`: LlamaFactory always "
+            "normalises this loss by length. Remove the option."
+        )
+
+
+def check_trainer(args: Any) -> None:
+    """Refuse what our trainer cannot do, whatever the loss."""
+    if args.uni_dpo_reference_cache and args.pref_loss in WITHOUT_REFERENCE:
+        raise UniDPOError(
+            f"`uni_dpo_reference_cache` has no meaning with `pref_loss: {args.pref_loss}`, which has no reference; "
+            "remove it."
+        )
+    check_other_losses(args)
+    _require(args, "uni_dpo_image_cache_gb", lambda value: value > 0, "a number above zero")
+    if args.uni_dpo_image_cache and args.pref_forward == "upstream":
+        raise UniDPOError("`uni_dpo_image_cache` is not possible with `pref_forward: upstream`; remove one of them.")
+    if getattr(args, "use_mca", False) or is_env_enabled("USE_MCA"):
+        raise UniDPOError(f"`use_mca` (USE_MCA=1) brings a trainer of its own, {WITHOUT_OURS}; unset USE_MCA.")
+    if is_env_enabled("USE_V1"):
+        raise UniDPOError(f"USE_V1=1 asks for LlamaFactory v1, {WITHOUT_OURS}; unset USE_V1.")
+
+
+def check_other_losses(args: Any) -> None:
+    """Refuse what our options for upstream's losses cannot do."""
+    _require(args, "pref_margin_scale", lambda value: value >= 0, "a number, zero or more")
+    _require(args, "pref_margin_rate", lambda value: value > 0, "a number above zero")
+    if args.uses_margin and args.pref_loss != "sigmoid":
+        raise UniDPOError(
+            f"`pref_margin_scale: {args.pref_margin_scale}` scales the beta of `pref_loss: sigmoid` and of no other, "
+            f"but this run has `pref_loss: {args.pref_loss}`. Change one of them."
+        )
+    if args.pref_loss_as_named and args.pref_loss in UNKNOWN_TO_TRL:
+        raise UniDPOError(
+            f"`pref_loss_as_named` is impossible with `pref_loss: {args.pref_loss}`: trl, which computes it for "
+            "LlamaFactory, has none of this name. Choose another one, or remove `pref_loss_as_named` to train the "
+            "sigmoid loss under this name."
+        )
+    if args.pref_loss_as_named or args.uses_margin:
+        _require(args, "pref_beta", lambda value: value > 0, "a number above zero")
+
+
+def check_numbers(args: Any) -> None:
+    """Refuse numbers out of range."""
+    for name in ("uni_dpo_qual_eta", "uni_dpo_perf_gamma", "uni_dpo_nll_lambda"):
+        _require(args, name, lambda value: value >= 0, "a number, zero or more")
+    for name in ("uni_dpo_tau_ref", "uni_dpo_tau_good"):
+        _require(args, name, math.isfinite, "a finite number")
+    _require(args, "pref_beta", lambda value: value > 0, "a number above zero")
+
+
+def _require(args: Any, name: str, holds: Callable[[float], bool], what: str) -> None:
+    value = getattr(args, name)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and abs(value) <= sys.float_info.max and holds(value)):  # NaN is in no order
+        raise UniDPOError(f"`{name}` is {value!r}, but has to be {what}.")
+
+
+def check_clashes(args: Any) -> None:
+    """Refuse by name what the loss would ignore."""
+    if args.dpo_label_smoothing != 0:
+        raise UniDPOError("`dpo_label_smoothing` has no meaning with `pref_loss: uni_dpo`; remove it or set it to 0.")
+    if args.pref_bco_weight != 0:
+        raise UniDPOError("`pref_bco_weight` has no meaning with `pref_loss: uni_dpo`; remove it or set it to 0.")
+    if args.ld_alpha is not None:  # upstream applies it to the policy only, and Uni-DPO compares the two
+        raise UniDPOError("`ld_alpha` has no meaning with `pref_loss: uni_dpo`; remove it.")

@@ -1,0 +1,83 @@
+"""The trainer's forward: which route computes the log-probs of a run."""
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedType
+
+from ....extras import logging
+from ..data.columns import MEDIA_KEYS
+from ..engine import Choice, attach, choose, pair_logps, same_vision_tower
+from ..errors import UniDPOError
+from ..ranks import any_rank
+
+
+logger = logging.get_logger(__name__)
+
+
+class PairForward:
+    """Log-probs of batches of pairs by the engine, after it was seen to agree with upstream's forward.
+
+    Attributes:
+        choice: what the engine does in this run; `upstream` when it does nothing.
+        checked: whether `self_check.py` has nothing more to do.
+        shares_features: whether the reference can use the policy's image features.
+    """
+
+    def __init__(self, model: torch.nn.Module, reference: torch.nn.Module | None, route: str):
+        """Choose, and prepare both models, before anything wraps them.
+
+        Args:
+            model: the policy.
+            reference: the reference model; None if there is none, or if it is the policy without its adapter.
+            route: the option `pref_forward`.
+
+        Raises:
+            UniDPOError: `route` asks for more than the models allow.
+        """
+        self.choice = _choice(model, reference, route)
+        for part in (model, reference):
+            if part is not None:
+                attach(part, self.choice)
+        self.checked = self.choice.layout is None
+        self.shares_features = self.choice.layout is not None and same_vision_tower(model, reference)
+        self._features: dict[str, torch.Tensor] = {}
+
+    def agree(self, accelerator: Accelerator) -> None:
+        """Share image features between policy and reference only if every rank can: all must do the same work."""
+        # Under FSDP only the main process need have loaded weights yet; the others' may be whatever memory held.
+        knows = accelerator.is_main_process or accelerator.distributed_type != DistributedType.FSDP
+        self.shares_features = not any_rank(accelerator, knows and not self.shares_features)
+
+    def serves(self, batch: dict[str, Any]) -> bool:
+        """Tell whether the engine computes this batch."""
+        return self.choice.layout is not None and "pair_layout" in batch
+
+    def run(
+        self, model: torch.nn.Module, batch: dict[str, Any], is_ref_model: bool, ld_alpha: float | None
+    ) -> dict[str, torch.Tensor]:
+        """Compute sums of log-probs, lengths and mean logits of 2n sequences.
+
+        The policy's call comes first; the image features of its frozen tower serve the reference's call too.
+        """
+        layout, media = batch["pair_layout"], {name: batch.get(name) for name in MEDIA_KEYS}
+        given = self._features if is_ref_model and self.shares_features else {}
+        if "image_features" in batch:
+            given = given | {"image": batch["image_features"]}
+        self._features = {}
+        output = pair_logps(model, layout, media, given, ld_alpha)
+        if not is_ref_model and self.shares_features:
+            self._features = output.features
+        return {"logps": output.logps, "lengths": output.lengths, "logits": output.logits}
+
+
+def _choice(model: torch.nn.Module, reference: torch.nn.Module | None, route: str) -> Choice:
+    if route == "upstream":
+        return Choice("upstream")
+    best = choose(model, reference)
+    if route == "response_only" and best.route == "shared_prefix":
+        best = Choice("response_only", "rows")
+    elif route not in ("auto", best.route):
+        raise UniDPOError(f"`pref_forward: {route}` is not possible: {best.obstacle}. Use `auto` or `{best.route}`.")
+    logger.info_rank0(f"pref_forward: {best.route}" + (f" ({best.obstacle})." if best.obstacle else "."))
+    return best
