@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ..vlm.qwen2_vl.uni_dpo.media import Question
 from ..vlm.qwen2_vl.uni_dpo.model import UniDPOQwen2VL
 from . import RunError
-from .failures import blaming
+from .failures import in_context
 from .journal import Journal
 from .ranks import Ranks
 from .untrusted import require_own_files
@@ -48,7 +48,7 @@ def build_questions(model: UniDPOQwen2VL, dataset: Any, quiet: bool) -> list[Que
     for i in tqdm(range(len(dataset.data)), desc=f"{name}: prompts", unit="row", disable=quiet):
         row = dataset.data.iloc[i]
         try:
-            with blaming(f"data set {name}, row {dataset.data.index[i]} (the first is 0) makes no prompt", ADVICE):
+            with in_context(f"data set {name}, row {dataset.data.index[i]} (the first is 0) makes no prompt", ADVICE):
                 require_own_files(row)
                 message = model.build_prompt(row, dataset=name) if reword else dataset.build_prompt(row)
                 question = model.question(model.preproc_content(message), name)

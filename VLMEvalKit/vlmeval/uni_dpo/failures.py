@@ -13,7 +13,7 @@ LONGEST_REASON = 300
 
 
 @contextmanager
-def blaming(place: str, advice: str) -> Iterator[None]:
+def in_context(place: str, advice: str) -> Iterator[None]:
     """Raise whatever upstream raises again, with the place of it; `--verbose` shows the traceback of the cause.
 
     Args:

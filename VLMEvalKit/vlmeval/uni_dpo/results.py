@@ -16,7 +16,7 @@ from .. import smp
 from ..dataset import SUPPORTED_DATASETS
 from . import RunError
 from .checks import require_numbers
-from .failures import blaming
+from .failures import in_context
 from .reading import as_written
 
 
@@ -84,7 +84,7 @@ class Results:
         self._set_aside()
         table = dataset.data.drop(columns="image", errors="ignore").assign(prediction=list(answers))
         scratch = self.predictions.with_name(f".{self.predictions.name}.tmp{self.predictions.suffix}")
-        with blaming(f"{self.predictions} cannot be written", "the answers are kept; the same command takes them"):
+        with in_context(f"{self.predictions} cannot be written", "the answers are kept; the same command takes them"):
             write_table(table, scratch)
             os.replace(scratch, self.predictions)
         self._note(digest=digest, content=content, state="written")
@@ -115,7 +115,7 @@ class Results:
         # An API judge's verdicts so far are kept by VLMEvalKit and worth money: such a scoring goes on.
         self._note(state="scoring" if judge["model"] == OFFLINE_JUDGE else "written", judge=asked)
         advice = "is every column there that this kind of data set scores by? --verbose shows where it stopped"
-        with blaming(f"VLMEvalKit cannot score {self.predictions}", advice), as_written(type(dataset).__name__):
+        with in_context(f"VLMEvalKit cannot score {self.predictions}", advice), as_written(type(dataset).__name__):
             scores = dataset.evaluate(str(self.predictions), **judge)
         require_numbers(self.data, scores)
         self._note(state="scored")

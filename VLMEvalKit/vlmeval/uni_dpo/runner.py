@@ -19,7 +19,7 @@ from . import RunError
 from .batches import answer_all, build_questions, default_batch_size, fingerprint_of, key_of
 from .checks import require_rows
 from .configs import CLASS
-from .failures import blaming
+from .failures import in_context
 from .journal import Journal
 from .pictures import keep_as_written, require_own_copy
 from .ranks import Ranks
@@ -180,7 +180,7 @@ def build_dataset(name: str, config: dict[str, Any]) -> Any:
         raise RunError(f"data set {name}: vlmeval.dataset has no class {kind}")
     require_own_copy(options.get("dataset", name))
     with (
-        blaming(f"data set {name} cannot be read", "is its entry in the config right, and its TSV whole?"),
+        in_context(f"data set {name} cannot be read", "is its entry in the config right, and its TSV whole?"),
         as_written(kind) as last,
     ):
         dataset = getattr(datasets, kind)(**options) if kind else datasets.build_dataset(name)
@@ -192,7 +192,7 @@ def build_dataset(name: str, config: dict[str, Any]) -> Any:
         raise RunError(
             f"data set {name}: videos and dialogues go through VLMEvalKit's own run.py, with the same class"
         )
-    with blaming(f"data set {name} cannot be looked through", "is its TSV whole?"):
+    with in_context(f"data set {name} cannot be looked through", "is its TSV whole?"):
         require_rows(name, last[0] if last else None, dataset)
     keep_as_written(dataset)
     return dataset

@@ -30,9 +30,9 @@ try:
     explain_failures()
     mend_exports()
 except Exception as error:  # whatever it is, other runs have nothing to do with it
-    from ..uni_dpo.upstream.versions import stand_back
+    from ..uni_dpo.upstream.versions import refuse_incompatible
     from .workflow import run_dpo
 
-    run_dpo = stand_back(run_dpo, error)
+    run_dpo = refuse_incompatible(run_dpo, error)
 
 __all__ = ["run_dpo"]

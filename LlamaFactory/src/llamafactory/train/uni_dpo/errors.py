@@ -28,7 +28,7 @@ class CachesFilled(Exception):
     """A run that was only to fill its caches has done so."""
 
 
-def own_words(error: UniDPOError) -> str:
+def plain_message(error: UniDPOError) -> str:
     """Take a message out of the traceback that torch makes of it if it comes from a data loader's worker."""
     text = str(error)
     _, found, words = text.rpartition(f"{type(error).__name__}: ")
@@ -47,7 +47,7 @@ def print_errors_plainly() -> None:
 
     def hook(kind, error, traceback):
         if issubclass(kind, UniDPOError) and os.environ.get("LLAMAFACTORY_VERBOSITY") != "DEBUG":
-            print(f"\nError: {own_words(error)}", file=sys.stderr, flush=True)
+            print(f"\nError: {plain_message(error)}", file=sys.stderr, flush=True)
         else:
             previous(kind, error, traceback)
 
@@ -56,7 +56,7 @@ def print_errors_plainly() -> None:
 
 
 @contextmanager
-def blaming(place: str, advice: str = FIND_ROWS) -> Iterator[None]:
+def in_context(place: str, advice: str = FIND_ROWS) -> Iterator[None]:
     """Raise whatever upstream raises over a row or a data set again, with the place of it.
 
     Args:

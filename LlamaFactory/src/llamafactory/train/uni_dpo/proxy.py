@@ -3,7 +3,7 @@
 from typing import Any
 
 
-class StandIn:
+class Proxy:
     """Base of objects that upstream's code uses in place of its own."""
 
     def __init__(self, original: Any):

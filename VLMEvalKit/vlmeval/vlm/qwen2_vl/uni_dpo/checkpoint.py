@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files import CheckpointError, blaming, locate, read_json
+from .files import CheckpointError, in_context, locate, read_json
 from .history import ADAPTER, Training, earlier_adapters, training_of, training_record
 from .portable import readable
 from .weights import misfit, weight_shapes
 
 
-__all__ = ["Checkpoint", "CheckpointError", "blaming", "open_checkpoint", "training_record"]
+__all__ = ["Checkpoint", "CheckpointError", "in_context", "open_checkpoint", "training_record"]
 
 ARCHITECTURES = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
 
@@ -67,7 +67,7 @@ class Checkpoint:
         """Load tokenizer and image processor as training does, with padding on the side where generation needs it."""
         from transformers import AutoProcessor
 
-        with blaming(f"load the tokenizer and image processor of {self.processor}"):
+        with in_context(f"load the tokenizer and image processor of {self.processor}"):
             processor = AutoProcessor.from_pretrained(readable(self.processor), use_fast=True, trust_remote_code=False)
             processor.tokenizer.padding_side = "left"
             size = processor.image_processor.size
@@ -120,7 +120,7 @@ def open_checkpoint(path: str, base: str | None = None) -> Checkpoint:
     earlier = earlier_adapters(folder) if folder != base_folder else ()
     for part in dict.fromkeys([base_folder, *earlier, folder]):
         _require_safetensors(part)
-    with blaming(f"load the weights of {base_folder}"):
+    with in_context(f"load the weights of {base_folder}"):
         if wrong := misfit(config, weight_shapes(base_folder)):
             raise CheckpointError(f"{base_folder / 'config.json'} is not that of the weights beside it: {wrong}")
     return Checkpoint(folder, base_folder, config, earlier, training_of(folder, base_folder))

@@ -15,7 +15,7 @@ class CheckpointError(ValueError):
 
 
 @contextmanager
-def blaming(what: str) -> Iterator[None]:
+def in_context(what: str) -> Iterator[None]:
     """Raise whatever libraries raise over files of a checkpoint again, as one message.
 
     Raises:

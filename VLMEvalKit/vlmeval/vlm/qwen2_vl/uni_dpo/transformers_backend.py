@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, __version__
 
-from .checkpoint import Checkpoint, CheckpointError, blaming
+from .checkpoint import Checkpoint, CheckpointError, in_context
 from .device import default_attention
 from .media import Question, load_image, load_video
 from .portable import has_own_head, readable, written_by
@@ -63,7 +63,7 @@ class TransformersBackend:
     @torch.inference_mode()
     def _answer(self, questions: Sequence[Question]) -> list[str]:
         inputs = self.inputs(questions).to(self.model.device)
-        with blaming(f"answer with the weights and the generation_config.json of {self.folder}"):
+        with in_context(f"answer with the weights and the generation_config.json of {self.folder}"):
             tokens = self.model.generate(**inputs, **self.generation)
             answers = tokens[:, inputs["input_ids"].shape[1] :]
             return self.processor.batch_decode(answers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -73,7 +73,7 @@ class TransformersBackend:
         images = [load_image(path) for question in questions for path in question.images]
         videos = [load_video(path, question) for question in questions for path in question.videos]
         frames = {"do_sample_frames": False, "do_resize": False} | _rates([(len(it), rate) for it, _, rate in videos])
-        with blaming(f"prepare questions with the tokenizer and image processor of {self.folder}"):
+        with in_context(f"prepare questions with the tokenizer and image processor of {self.folder}"):
             return self.processor(
                 text=[question.text for question in questions],
                 images=images or None,
@@ -99,7 +99,7 @@ def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attentio
     Raises:
         CheckpointError: Weights are missing, which transformers would fill with random numbers.
     """
-    with blaming(f"load the weights of {checkpoint.base}"):
+    with in_context(f"load the weights of {checkpoint.base}"):
         folder = readable(checkpoint.base)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         model, report = AutoModelForImageTextToText.from_pretrained(
@@ -120,7 +120,7 @@ def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attentio
                 "with the config.json that belongs to it?"
             )
     for adapter in checkpoint.adapters:
-        with blaming(f"load the adapter of {adapter}"):
+        with in_context(f"load the adapter of {adapter}"):
             model = _merged(model, adapter)
     return (model if device == "auto" else model.to(device)).eval()
 

@@ -9,7 +9,7 @@ import torch
 
 from ....data.collator import PairwiseDataCollatorWithPadding
 from ..engine import Choice, lay_out
-from ..proxy import StandIn
+from ..proxy import Proxy
 from .columns import CARRIED_DTYPES, MEDIA_KEYS, POSITION_KEYS
 from .media import refuse_unreadable
 
@@ -81,7 +81,7 @@ class PairCollator(PairwiseDataCollatorWithPadding):
             batch.pop("pixel_values", None)
 
 
-class MediaOnce(StandIn):
+class MediaOnce(Proxy):
     """Upstream's media plugin, which is asked for the media of 2n rows and processes those of n pairs.
 
     Attributes:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ....data.converter import AlpacaDatasetConverter, OpenAIDatasetConverter, SharegptDatasetConverter
 from ....data.parser import DatasetAttr
-from ..errors import blaming
+from ..errors import in_context
 from .columns import SCORED_DTYPES
 from .prompts import PromptOnceProcessor
 from .scores import NO_ROW, ROW_COLUMN, SIDES, read_score
@@ -51,7 +51,7 @@ class _ReadsScores:
 
     def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
         attr, row = self.dataset_attr, example.get(ROW_COLUMN, NO_ROW)
-        with blaming(place(f'"{attr!r}"', row)):
+        with in_context(place(f'"{attr!r}"', row)):
             converted = super().__call__(example)
         converted |= {f"_{side}": read_score(example, attr, side, row) for side in SIDES}
         converted |= {"_pair_dataset": attr.position, "_pair_row": row}
@@ -88,7 +88,7 @@ class ScoredPairwiseProcessor(PromptOnceProcessor):
         batch: dict[str, list[Any]] = {}
         for i in range(len(examples["_prompt"])):
             self.place = self._place(examples["_pair_dataset"][i], examples["_pair_row"][i])
-            with blaming(self.place):
+            with in_context(self.place):
                 encoded = super().preprocess_dataset({name: [column[i]] for name, column in examples.items()})
             if not encoded:
                 continue

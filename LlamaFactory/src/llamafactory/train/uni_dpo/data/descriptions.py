@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ....extras.constants import DATA_CONFIG
-from ..errors import UniDPOError, blaming
+from ..errors import UniDPOError, in_context
 
 
 FORMATTINGS = ("alpaca", "sharegpt", "openai")
@@ -37,7 +37,7 @@ def check_entries(names: Iterable[str], dataset_dir: str | dict) -> None:
         if dataset_dir == "ONLINE" or dataset_dir.startswith("REMOTE:"):
             return
         path = os.path.join(dataset_dir, DATA_CONFIG)
-        with blaming(path, "`dataset_dir` must be a folder with LlamaFactory's dataset_info.json."):
+        with in_context(path, "`dataset_dir` must be a folder with LlamaFactory's dataset_info.json."):
             with open(path) as file:  # as upstream opens it
                 described = json.load(file)
     for name in names:

@@ -7,7 +7,7 @@ from typing import Any
 from datasets.exceptions import DatasetGenerationError
 from pyarrow import ArrowInvalid
 
-from ..errors import UniDPOError, blaming
+from ..errors import UniDPOError, in_context
 from .converters import SCORED_DTYPES
 from .descriptions import check_columns, check_entries, refuse_null
 from .media_paths import refuse_no_paths
@@ -35,7 +35,7 @@ def explaining_failures(load_single_dataset: Callable) -> Callable:
     """Name the data set that does not load, and find out whether a score is why: Arrow names no row and no column."""
 
     def loaded(dataset_attr: Any, model_args: Any, data_args: Any, training_args: Any) -> Any:
-        with blaming(f'Data set "{dataset_attr!r}"', "All its rows need the same columns and types."):
+        with in_context(f'Data set "{dataset_attr!r}"', "All its rows need the same columns and types."):
             refuse_null(dataset_attr, data_args.dataset_dir)
             try:
                 return load_single_dataset(dataset_attr, model_args, data_args, training_args)
@@ -79,7 +79,7 @@ def refusing_unscored(get_dataset: Callable, needed_by: str) -> Callable:
     """Refuse data tokenised without scores, which `tokenized_path` would bring in around all other checks."""
 
     def with_scores(template: Any, model_args: Any, data_args: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        with blaming("The data", "No pair is left of it: see the warnings above."):
+        with in_context("The data", "No pair is left of it: see the warnings above."):
             dataset_module = get_dataset(template, model_args, data_args, *args, **kwargs)
         check_tokenized(dataset_module, data_args.tokenized_path, SCORED_DTYPES, needed_by)
         return dataset_module

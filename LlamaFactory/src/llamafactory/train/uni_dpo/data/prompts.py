@@ -11,7 +11,7 @@ from ....data.processor import PairwiseDatasetProcessor
 from ....data.template import Template
 from ....extras.constants import AUDIO_PLACEHOLDER, IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER
 from ..errors import UniDPOError
-from ..proxy import StandIn
+from ..proxy import Proxy
 
 
 PLACEHOLDERS = (IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER, AUDIO_PLACEHOLDER)
@@ -79,7 +79,7 @@ class PromptOnceProcessor(PairwiseDatasetProcessor):
                 )
 
 
-class RememberingTemplate(StandIn):
+class RememberingTemplate(Proxy):
     """A template that encodes a prompt once, if the next answer belongs to the same one.
 
     Attributes:
@@ -109,7 +109,7 @@ class RememberingTemplate(StandIn):
         return prompt_ids, answer_ids
 
 
-class RememberingPlugin(StandIn):
+class RememberingPlugin(Proxy):
     """A media plugin that prepares a prompt's messages once, if the next answer belongs to the same one."""
 
     def __init__(self, plugin: Any):

@@ -117,7 +117,7 @@ def is_complete(checkpoint: Path) -> bool:
     return read_json(checkpoint / TRAINER_STATE) is not None
 
 
-def way_on(output: str | os.PathLike) -> str:
+def resume_hint(output: str | os.PathLike) -> str:
     """Say how a run goes on that could not write there."""
     return f"Make room there, and {next_start(output)}."
 
@@ -154,11 +154,11 @@ def put_content_in_place(unfinished: Path, output: Path) -> None:
 
 def discard(checkpoint: Path) -> None:
     """Delete a checkpoint that has lost its name first; one that cannot be deleted stays."""
-    condemned = checkpoint.parent / UNFINISHED / f"{checkpoint.name}.old"
+    trash = checkpoint.parent / UNFINISHED / f"{checkpoint.name}.old"
     with contextlib.suppress(OSError):
-        condemned.parent.mkdir(exist_ok=True)
-        os.rename(checkpoint, condemned)
-        shutil.rmtree(condemned)
+        trash.parent.mkdir(exist_ok=True)
+        os.rename(checkpoint, trash)
+        shutil.rmtree(trash)
 
 
 def rotate(output: Path, limit: int | None, newest: Path, protected: Iterable[Path]) -> None:

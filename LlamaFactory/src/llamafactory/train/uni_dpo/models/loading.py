@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import UniDPOError, blaming
+from ..errors import UniDPOError, in_context
 from .portable import has_own_head
 
 
@@ -24,7 +24,7 @@ def explaining_tokenizer(load_tokenizer: Callable) -> Callable:
 
     def loaded(model_args: Any) -> Any:
         check_folder(model_args.model_name_or_path)  # transformers 5 reads the config for a tokenizer, too
-        with blaming(f"The tokenizer or image processor of `{model_args.model_name_or_path}`", ADVICE):
+        with in_context(f"The tokenizer or image processor of `{model_args.model_name_or_path}`", ADVICE):
             return load_tokenizer(model_args)
 
     return loaded
@@ -34,7 +34,7 @@ def explaining_model(load_model: Callable) -> Callable:
     """Wrap upstream's function that loads the policy."""
 
     def loaded(tokenizer: Any, model_args: Any, *args: Any, **kwargs: Any) -> Any:
-        with blaming(f"The model `{model_args.model_name_or_path}`", ADVICE):
+        with in_context(f"The model `{model_args.model_name_or_path}`", ADVICE):
             return load_model(tokenizer, model_args, *args, **kwargs)
 
     return loaded
@@ -47,7 +47,7 @@ def explaining_reference(create_ref_model: Callable) -> Callable:
         path = finetuning_args.ref_model or model_args.model_name_or_path
         if finetuning_args.ref_model:
             check_folder(path)
-        with blaming(f"The reference model `{path}`", ADVICE):
+        with in_context(f"The reference model `{path}`", ADVICE):
             return create_ref_model(model_args, finetuning_args, *args, **kwargs)
 
     return created
@@ -65,7 +65,7 @@ def check_folder(path: str) -> None:
     files = sorted(folder.glob("*.safetensors"))
     if not files or not (folder / "config.json").is_file():
         return
-    with blaming(f"The model `{path}`", ADVICE):
+    with in_context(f"The model `{path}`", ADVICE):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tensors, size = sum(map(_tensors, files)), sum(map(os.path.getsize, files))
         _refuse_oversized(folder, config, tensors, size)

@@ -15,7 +15,7 @@ import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..files.checkpoints import way_on
+from ..files.checkpoints import resume_hint
 from ..files.disk import explained, replacing
 
 
@@ -63,7 +63,7 @@ class PairLog(TrainerCallback):
 
     def _explained(self) -> AbstractContextManager[None]:
         folder, name = os.path.split(self.path)
-        return explained(name, folder, way_on(folder))
+        return explained(name, folder, resume_hint(folder))
 
 
 def read_pair_log(path: str) -> list[dict[str, Any]]:

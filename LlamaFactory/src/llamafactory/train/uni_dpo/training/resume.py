@@ -28,7 +28,7 @@ from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import TrainOutput
 
 from ..data.row_order import row_order
-from ..errors import UniDPOError, blaming
+from ..errors import UniDPOError, in_context
 from ..files.run_record import RECORD, refuse_other_rows, write_record
 
 
@@ -160,18 +160,18 @@ class ExactResume(Trainer):
         return EpochSampler(len(sampler), seed, lambda: int(self.state.epoch or 0))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        with blaming(f"Checkpoint {resume_from_checkpoint}", OTHER_CHECKPOINT):
+        with in_context(f"Checkpoint {resume_from_checkpoint}", OTHER_CHECKPOINT):
             if self._saves_whole_model():
                 restore_weights(self.model, resume_from_checkpoint)
             else:
                 super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        with blaming(f"Optimizer or scheduler of checkpoint {checkpoint}", OTHER_CHECKPOINT):
+        with in_context(f"Optimizer or scheduler of checkpoint {checkpoint}", OTHER_CHECKPOINT):
             super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        with blaming(f"The random state (rng_state*.pth) of checkpoint {checkpoint}", OTHER_CHECKPOINT):
+        with in_context(f"The random state (rng_state*.pth) of checkpoint {checkpoint}", OTHER_CHECKPOINT):
             super()._load_rng_state(checkpoint)
 
     def _load_best_model(self) -> None:

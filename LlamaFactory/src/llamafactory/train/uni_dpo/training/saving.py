@@ -24,9 +24,9 @@ from ..files.checkpoints import (
     discard,
     put_content_in_place,
     put_in_place,
+    resume_hint,
     rotate,
     step_of,
-    way_on,
 )
 from ..files.disk import UNFINISHED, explained, is_refusal, read_json, reason, replacing
 from ..models.portable import make_portable
@@ -221,4 +221,4 @@ class WholeSaves(Trainer):
         return explained(what, self.args.output_dir, self._way_on())
 
     def _way_on(self) -> str:
-        return way_on(self.args.output_dir)
+        return resume_hint(self.args.output_dir)

@@ -216,7 +216,7 @@ class UniDPOTrainer(KeepsFloat32, ExactResume, WholeSaves, OtherLosses, CustomDP
         loss, norm = float(tr_loss), float(grad_norm or 0.0)
         # Under fp16 an infinite norm is the loss scaler at work: it skips the step and lowers its scale.
         if not math.isfinite(loss) or not (math.isfinite(norm) or self.args.fp16):
-            raise self._ruined(f"loss {loss}, gradient norm {norm}")
+            raise self._non_finite_error(f"loss {loss}, gradient norm {norm}")
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
@@ -230,10 +230,10 @@ class UniDPOTrainer(KeepsFloat32, ExactResume, WholeSaves, OtherLosses, CustomDP
         shares = (getattr(weight, "ds_tensor", weight) for weight in trained)
         broken = sum(int(not torch.isfinite(share).all()) for share in shares)
         if self.accelerator.reduce(torch.tensor(broken, device=self.args.device), "sum") > 0:
-            raise self._ruined("weights are not finite")
+            raise self._non_finite_error("weights are not finite")
         super().save_model(*args, **kwargs)
 
-    def _ruined(self, what: str) -> NonFiniteError:
+    def _non_finite_error(self, what: str) -> NonFiniteError:
         return NonFiniteError(
             f"Step {self.state.global_step}: {what}. No weights of this step were saved, and the checkpoints in "
             f"{self.args.output_dir} are as they were. Usual causes: a learning rate too high, or a model that "

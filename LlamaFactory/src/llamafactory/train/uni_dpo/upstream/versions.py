@@ -86,7 +86,7 @@ def misfit(error: Exception) -> UniDPOError:
     )
 
 
-def stand_back(run_dpo: Callable, error: Exception) -> Callable:
+def refuse_incompatible(run_dpo: Callable, error: Exception) -> Callable:
     """Leave LlamaFactory as it is where the overlay cannot join it, and refuse what asks for the overlay.
 
     Args:
