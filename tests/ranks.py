@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pairs import ROOT, log_history
 from safetensors.torch import load_file
 
 from llamafactory.train.uni_dpo.record.pair_log import PAIR_LOG, read_pair_log
 
 
+BY_UPSTREAM = pytest.mark.skipif(
+    " " in sys.prefix, reason="LlamaFactory starts several processes by a command that it splits at spaces"
+)
 TWO_RANKS = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2", "MASTER_ADDR": "127.0.0.1"}
 AUTO = {
     name: "auto"

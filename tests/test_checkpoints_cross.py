@@ -60,7 +60,7 @@ def test_what_stock_transformers_4_wrote_is_read(written, tmp_path):
     code += "Auto.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])\n"
     code += "AutoProcessor.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])"
     variables = os.environ | {"PYTHONPATH": str(transformers_4())}
-    given = [str(folder / "world" / "model"), str(tmp_path / "saved")]
+    given = [str(folder / "world" / "tied"), str(tmp_path / "saved")]
     subprocess.run([sys.executable, "-c", code, *given], env=variables, check=True, capture_output=True, timeout=300)
     config = json.loads((tmp_path / "saved/config.json").read_text())
     assert config["text_config"]["tie_word_embeddings"] and "tie_word_embeddings" not in config

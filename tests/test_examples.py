@@ -274,7 +274,7 @@ def test_interrupted_run_resumes_and_a_fresh_one_keeps_it(workplace):
     second = bash(script("uni_dpo"), *settings, cwd=workplace, **given)
     wait_for(run, lambda: list(output.glob("checkpoint-*/trainer_state.json")))
     run.send_signal(signal.SIGINT)
-    printed, _ = run.communicate(timeout=60)
+    printed, _ = run.communicate(timeout=300)
     assert run.returncode == 130 and "# the same command goes on from checkpoint-" in printed
     assert "Interrupted; the same command goes on from checkpoint-" in printed and "Traceback" not in printed
     assert second.returncode == 2 and "another run is writing" in second.stderr

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from figures import STACK
 from pairs import ROOT
 
 
@@ -29,7 +30,7 @@ def test_long_tests_run_only_when_asked_for(pytester, monkeypatch, long, passed,
     pytester.makepyfile(test_measuring=MODULE)
     result = pytester.runpytest_subprocess("-p", "figures", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=passed, deselected=2 - passed)
-    line = f"| 9 example | counting | {count} | all of them | `pytest test_measuring.py::test_measured` |"
+    line = f"| 9 example | counting | {count} | all of them | {STACK} | `pytest test_measuring.py::test_measured` |"
     assert line in result.stdout.str()
     kept = pytester.path / "table.jsonl"
     assert kept.exists() == bool(long), "what an ordinary run sees is not kept"

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from pairs import ROOT, command_line, log_history, make_rows, options, write_dataset
-from ranks import AUTO, TWO_RANKS, ZERO3
+from ranks import AUTO, BY_UPSTREAM, TWO_RANKS, ZERO3
 from safetensors.torch import load_file
 
 from llamafactory.train.uni_dpo.record.pair_log import PAIR_LOG, read_pair_log
 
 
+@BY_UPSTREAM
 def test_two_ranks_equal_one(tiny_model, pair_data, tmp_path):
     """Two pairs on each of two ranks, or on one with twice the accumulation: the same pairs in every step."""
     outputs = {}
@@ -37,6 +38,7 @@ def test_two_ranks_equal_one(tiny_model, pair_data, tmp_path):
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-5) for name in weights[0])
 
 
+@BY_UPSTREAM
 def test_scores_are_not_rounded_under_deepspeed_bf16(tiny_model, tmp_path):
     """2.495 is 2.5 in bfloat16 and would reach tau_good = 2.5; the model gets bfloat16, the score must not."""
     rows = [row | {"score_chosen": 2.495} for row in make_rows(tmp_path / "data", 8)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from pairs import log_history, mixed, options, train, write_dataset
-from ranks import TWO_RANKS
+from ranks import BY_UPSTREAM, TWO_RANKS
 from safetensors.torch import load_file
 
 from llamafactory.train.uni_dpo.record.pair_log import PAIR_LOG, read_pair_log
@@ -81,6 +81,7 @@ def assert_equal(done: subprocess.CompletedProcess, alone: Path, output: Path, b
     assert max((wanted[name] - found[name].float()).abs().max() for name in wanted) < 2e-5
 
 
+@BY_UPSTREAM
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_ddp(tiny_model, data, alone, tmp_path, kind):
     config = start(tiny_model, data, tmp_path, {"full": FULL, "lora": LORA}[kind])

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def test_five_runs_with_published_and_matched_settings(tmp_path):
     assert folders == [str(ROOT / "outputs" / "Qwen2_VL_2B_study" / label) for label in runs]
     caches = {run["pref_loss"]: run.get("uni_dpo_reference_cache") for run in runs.values()}
     assert caches["simpo"] is None and caches["uni_dpo"] == caches["sigmoid"] is not None
-    asked = [f"{label}={folder}" for label, folder in zip(runs, folders, strict=True)]
+    asked = [shlex.quote(f"{label}={folder}") for label, folder in zip(runs, folders, strict=True)]
     assert f"--model base=Qwen/Qwen2-VL-2B {' '.join(asked)} --work-dir" in printed
     assert "torch.distributed.run --standalone --nproc_per_node=4 -m vlmeval.uni_dpo" in printed
     assert "summarize_eval.py" in printed and "--paper" in printed

@@ -19,7 +19,7 @@ from upstream import UPSTREAM, wheel_file
 
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
-OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(UPSTREAM), "NEED_GB": "1", "CUDA_VISIBLE_DEVICES": ""}
+OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": UPSTREAM.as_uri(), "NEED_GB": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def start(*arguments: str, **variables: object) -> subprocess.Popen:

@@ -26,10 +26,13 @@ def make_crossing_world(folder: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
+    from demo_world.model import build
+
     make_world(folder)
-    tied, untied = folder / "model", folder / "untied"
+    tied, untied = folder / "tied", folder / "untied"
     if untied.is_dir():
         return
+    build(tied, preset="demo")  # vLLM on a CPU has no attention for the heads of the smaller one
     scratch = shutil.copytree(tied, folder / ".untied", dirs_exist_ok=True)
     config = json.loads((tied / "config.json").read_text()) | {"tie_word_embeddings": False}
     (scratch / "config.json").write_text(json.dumps(config, indent=2))

@@ -93,7 +93,7 @@ def options(world: Path, kind: str, output: Path, **changes: Any) -> dict[str, A
     sys.path.insert(0, str(ROOT / "tests"))
     import pairs
 
-    model = world / ("untied" if kind == "full untied" else "model")
+    model = world / ("untied" if kind == "full untied" else "tied")
     run = KINDS[kind] | {"max_steps": 2, "save_strategy": "steps", "save_steps": STEP, "use_cpu": True}
     return pairs.options(model, world / "pairs", output, **run | changes)
 
@@ -129,7 +129,7 @@ def _read(world: Path, kind: str, output: Path) -> dict[str, Any]:
     again = {"output_dir": str(scratch), "max_steps": 1, "save_strategy": "no"}
     start = {"adapter_name_or_path": str(output)} if kind.startswith("LoRA") else {"model_name_or_path": str(output)}
     if kind.startswith("LoRA"):  # the policy starts from the adapter, so the reference has to be told to
-        start |= {"ref_model": str(world / "model"), "ref_model_adapters": str(output)}
+        start |= {"ref_model": str(world / "tied"), "ref_model_adapters": str(output)}
     ways = {
         "training": lambda: train(options(world, kind, scratch, **again | start), on_train_begin=note("training")),
         "resuming": lambda: _resumed(world, kind, output, scratch, note("resuming", "checkpoint")),

@@ -51,7 +51,7 @@ def test_float32_is_near_float64(figure):
     """Inputs are float32 numbers, so each term's error is that of the arithmetic alone: within 1e-4 of its value.
 
     An exponent of up to 100 in front of float32's smallest number turns the rounding of it, 6e-8, into 6e-6; slopes
-    are sums of two terms.
+    are sums of two terms. A difference of log-probs in the thousands is rounded as they are, and beta is in front of it.
     """
     worst, count = {}, 0
 
@@ -65,7 +65,8 @@ def test_float32_is_near_float64(figure):
         )
         for name, truth in double.items():
             off = (single[name].double() - truth).abs() / (truth.abs() + 1e-30)
-            assert off.max() < 1e-4, name
+            largest = max(abs(logp) for pair in pairs for logp in pair[:4])
+            assert off.max() < 1e-4 + 2 * options["beta"] * torch.finfo(torch.float32).eps * largest, name
             worst[name] = max(worst.get(name, 0.0), off.max().item())
 
     compare()
