@@ -51,7 +51,7 @@ def test_float32_is_near_float64(figure):
     """Inputs are float32 numbers, so each term's error is that of the arithmetic alone: within 1e-4 of its value.
 
     An exponent of up to 100 in front of float32's smallest number turns the rounding of it, 6e-8, into 6e-6; slopes
-    are sums of two terms. A difference of log-probs in the thousands is rounded as they are, and beta is in front of it.
+    are sums of two terms. A difference of log-probs in the thousands is rounded as they are, times beta.
     """
     worst, count = {}, 0
 
