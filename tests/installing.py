@@ -56,7 +56,7 @@ def copy_of_overlay(folder: Path) -> Path:
 
 def part_of_overlay(folder: Path) -> Path:
     """Return two files of our package, and one of the examples and of the data, for tests that install often."""
-    for name in (SEAM, f"{PACKAGE}/__init__.py", f"{PACKAGE}/loss.py", "examples/uni_dpo/run.sh", DATASET_INFO):
+    for name in (SEAM, f"{PACKAGE}/__init__.py", f"{PACKAGE}/objective/loss.py", "examples/uni_dpo/run.sh", DATASET_INFO):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(install_overlay.OVERLAY / name, folder / name)
     return folder

@@ -109,7 +109,7 @@ def test_half_states_are_told(small, capsys):
     assert run("install", "--checkout", small) == 0
     (small / PACKAGE / "objective" / "loss.py").unlink()
     assert run("status", "--checkout", small) == 1
-    assert f"missing {PACKAGE}/loss.py" in capsys.readouterr().out
+    assert f"missing {PACKAGE}/objective/loss.py" in capsys.readouterr().out
     assert run("install", "--checkout", small) == 0
     assert run("status", "--checkout", small) == 0
 
