@@ -1,5 +1,6 @@
 """The examples: published settings, a runner that fits them to the machine, and real runs through it."""
 
+import functools
 import json
 import os
 import shutil
@@ -269,12 +270,14 @@ def test_interrupted_run_resumes_and_a_fresh_one_keeps_it(workplace):
     """Ctrl-C after a checkpoint; before that a second start is refused; the same command finishes the run."""
     settings, given, output = ["max_steps=400", "save_steps=2"], small_run(OUTPUT="stopped"), workplace / "stopped"
     command = ["bash", str(script("uni_dpo")), *settings]
-    run = subprocess.Popen(command, cwd=workplace, env=environment(**given), stdout=subprocess.PIPE, text=True)
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whoever runs the tests in the background
+    process = {"cwd": workplace, "env": environment(**given), "stdout": subprocess.PIPE, "text": True}
+    run = subprocess.Popen(command, **process, preexec_fn=heard)
     wait_for(run, lambda: (workplace / "stopped.effective.yaml").is_file())
     second = bash(script("uni_dpo"), *settings, cwd=workplace, **given)
     wait_for(run, lambda: list(output.glob("checkpoint-*/trainer_state.json")))
     run.send_signal(signal.SIGINT)
-    printed, _ = run.communicate(timeout=300)
+    printed, _ = run.communicate(timeout=120)
     assert run.returncode == 130 and "# the same command goes on from checkpoint-" in printed
     assert "Interrupted; the same command goes on from checkpoint-" in printed and "Traceback" not in printed
     assert second.returncode == 2 and "another run is writing" in second.stderr
