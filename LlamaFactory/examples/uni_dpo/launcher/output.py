@@ -84,9 +84,13 @@ def has_ended(output: Path, settings: dict) -> bool:
     """Tell whether what comes after the model was written, too; our trainer's runs have a record that says so."""
     evaluates = settings.get("do_eval") or settings.get("eval_strategy", "no") != "no"
     written = ["train_results.json", "trainer_state.json", *(["eval_results.json"] if evaluates else [])]
-    record = output / "uni_dpo_run.json"
-    ended = not record.is_file() or json.loads(record.read_text(encoding="utf-8")).get("ended")
-    return bool(ended) and all((output / name).is_file() for name in written)
+    record, ended = output / "uni_dpo_run.json", True
+    if record.is_file():
+        try:
+            ended = bool(json.loads(record.read_text(encoding="utf-8")).get("ended"))
+        except (ValueError, AttributeError):  # damaged: the run is ended once more, which writes it anew
+            ended = False
+    return ended and all((output / name).is_file() for name in written)
 
 
 def last_checkpoint(output: Path) -> Path | None:
