@@ -110,7 +110,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
 def demo_data(folder: Path, rows: int) -> tuple[str, dict[str, str]]:
     """Write the demo world's short questions and return the data set's name and its entry in a config."""
-    from demo_world.benchmarks import data_config, write_benchmarks
+    from demo.benchmarks import data_config, write_benchmarks
 
     os.environ["LMUData"] = str(folder)  # where VLMEvalKit looks for data sets
     write_benchmarks(folder, rows)

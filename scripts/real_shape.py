@@ -18,11 +18,11 @@ import sys
 from pathlib import Path
 
 import torch
-from bench_train.models import PROCESSOR, SIZES, config_values
 from PIL import Image
 from tokenizers import Tokenizer
 
-from demo_world.model import write_weights
+from bench_train_step.models import PROCESSOR, SIZES, config_values
+from demo.model import write_weights
 
 
 PAIR = {

@@ -16,7 +16,7 @@ export VENV=${VENV:-$PWD/.venv}
 bash scripts/setup.sh
 
 # The tests compare with upstream as published; after this line nothing needs a network.
-"$VENV/bin/python" tests/upstream.py
+"$VENV/bin/python" tests/support/upstream.py
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check .
 

@@ -15,7 +15,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from pairs import make_rows, write_dataset  # noqa: E402
 
-from demo_world.model import build  # noqa: E402
+from demo.model import build  # noqa: E402
 
 
 pytest_plugins = ["installing", "figures"]

@@ -7,11 +7,11 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from bench_pairs import rows
-from bench_pairs.runs import run
 from pairs import ROOT
 from PIL import Image
 
+from bench_data import rows
+from bench_data.runs import run
 from pair_data.pairs import read_pair, read_score
 from pair_data.rows import read_rows
 from pair_data.sources import open_source
@@ -69,7 +69,7 @@ def test_peak_memory_is_of_all_processes(tmp_path, where):
         "a moment": f"kept = b'x' * {size}",
         "two": half + f"subprocess.run([sys.executable, '-c', {half + 'time.sleep(0.5)'!r}])",
     }[where]
-    measure = "import sys, pathlib; from bench_pairs.runs import run; "  # in a process as small as the benchmark's
+    measure = "import sys, pathlib; from bench_data.runs import run; "  # in a process as small as the benchmark's
     measure += "found = run([sys.executable, '-c', sys.argv[1]], pathlib.Path(sys.argv[2])); "
     measure += "print(found.status, found.peak_bytes, found.cpu_seconds)"
     command = [sys.executable, "-c", measure, hold, str(tmp_path)]

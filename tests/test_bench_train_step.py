@@ -7,11 +7,12 @@ import sys
 from dataclasses import replace
 
 import pytest
-from bench_train import measure, models, report, steps
-from bench_train.flops import encoding, operations
-from bench_train.shapes import DEFAULT_SHAPES, pairs_of
-from bench_train.variants import UPSTREAM, VARIANTS, obstacles
 from pairs import ROOT
+
+from bench_train_step import measure, models, report, steps
+from bench_train_step.flops import encoding, operations
+from bench_train_step.shapes import DEFAULT_SHAPES, pairs_of
+from bench_train_step.variants import UPSTREAM, VARIANTS, obstacles
 
 
 # Operations of Qwen2-VL, worked out independently of this code: upstream's forward in 1e12, and how many times less

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 COMMAND = [sys.executable, "-m", "llamafactory.train.uni_dpo.caches"]
 RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-SLOWLY = ROOT / "tests" / "fill_slowly.py"
+SLOWLY = ROOT / "tests" / "support" / "fill_slowly.py"
 COMPARED = ("loss", "rewards/margins", "uni_dpo/reference_margin")
 
 
@@ -125,7 +125,7 @@ def test_sharded_models_train_with_caches(run, tmp_path):
     config.write_text(json.dumps({"zero_optimization": ZERO3, **AUTO}))
     run |= {"deepspeed": str(config), "use_cpu": True}
     plain = {name: value for name, value in run.items() if not name.endswith("_cache")}
-    ranks = [*RANKS, str(ROOT / "tests" / "train_deepspeed.py")]
+    ranks = [*RANKS, str(ROOT / "tests" / "support" / "train_deepspeed.py")]
     for name, options_of in (("plain", plain), ("cold", run), ("warm", run)):
         fill(options_of | {"output_dir": str(tmp_path / name)}, tmp_path / f"{name}.json", ranks)
     assert_same_course(tmp_path / "plain", tmp_path / "cold")

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import summarize_eval
 from PIL import Image, ImageChops
 
-from demo_world.benchmarks import BENCHMARKS, benchmark_questions, data_config, stem, write_benchmarks
-from demo_world.questions import CHOICE_SUFFIX, SHORT_SUFFIX, YES_NO_SUFFIX
-from demo_world.rule import judge
-from demo_world.scene import split_of
+from demo.benchmarks import BENCHMARKS, benchmark_questions, data_config, stem, write_benchmarks
+from demo.questions import CHOICE_SUFFIX, SHORT_SUFFIX, YES_NO_SUFFIX
+from demo.rule import judge
+from demo.scene import split_of
+from summarize_eval import command as summarize_eval
 
 
 ROWS = 24
@@ -94,7 +94,7 @@ def test_vlmevalkit_gives_careful_answers_full_score_and_wrong_ones_none(scored,
 
 
 def test_vlmevalkit_asks_as_the_world_was_taught(scored, asked):
-    """The forms of `demo_world.questions`, to the last blank."""
+    """The forms of `demo.questions`, to the last blank."""
     prompts = json.loads((scored / "work" / "prompts.json").read_text())
     for name, items in asked.items():
         assert len(prompts[name]) == ROWS
@@ -164,7 +164,7 @@ def test_too_many_rows_are_refused(tmp_path):
 
 
 def test_the_command_writes_a_config_that_names_the_files(tmp_path):
-    command = [sys.executable, Path(summarize_eval.__file__).with_name("demo.py"), "benchmarks", "--rows", "8"]
+    command = [sys.executable, Path(__file__).resolve().parents[1] / "scripts" / "demo.py", "benchmarks", "--rows", "8"]
     done = subprocess.run([*command, "--out", tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "config.json").read_text())

@@ -12,7 +12,7 @@ from llamafactory.train.uni_dpo.training.self_check import BOUND, bounds
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_sample_of_models(precision):
-    """The whole of it is a command, `python tests/rounding_rates.py`."""
+    """The whole of it is a command, `python tests/support/rounding_rates.py`."""
     trials = [trial(precision, seed) for seed in range(6)]
     assert not any(each.alarm for each in trials) and max(each.reach for each in trials) < 3
     caught = [caught for each in trials for caught in each.caught.values()]

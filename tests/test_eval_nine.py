@@ -4,10 +4,11 @@ import json
 
 import pandas as pd
 import pytest
-from eval_table.rules import NINE, POSTER
 from eval_tree import OVERLAY, TREES, overlaid, python
 from local_benchmarks import write_tsvs
 from pairs import ROOT
+
+from summarize_eval.rules import NINE, POSTER
 
 
 METRICS = {"MME": "_score.csv", "POPE": "_score.csv", "OCRBench": "_score.json"}
@@ -29,7 +30,7 @@ def finished(request, tiny_model, tmp_path_factory):
     variables = {"LMUData": str(folder / "data"), "MODEL": str(tiny_model), "PYTHONHASHSEED": "0"}
     for name, start in loops.items():
         arguments = [*start, "--config", folder / "config.json", "--work-dir", folder / name]
-        done = python(tree, ROOT / "tests" / "eval_offline.py", *arguments, **variables)
+        done = python(tree, ROOT / "tests" / "support" / "eval_offline.py", *arguments, **variables)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder / "theirs" / "checkpoint", folder / "ours" / "checkpoint"
 

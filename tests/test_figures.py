@@ -25,7 +25,7 @@ MODULE = """
 @pytest.mark.parametrize("long, passed, count", [("", 1, 2), ("1", 2, 50)])
 def test_long_tests_run_only_when_asked_for(pytester, monkeypatch, long, passed, count):
     monkeypatch.setenv("UNI_DPO_LONG", long)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "support"))
     pytester.makeconftest("import figures, pathlib; figures.TABLE = pathlib.Path('table.jsonl').absolute()")
     pytester.makepyfile(test_measuring=MODULE)
     result = pytester.runpytest_subprocess("-p", "figures", "-p", "no:cacheprovider")

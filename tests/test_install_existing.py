@@ -6,7 +6,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import install_overlay
 from installing import (
     PACKAGE,
     RECORD_FOLDER,
@@ -18,8 +17,10 @@ from installing import (
     snapshot,
     without_record,
 )
-from overlay.tree import Overlay
 from upstream import wheel_tree
+
+from install_overlay import command as install_overlay
+from install_overlay.tree import Overlay
 
 
 def test_unknown_file_is_not_replaced(small, capsys):

@@ -8,7 +8,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import install_overlay
 import pytest
 from installing import (
     NEEDED,
@@ -21,9 +20,11 @@ from installing import (
     small_checkout,
     snapshot,
 )
-from overlay.status import diagnose
-from overlay.target import from_checkout
-from overlay.tree import SCRATCH, Overlay
+
+from install_overlay import command as install_overlay
+from install_overlay.status import diagnose
+from install_overlay.target import from_checkout
+from install_overlay.tree import SCRATCH, Overlay
 
 
 # ---- cut off anywhere ----

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import install_overlay
 import pytest
 from installing import KINDS, PACKAGE, SEAM, copy_of_overlay, run, snapshot, without_record
-from overlay.target import from_checkout, interpreter_of
 from upstream import VERSIONS
+
+from install_overlay import command as install_overlay
+from install_overlay.target import from_checkout, interpreter_of
 
 
 # ---- in and out again ----
@@ -175,7 +176,7 @@ def test_current_folder_does_not_count(unpatched_python, small, monkeypatch, cap
 
 def test_as_a_script(tmp_path):
     """From anywhere, with nothing but the standard library, and with help that shows how."""
-    script = Path(install_overlay.__file__).resolve()
+    script = Path(__file__).resolve().parents[1] / "scripts" / "install_overlay.py"
     done = subprocess.run([sys.executable, "-S", script, "--help"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0 and "--checkout ~/LLaMA-Factory" in done.stdout and "exit codes" in done.stdout
 

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import install_overlay
 import pytest
 from eval_tree import OVERLAY, TREES, pristine
-from overlay.kinds import VLMEVAL
+
+from install_overlay import command as install_overlay
+from install_overlay.kinds import VLMEVAL
 
 
 FOR = ["--for", "vlmeval"]

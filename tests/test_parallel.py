@@ -68,7 +68,7 @@ def test_one_rank_with_a_nan_stops_all_under_zero3(tiny_model, tmp_path, step, s
     config.write_text(json.dumps({"bf16": {"enabled": True}, "zero_optimization": ZERO3, **AUTO}))
     run = options(tiny_model, tmp_path / "data", tmp_path / "out", deepspeed=str(config), bf16=True, use_cpu=True)
     (tmp_path / "run.json").write_text(json.dumps(run | saving | {"max_steps": 2}))
-    arguments = [ROOT / "tests" / "ruin_zero3.py", tmp_path / "run.json", str(step), tmp_path / "outcome"]
+    arguments = [ROOT / "tests" / "support" / "ruin_zero3.py", tmp_path / "run.json", str(step), tmp_path / "outcome"]
     ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"DS_ACCELERATOR": "cpu"}
     done = subprocess.run([*ranks, *arguments], capture_output=True, text=True, env=environment, timeout=600)

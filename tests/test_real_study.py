@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench_train.models import SIZES, config_values
 from local_benchmarks import write_tsvs
 from omegaconf import OmegaConf
 from pairs import ROOT, make_rows, write_dataset
@@ -17,6 +16,8 @@ from real_shape import main
 from test_examples import EXAMPLES, bash, script
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForImageTextToText
+
+from bench_train_step.models import SIZES, config_values
 
 
 DEFAULT = ["uni_dpo", "dpo", "simpo", "dpo_matched", "simpo_matched"]

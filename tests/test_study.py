@@ -10,19 +10,19 @@ from pathlib import Path
 
 import psutil
 import pytest
-import study as study_command
 import yaml
-from evidence import StudyError, place, plan
-from evidence.conditions import CONDITIONS, dataset_name, rows_of
-from evidence.methods import ABLATIONS, METHODS, ablated, grid, uses_reference, with_grid_point
-from evidence.pool import Pool
-from evidence.raw import Results
-from evidence.seeds import RECIPE, shared_options
-from evidence.tuning import tuned_options
 
 import llamafactory.train.dpo  # noqa: F401  # with it come our options
-from demo_world.pairs import Candidates, prompts
+from demo.pairs import Candidates, prompts
 from llamafactory.hparams import get_train_args
+from study import StudyError, place, plan
+from study import command as study_command
+from study.conditions import CONDITIONS, dataset_name, rows_of
+from study.methods import ABLATIONS, METHODS, ablated, grid, uses_reference, with_grid_point
+from study.pool import Pool
+from study.raw import Results
+from study.seeds import RECIPE, shared_options
+from study.tuning import tuned_options
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import study as study_command
-from evidence import StudyError, plan, report, tables
-from evidence.methods import METHODS, grid
-from evidence.raw import Results
-from evidence.repeating import compared
-from evidence.statistics import difference, holm, over_seeds
-from evidence.words import CHINESE, ENGLISH
+
+from study import StudyError, plan, report, tables
+from study import command as study_command
+from study.methods import METHODS, grid
+from study.raw import Results
+from study.repeating import compared
+from study.statistics import difference, holm, over_seeds
+from study.words import CHINESE, ENGLISH
 
 
 ROOT = Path(__file__).resolve().parents[1]

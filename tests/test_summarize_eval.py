@@ -14,14 +14,15 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import summarize_eval
-from eval_table import EvalTableError
-from eval_table.bootstrap import paired_difference
-from eval_table.rules import NINE, POSTER
-from eval_table.samples import Samples
 from local_benchmarks import RIGHT, WRONG, mixed, run_vlmeval, write_predictions, write_tsvs
 from pairs import ROOT
 from scipy import stats
+
+from summarize_eval import EvalTableError
+from summarize_eval import command as summarize_eval
+from summarize_eval.bootstrap import paired_difference
+from summarize_eval.rules import NINE, POSTER
+from summarize_eval.samples import Samples
 
 
 SCRIPT = ROOT / "scripts" / "summarize_eval.py"

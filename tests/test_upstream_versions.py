@@ -58,7 +58,7 @@ def results(tree, runs, folder):
     # All run on transformers 4: on 5.5 upstream's own KTO stops at pictures, for want of `mm_token_type_ids`.
     path = os.pathsep.join([str(tree), str(transformers_4())])
     environment = os.environ | {"PYTHONPATH": path, "DISABLE_VERSION_CHECK": "1"}
-    command = [sys.executable, str(ROOT / "tests" / "run_many.py"), "runs.json", "results.json"]
+    command = [sys.executable, str(ROOT / "tests" / "support" / "run_many.py"), "runs.json", "results.json"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((folder / "results.json").read_text())

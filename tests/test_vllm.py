@@ -22,10 +22,10 @@ from score_runs import PROGRAM, program, read, unscored, write
 from tiny_models import adapter, dropped_head, qwen2_5
 from transformers import AutoTokenizer
 
-from demo_world.benchmarks import data_config, write_benchmarks
-from demo_world.questions import ask
-from demo_world.scene import draw
-from demo_world.writers import scenes
+from demo.benchmarks import data_config, write_benchmarks
+from demo.questions import ask
+from demo.scene import draw
+from demo.writers import scenes
 
 
 if importlib.util.find_spec("vllm") is None:

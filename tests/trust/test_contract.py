@@ -42,7 +42,7 @@ def look(part: str, tree: Path) -> subprocess.CompletedProcess[str]:
     environment = eval_tree.environment(tree, DISABLE_VERSION_CHECK="1")
     if part == "training":
         environment["PYTHONPATH"] = os.pathsep.join(path_of(tree))
-    command = [sys.executable, str(ROOT / "tests" / "contract.py"), part]
+    command = [sys.executable, str(ROOT / "tests" / "support" / "contract.py"), part]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 

@@ -11,11 +11,12 @@ import shutil
 
 import pandas as pd
 import pytest
-import summarize_eval
 from hostile import Tally, at_most, fuzz, mutated, ruined
 from hypothesis import given
 from hypothesis import strategies as st
 from local_benchmarks import mixed, run_vlmeval, write_predictions, write_tsvs
+
+from summarize_eval import command as summarize_eval
 
 
 SETS = ("MMBench_DEV_EN", "ChartQA_TEST", "POPE", "MME", "OCRBench")

@@ -48,7 +48,7 @@ def run(folder: Path, *command: object, **variables: object) -> tuple[str, list[
     """Run a command without a network, and return what it printed and whom it tried to reach."""
     calls = folder / "calls.txt"
     calls.write_text("")
-    path = os.pathsep.join(filter(None, [str(ROOT / "tests" / "listening"), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(ROOT / "tests" / "support" / "listening"), os.environ.get("PYTHONPATH")]))
     environment = {name: value for name, value in os.environ.items() if name not in TOLD}
     environment |= {"PYTHONPATH": path, "UNI_DPO_CALLS": str(calls), "CUDA_VISIBLE_DEVICES": ""}
     environment |= {name: str(value) for name, value in variables.items()}

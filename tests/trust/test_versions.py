@@ -9,12 +9,12 @@ from pathlib import Path
 
 import eval_tree
 import pytest
-from overlay.supported import STATED, oldest, supported
 from pairs import CLI, ROOT, options
 from upstream import transformers_4, wheel_tree
-from versions_matrix.cells import TRANSFORMERS, accepted_by
 
+from install_overlay.supported import STATED, oldest, supported
 from llamafactory.train.uni_dpo.upstream import versions
+from versions.cells import TRANSFORMERS, accepted_by
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
-import versions as command
-from overlay.kinds import LLAMAFACTORY, VLMEVAL
 from upstream import checkout_tree
-from versions_matrix import MatrixError
-from versions_matrix.cells import Cell, cells, kind_of
-from versions_matrix.tables import summary, tables
-from versions_matrix.trials import last_words
+
+from install_overlay.kinds import LLAMAFACTORY, VLMEVAL
+from versions import MatrixError, command
+from versions.cells import Cell, cells, kind_of
+from versions.tables import summary, tables
+from versions.trials import last_words
 
 
 def cell(transformers: str, version: str = "0.9.5", checkout: Path | None = None) -> Cell:

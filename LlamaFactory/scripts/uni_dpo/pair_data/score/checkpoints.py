@@ -14,7 +14,9 @@ from ..errors import DataError
 from .requests import PLACEHOLDER, parts
 
 
-PORTABLE = Path(__file__).resolve().parents[4] / "src" / "llamafactory" / "train" / "uni_dpo" / "portable.py"
+PORTABLE = (
+    Path(__file__).resolve().parents[4] / "src" / "llamafactory" / "train" / "uni_dpo" / "models" / "portable.py"
+)
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 CONTENT = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")  # suffixes of what a model consists of
 

@@ -26,7 +26,7 @@ LOOKED_AT = 32
 BOUND = (0.01, 1e-4)
 # ... and in lower precision by this many times what one more rounding of everything moves upstream's own. Rounding
 # alone was seen to reach 1.4 in bfloat16, and in float16, where the constant is as large, 4.7: no false alarm in 60
-# random models of each (`python tests/rounding_rates.py 60`).
+# random models of each (`python tests/support/rounding_rates.py 60`).
 ROUNDINGS = 6.0
 
 

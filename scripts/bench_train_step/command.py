@@ -1,0 +1,187 @@
+"""A preference step by LlamaFactory's forward and by the engine of this overlay: time, memory, and why."""
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench_train_step.shapes import DEFAULT_SHAPES, describe, pairs_of
+from bench_train_step.variants import UPSTREAM, VARIANTS, obstacles
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+DESCRIPTION = """\
+Measure a preference step (forward and backward of the policy, forward of the reference) by LlamaFactory's forward, by
+each part of the engine alone, and by all of it. The models are stock Qwen2-VL with random weights; batches come from
+LlamaFactory's collator. Before anything is timed, every variant must give LlamaFactory's log-probs.
+
+Variants take turns, each turn starting with another one, so that a busy machine slows all of them. A ratio is the
+time of LlamaFactory's forward by that of the variant in the same turn; shown are the median of all turns, the least
+and the greatest. "Ceiling" is the ratio of operations, counted: what the variant could gain if every operation took
+the same time. "Peak" is memory above the loaded models and the batch, gradients included.
+
+On a GPU the model has Qwen2-VL-2B's sizes (bfloat16 autocast, float32 weights, gradient checkpointing), and time is
+that between CUDA events. On a CPU it is small, with the 2B's proportions of text model, output layer and vision
+tower, and time is CPU time of the process.
+"""
+
+EPILOG = """\
+variants:
+{variants}
+
+examples:
+  python scripts/bench_train_step.py                             everything: on two cores half an hour
+  python scripts/bench_train_step.py --shapes 300/30 --repeats 3 --no-memory         a first look
+  python scripts/bench_train_step.py --vocabulary 151936 --shapes 300/250            memory, at Qwen2-VL's vocabulary
+  python scripts/bench_train_step.py --size 7b                                       on a GPU with 140 GB
+
+Run it on a machine that does nothing else, in an environment with the overlay (bash scripts/setup.sh). With
+liger-kernel installed, Liger's fused DPO loss is compared too.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    wide = argparse.RawDescriptionHelpFormatter
+    variants = "\n".join(f"  {name:20}{variant.about}" for name, variant in VARIANTS.items())
+    it = argparse.ArgumentParser(
+        description=DESCRIPTION, epilog=EPILOG.format(variants=variants), formatter_class=wide
+    )
+    shapes = "PROMPT/ANSWER in tokens, for one pair with one image, or `mixed`: four pairs of different lengths"
+    it.add_argument(
+        "--shapes", nargs="+", type=shape, default=DEFAULT_SHAPES, metavar="SHAPE", help=f"{shapes} (default: all)"
+    )
+    others = [name for name in VARIANTS if name != UPSTREAM]
+    it.add_argument("--variants", nargs="+", choices=others, metavar="NAME", help="besides upstream (default: all)")
+    it.add_argument("--repeats", type=positive, default=5, metavar="N", help="turns that count (default: 5)")
+    it.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure peak memory too")
+    model = it.add_mutually_exclusive_group()
+    model.add_argument("--size", choices=("small", "2b", "7b"), help="model (default: 2b on a GPU, small on a CPU)")
+    model.add_argument("--vocabulary", type=vocabulary, metavar="N", help="instead, a tiny model with so many tokens")
+    it.add_argument("--threads", type=positive, default=1, metavar="N", help="of torch on the CPU (default: 1)")
+    it.add_argument(
+        "--output",
+        type=folder,
+        default=ROOT / "outputs" / "bench_train_step",
+        metavar="FOLDER",
+        help="where results.json and ratios.png go (default: outputs/bench_train_step)",
+    )
+    return it
+
+
+def positive(text: str) -> int:
+    """Read a number from 1 on."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return int(text)
+
+
+def vocabulary(text: str) -> int:
+    """Read a number of tokens; the tokenizer's special ones are among the first thousand."""
+    if int(text) < 2000:
+        raise argparse.ArgumentTypeError("must be at least 2000")
+    return int(text)
+
+
+def folder(text: str) -> Path:
+    """Read a folder, which need not exist."""
+    if Path(text).exists() and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file; name a folder")
+    return Path(text)
+
+
+def shape(text: str) -> str:
+    """Read a shape."""
+    try:
+        pairs_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def main() -> int:
+    """Measure, show and write; returns the exit code."""
+    it = parser()
+    options = it.parse_args()
+    for name in set(options.variants or ()) & obstacles().keys():
+        it.error(f"--variants {name}: {obstacles()[name]}")
+    os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "WARNING")  # of every process that measures memory, too
+    try:
+        import torch
+
+        from bench_train_step.measure import Disagreement
+    except ModuleNotFoundError as error:
+        print(f"bench_train_step: {error}. Run `bash scripts/setup.sh`, then use .venv/bin/python.", file=sys.stderr)
+        return 1
+    try:
+        written = measure(options)
+    except (Disagreement, MemoryError, torch.OutOfMemoryError) as error:
+        print(f"bench_train_step: {error}", file=sys.stderr)
+        return 1
+    print("all times: {}\npicture: {}".format(*written))
+    return 0
+
+
+def measure(options: argparse.Namespace) -> tuple[Path, Path]:
+    """Measure all shapes, showing and writing each as it is done; return where."""
+    import torch
+    from tqdm import tqdm
+
+    from bench_train_step import models, report
+    from bench_train_step.measure import can_measure_memory
+
+    torch.set_num_threads(options.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = models.SIZES[options.size or ("2b" if device == "cuda" else "small")]
+    sizes = models.with_vocabulary(options.vocabulary) if options.vocabulary else size
+    missing = obstacles()
+    for name, why in missing.items():
+        print(f"not compared: {name}: {why}")
+    if options.memory and not can_measure_memory():
+        print("no memory measured: this system does not let a process reset its peak")
+    chosen = options.variants or VARIANTS.keys() - missing.keys()
+    names = [name for name in VARIANTS if name == UPSTREAM or name in chosen]
+    built = models.build(sizes, device)
+    memory = options.memory and can_measure_memory()
+    command = shlex.join(["python", "scripts/bench_train_step.py", *sys.argv[1:]])
+    model = {"sizes": vars(sizes), "parameters": models.parameters(built)}
+    result = {"command": command, **report.surroundings(), "model": model, "not_compared": missing, "shapes": []}
+    with tqdm(total=len(options.shapes) * len(names) * (options.repeats + memory), unit="step") as bar:
+        for name in options.shapes:
+            result["shapes"].append(measure_shape(built, name, names, options.repeats, memory, bar))
+            written = report.write(result, options.output)
+    return written
+
+
+def measure_shape(built: Any, name: str, names: list[str], repeats: int, memory: bool, bar: Any) -> dict[str, Any]:
+    """Check, time and weigh all variants on one shape."""
+    import psutil
+
+    from bench_train_step import flops, measure, report
+    from bench_train_step.steps import Steps
+
+    pairs, sizes, on_gpu = pairs_of(name), built.sizes, built.device.type == "cuda"
+    needed, free = measure.upstream_bytes(sizes, pairs), psutil.virtual_memory().available
+    if not on_gpu and needed > free:
+        raise MemoryError(
+            f"upstream's logits of {name} take about {needed / 1e9:.0f} GB, and {free / 1e9:.0f} GB are free. Leave "
+            "that shape out with --shapes, or choose a smaller --vocabulary."
+        )
+    bar.set_description(name)
+    steps = Steps(built, pairs)
+    off = measure.check(steps, names)
+    counts = {each: flops.operations(sizes, pairs, VARIANTS[each], steps.chunks(each)) for each in names}
+    found = report.summary(measure.timings(steps, names, repeats, bar.update), pairs, counts)
+    for each in names:
+        found[each]["off_by"] = off[each]
+        if memory:
+            peak = measure.peak_on_gpu(steps, each) if on_gpu else measure.peak_on_cpu(sizes, pairs, each)
+            found[each]["peak_bytes"] = peak
+            bar.update()
+    result = {"shape": name, "about": describe(pairs), "pairs": [vars(pair) for pair in pairs], "variants": found}
+    bar.write("\n" + report.table(result))
+    sys.stdout.flush()  # also where it goes to a file
+    return result

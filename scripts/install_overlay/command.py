@@ -1,0 +1,151 @@
+"""Lay the Uni-DPO overlay over a LlamaFactory or a VLMEvalKit, take it off again, or say what is there.
+
+The overlay replaces one file (LlamaFactory's train/dpo/__init__.py, VLMEvalKit's vlm/qwen2_vl/__init__.py), which is
+kept, and adds folders named uni_dpo. This script needs Python 3.11 and nothing else, and never imports either.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+from install_overlay import OverlayError
+from install_overlay.changes import install, uninstall
+from install_overlay.kinds import KINDS, LLAMAFACTORY
+from install_overlay.status import report
+from install_overlay.target import Target, from_checkout, from_python
+from install_overlay.tree import Overlay
+
+
+ROOT = Path(__file__).resolve().parents[2]
+OVERLAY = ROOT / LLAMAFACTORY.folder
+
+EPILOG = """\
+examples:
+  python scripts/install_overlay.py status
+      which LlamaFactory do llamafactory-cli and this Python use, and is it patched?
+  python scripts/install_overlay.py install
+      patch the llamafactory package of the Python that runs this
+  python scripts/install_overlay.py install --python .venv/bin/python
+      patch that of another Python
+  python scripts/install_overlay.py install --checkout ~/LLaMA-Factory
+      patch a checkout, with its examples and data; the same as: cp -r LlamaFactory/. ~/LLaMA-Factory/
+  python scripts/install_overlay.py install --link
+      for developing: link instead of copying, so that edits in LlamaFactory/ count at once
+  python scripts/install_overlay.py uninstall
+      give upstream its file back and remove everything else
+
+  python scripts/install_overlay.py install --for vlmeval --python .venv/bin/python
+      the evaluation's part, over the vlmeval package of a Python; a checkout of VLMEvalKit with --checkout
+
+Remember that `llamafactory-cli` uses the installed package and `python src/train.py` the checkout it lies in.
+`pip install` over the overlay brings upstream's file back: run install again after it.
+
+A LlamaFactory that has a Uni-DPO of its own, the published one or a fork's, is refused, with --force too.
+
+exit codes: 0 done, and for status: patched; 1 status: not patched, only half, or laid over one where nothing trains; 2
+error, nothing was changed unless the message says so.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        arguments: Command line without the program's name; None for the real one.
+
+    Returns:
+        0 if done (status: patched), 1 if status finds no whole overlay on a clean upstream, 2 on an error.
+    """
+    options = parser().parse_args(arguments)
+    try:
+        kind = KINDS[options.upstream]
+        overlay = Overlay.read(OVERLAY if kind is LLAMAFACTORY else ROOT / kind.folder, kind)
+        return {"install": run_install, "status": run_status, "uninstall": run_uninstall}[options.command](
+            options, overlay
+        )
+    except OverlayError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: stopped half way: {error}", file=sys.stderr)
+        print("  repair that and run the same command again: it goes on where it stopped", file=sys.stderr)
+    return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line of this script."""
+    wide = argparse.RawDescriptionHelpFormatter
+    whole = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=wide)
+    commands = whole.add_subparsers(dest="command", required=True, metavar="{install,status,uninstall}")
+    helps = {
+        "install": "patch a LlamaFactory or a VLMEvalKit, or repair and update an installation",
+        "status": "say which one each command uses and whether it is patched; changes nothing",
+        "uninstall": "undo it: upstream's files are byte-identical afterwards",
+    }
+    for name, text in helps.items():
+        command = commands.add_parser(name, help=text, description=text)
+        where = command if name == "status" else command.add_mutually_exclusive_group()
+        where.add_argument("--checkout", metavar="DIR", type=Path, help="a checkout or unpacked tree")
+        where.add_argument(
+            "--python",
+            metavar="PATH",
+            default=sys.executable,
+            help="the Python whose installed package is meant (default: the one running this, %(default)s)",
+        )
+        command.add_argument(
+            "--for",
+            dest="upstream",
+            choices=KINDS,
+            default=LLAMAFACTORY.package,
+            help="which overlay: the training's or the evaluation's (default: %(default)s)",
+        )
+        if name == "status":
+            continue
+        command.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
+        command.add_argument("--force", action="store_true", help="go on over files that are unknown or were edited")
+    kind = commands.choices["install"].add_mutually_exclusive_group()
+    kind.add_argument("--link", action="store_true", default=None, help="link to this repository instead of copying")
+    kind.add_argument(
+        "--copy", dest="link", action="store_false", help="copy (the default, unless what is installed is linked)"
+    )
+    return whole
+
+
+def chosen(options: argparse.Namespace) -> Target:
+    """Return the LlamaFactory or VLMEvalKit that the options mean."""
+    kind = KINDS[options.upstream]
+    return from_checkout(options.checkout, kind) if options.checkout else from_python(options.python, kind)
+
+
+def run_install(options: argparse.Namespace, overlay: Overlay) -> int:
+    """Install, and say what was done."""
+    target = chosen(options)
+    lines = install(
+        target, overlay, python=str(options.python), link=options.link, force=options.force, dry_run=options.dry_run
+    )
+    tell(lines, options.dry_run, target, f"overlay {overlay.version} installed", "installed already, nothing to do")
+    return 0
+
+
+def run_uninstall(options: argparse.Namespace, overlay: Overlay) -> int:
+    """Uninstall, and say what was done."""
+    target = chosen(options)
+    lines = uninstall(target, overlay, force=options.force, dry_run=options.dry_run)
+    tell(lines, options.dry_run, target, "overlay removed", "nothing of the overlay there, nothing to do")
+    return 0
+
+
+def run_status(options: argparse.Namespace, overlay: Overlay) -> int:
+    """Report on everything that can start a training run here."""
+    lines, finding = report(overlay, options.python, options.checkout)
+    print("\n".join(lines))
+    return 2 if finding is None else int(not finding.patched)
+
+
+def tell(lines: list[str], dry_run: bool, target: Target, done: str, nothing: str) -> None:
+    """Print which package it was and what the changes amount to; each of them in a dry run."""
+    print(f"{target.kind.package} {target.version or '(incomplete)'} in {target.package} ({target.found})")
+    shown = lines if dry_run else [line for line in lines if line.startswith("leave ")]
+    counts = Counter(line.partition(" ")[0] for line in lines)
+    summary = f"{done}: {', '.join(f'{verb} {count}' for verb, count in counts.items())}" if lines else nothing
+    print("\n".join([*shown, "dry run: nothing was changed" if dry_run and lines else summary]))

@@ -1,0 +1,105 @@
+"""What the cells of a seed share: a start checkpoint, pairs sampled from it, test questions, reference log-probs.
+
+Everything is made once, in the order in which it is needed, and kept; an interrupted preparation goes on with the part
+it was in.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from demo.benchmarks import data_config, write_benchmarks
+from demo.checkpoint import gather_checkpoint, train_stage
+from demo.generate import Answerer
+from demo.habits import careless_answer
+from demo.pairs import sample_candidates
+from demo.writers import conversation, write_pairs, write_sft, write_whole
+
+from .conditions import CONDITIONS, dataset_name, rows_of
+from .methods import METHODS
+from .plan import Size
+
+
+RECIPE = Path(__file__).with_name("recipe.yaml")
+
+# The last stage of the demo checkpoint's own training: few conversations with a careless annotator.
+SFT_OPTIONS = ("learning_rate=3.0e-4", "warmup_steps=20")
+SAMPLES, TEMPERATURE = 6, 1.0
+VAL_PAIRS = "study_val"
+# Seeds of scenes that neither the demo nor its design has used.
+SFT_SEED, PAIR_SEED, VAL_SEED, TEST_SEED = 2000, 3000, 500, 1000
+SETTINGS = (SFT_OPTIONS, SAMPLES, TEMPERATURE, SFT_SEED, PAIR_SEED, VAL_SEED, TEST_SEED)
+
+
+def prepare(home: Path, seed: int, size: Size, model: Path) -> None:
+    """Make everything that the cells of a seed need, below `home`.
+
+    Args:
+        home: the seed's folder.
+        seed: its number.
+        size: how much of everything.
+        model: a checkpoint that knows the demo world; its last supervised stage is repeated with data of this seed.
+
+    Raises:
+        ValueError: supervised training failed.
+    """
+    parts = (("start", _start), ("data", _pairs), ("benchmarks", _benchmarks), ("reference", _reference))
+    for folder, make in parts:
+        if not (home / folder / "done").exists():
+            shutil.rmtree(home / folder, ignore_errors=True)
+            make(home, seed, size, model)
+            (home / folder / "done").touch()
+
+
+def _start(home: Path, seed: int, size: Size, model: Path) -> None:
+    scratch = home / "sft"
+    shutil.rmtree(scratch, ignore_errors=True)
+    write_sft(scratch / "data", "study_sft", size.sft_rows, SFT_SEED + seed, conversation, careless_answer)
+    train_stage(model, scratch / "data", "study_sft", scratch / "trained", seed, SFT_OPTIONS)
+    gather_checkpoint(model, scratch / "trained", [], home / "start")
+    shutil.rmtree(scratch)
+
+
+def _pairs(home: Path, seed: int, size: Size, model: Path) -> None:
+    torch.manual_seed(seed)
+    answerer, folder, data_seed = Answerer(home / "start"), home / "data", PAIR_SEED + seed
+    candidates = {
+        split: sample_candidates(answerer, folder, split, count, SAMPLES, TEMPERATURE, data_seed)
+        for split, count in (("train", size.questions), ("val", size.val_questions))
+    }
+    datasets = {
+        dataset_name(name): rows_of(it, candidates["train"], f"train {seed}") for name, it in CONDITIONS.items()
+    }
+    write_pairs(folder, {**datasets, VAL_PAIRS: rows_of(CONDITIONS["base"], candidates["val"], f"val {seed}")})
+
+
+def _benchmarks(home: Path, seed: int, size: Size, model: Path) -> None:
+    write_benchmarks(home / "benchmarks", size.rows, TEST_SEED + seed, "test")
+    model_options = {"class": "UniDPOQwen2VL", "model_path": "$MODEL", "max_new_tokens": 64}
+    config = {"judge": "exact_matching", "model": {"checkpoint": model_options}, "data": data_config()}
+    write_whole(home / "benchmarks" / "config.json", lambda file: json.dump(config, file, indent=2))
+
+
+def _reference(home: Path, seed: int, size: Size, model: Path) -> None:
+    """Compute the reference's log-probs of every pair of every condition, which all cells then read."""
+    names = ",".join(dataset_name(name) for name in CONDITIONS)
+    options = {**METHODS["uni_dpo"], **shared_options(home, names), "output_dir": home / "fill", "learning_rate": 1e-4}
+    command = [sys.executable, "-m", "llamafactory.train.uni_dpo.caches", str(RECIPE)]
+    if subprocess.run([*command, *(f"{name}={value}" for name, value in options.items())]).returncode:
+        raise ValueError("the reference's log-probs could not be computed, see the messages above")
+    shutil.rmtree(home / "fill", ignore_errors=True)
+
+
+def shared_options(home: Path, dataset: str) -> dict[str, object]:
+    """What all runs of a seed have in common."""
+    return {
+        "model_name_or_path": str(home / "start"),
+        "dataset": dataset,
+        "dataset_dir": str(home / "data"),
+        "media_dir": str(home / "data"),
+        "uni_dpo_reference_cache": str(home / "reference"),
+    }

@@ -1,0 +1,111 @@
+"""How often the self-check's bound in low precision is a false alarm, and what it still catches.
+
+`python tests/support/rounding_rates.py [MODELS]`: random models in bfloat16, in float16 and under autocast, each with
+two random pairs, of which upstream's forward takes one at a time and the engine both. For each precision a line with
+the false alarms, the greatest difference in units of one more rounding, and the share of each mistake of
+`test_engine_controls.py` that is caught.
+"""
+
+import random
+import sys
+from collections import defaultdict
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from engine_cases import VISION_KINDS, build, collate, media_of, pair
+from engine_oracle import MEDIA_IDS, ROUTES, upstream_logps
+from test_engine_controls import MISTAKES, PAIRS, VISIBLE
+
+from llamafactory.train.uni_dpo.engine import Choice, attach, lay_out, pair_logps
+from llamafactory.train.uni_dpo.training.rounding import rounded_again
+from llamafactory.train.uni_dpo.training.self_check import BOUND, ROUNDINGS, bounds
+
+
+PRECISIONS = ("bfloat16", "float16", "autocast")
+
+
+@dataclass
+class Trial:
+    """Of one model and two pairs.
+
+    Attributes:
+        alarm: whether the engine, which is right, was taken for wrong.
+        reach: its greatest difference to upstream's, in what one more rounding does.
+        caught: mistakes by name, and whether they were taken for such; only those that would show in float32.
+    """
+
+    alarm: bool
+    reach: float
+    caught: dict[str, bool]
+
+
+def trial(precision: str, seed: int) -> Trial:
+    """Try a random model; every other one with the pairs of the controls, and with their mistakes."""
+    rng = random.Random(seed)
+    tampered = seed % 2 == 0
+    kind = "qwen2_vl" if tampered else rng.choice(["qwen2_vl", "qwen2_5_vl", "qwen2", "qwen3", "llama"])
+    layout = rng.choice(["packed", "masked"] if tampered else list(ROUTES))
+    pairs = PAIRS if tampered else [_pair(rng, kind) for _ in range(2)]
+    dtype = torch.float32 if precision == "autocast" else getattr(torch, precision)
+    attention = "eager" if layout == "masked" else "sdpa"
+    model = build(kind, dtype, attention, seed, num_hidden_layers=rng.choice([2, 4, 12])).requires_grad_(False).eval()
+    batch = collate(model, pairs)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16) if precision == "autocast" else nullcontext():
+        theirs, lengths = _one_by_one(model, batch)
+        with rounded_again(model):
+            moved, _ = _one_by_one(model, batch)
+        bound = bounds(theirs, moved, lengths)
+        attach(model, Choice(ROUTES[layout], layout))
+        ours = _ours(model, batch, layout)
+        off = (ours - theirs).abs()
+        caught = {}
+        for mistake in MISTAKES if tampered else ():
+            wrong = _ours(model, batch, layout, mistake)
+            if (wrong - ours).abs().max() > VISIBLE:
+                caught[mistake.__name__] = bool(((wrong - theirs).abs() > bound).any())
+    one = (bound - BOUND[0] - BOUND[1] * theirs.abs()) / ROUNDINGS
+    return Trial(bool((off > bound).any()), float((off / one).max()), caught)
+
+
+def _pair(rng: random.Random, kind: str) -> Any:
+    answers = [rng.choice([1, 2, 4, 8, 16, 32, 64, 128]) for _ in range(2)]
+    return pair(rng.randint(3, 40), *answers, *[(1, 4, 4)] * (kind in VISION_KINDS))
+
+
+def _ours(model: Any, batch: dict[str, Any], layout: str, tamper: Any = None) -> torch.Tensor:
+    laid_out = lay_out(batch, layout, MEDIA_IDS)
+    if tamper is not None:
+        tamper(laid_out)
+    return pair_logps(model, laid_out, media_of(batch)).logps
+
+
+def _one_by_one(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute sums and lengths of a batch of two pairs with images of one size by upstream's forward."""
+    parts = []
+    for i in range(2):
+        alone = {name: batch[name][[i, i + 2]] for name in ("input_ids", "attention_mask", "labels")}
+        if "position_ids" in batch:
+            alone["position_ids"] = batch["position_ids"][:, [i, i + 2]]
+        alone |= {name: value.chunk(2)[i] for name, value in media_of(batch).items()}
+        parts.append(upstream_logps(model, alone))
+    return tuple(torch.stack(both, 1).view(-1) for both in zip(*parts, strict=True))
+
+
+def main(models: int) -> None:
+    """Print the table."""
+    for precision in PRECISIONS:
+        trials = [trial(precision, seed) for seed in range(models)]
+        found = defaultdict(list)
+        for each in trials:
+            for name, caught in each.caught.items():
+                found[name].append(caught)
+        shares = ", ".join(f"{name} {sum(seen)} of {len(seen)}" for name, seen in found.items())
+        alarms, reach = sum(each.alarm for each in trials), max(each.reach for each in trials)
+        print(f"{precision}: {alarms} false alarms in {models}, differences up to {reach:.2f}; caught: {shares}")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
