@@ -164,7 +164,13 @@ def test_too_many_rows_are_refused(tmp_path):
 
 
 def test_the_command_writes_a_config_that_names_the_files(tmp_path):
-    command = [sys.executable, Path(__file__).resolve().parents[1] / "scripts" / "demo.py", "benchmarks", "--rows", "8"]
+    command = [
+        sys.executable,
+        Path(__file__).resolve().parents[1] / "scripts" / "demo.py",
+        "benchmarks",
+        "--rows",
+        "8",
+    ]
     done = subprocess.run([*command, "--out", tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "config.json").read_text())

@@ -13,10 +13,11 @@ import pytest
 import yaml
 
 import llamafactory.train.dpo  # noqa: F401  # with it come our options
+from common import ToolError
 from demo.pairs import Candidates, prompts
 from llamafactory.hparams import get_train_args
-from study import StudyError, place, plan
 from study import command as study_command
+from study import place, plan
 from study.conditions import CONDITIONS, dataset_name, rows_of
 from study.methods import ABLATIONS, METHODS, ablated, grid, uses_reference, with_grid_point
 from study.pool import Pool
@@ -140,7 +141,7 @@ def test_a_point_that_lacks_a_seed_is_not_compared(tmp_path):
     results = Results(tmp_path)
     _tuned_by_decree(results, lambda *_: 0.5)
     (tmp_path / f"{plan.tuning(['dpo'], (0, 1))['dpo', 4][1].key}.json").unlink()
-    with pytest.raises(StudyError, match=r"tuning lacks seed 1 of \{.*'learning_rate': 0.0001"):
+    with pytest.raises(ToolError, match=r"tuning lacks seed 1 of \{.*'learning_rate': 0.0001"):
         tuned_options(Results(tmp_path), ["dpo"])
 
 
@@ -153,11 +154,11 @@ def test_a_folder_belongs_to_one_study(tmp_path, tiny_model):
         place.definitions("demo", ROOT / "data" / "demo" / "checkpoint"),
         place.definitions("test", tiny_model),
     ):
-        with pytest.raises(StudyError, match="is of another (size|model) .*: give another folder"):
+        with pytest.raises(ToolError, match="is of another (size|model) .*: give another folder"):
             place.note(tmp_path, other, ())
-    with place.alone(tmp_path), pytest.raises(StudyError, match="another study is at work"), place.alone(tmp_path):
+    with place.alone(tmp_path), pytest.raises(ToolError, match="another study is at work"), place.alone(tmp_path):
         pass
-    with pytest.raises(StudyError, match="has no model.safetensors"):
+    with pytest.raises(ToolError, match="has no model.safetensors"):
         place.definitions("test", tmp_path)
 
 
@@ -173,13 +174,13 @@ def test_names_that_are_none():
 
 
 def test_a_method_that_is_not_tuned_is_named(tmp_path):
-    with pytest.raises(StudyError, match="ipo has not been tuned: 12 points"):
+    with pytest.raises(ToolError, match="ipo has not been tuned: 12 points"):
         tuned_options(Results(tmp_path), ["ipo"])
 
 
 def test_a_damaged_result_is_named(tmp_path):
     (tmp_path / "val-s0-1.json").write_text('{"key": ')
-    with pytest.raises(StudyError, match="val-s0-1.json is damaged"):
+    with pytest.raises(ToolError, match="val-s0-1.json is damaged"):
         Results(tmp_path)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from study import StudyError, plan, report, tables
+from common import ToolError
 from study import command as study_command
+from study import plan, report, tables
 from study.methods import METHODS, grid
 from study.raw import Results
 from study.repeating import compared
@@ -130,7 +131,7 @@ def test_a_part_of_a_study_is_reported_too(raw, tmp_path):
     assert text.count(ENGLISH.missing) == 6 and "main.png" in text
     assert {path.name for path in (raw / "pictures").iterdir()} == {"main.png"}
     (raw / "raw.jsonl").write_text("".join(line for line in kept if json.loads(line)["measure"] == "val"))
-    with pytest.raises(StudyError, match="no test of tuned Uni-DPO"):
+    with pytest.raises(ToolError, match="no test of tuned Uni-DPO"):
         report.write_report(raw, tmp_path)
 
 
@@ -188,5 +189,5 @@ def test_a_repeated_cell_is_compared(raw):
         assert compared("uni_dpo", {"seed": seed, **_tested(value)}, study.results, study.tuned)[1]
     text, inside = compared("uni_dpo", {"seed": 7, **_tested(mean + 6)}, study.results, study.tuned)
     assert not inside and text.endswith("OUTSIDE") and "same seed: not run" in text
-    with pytest.raises(StudyError, match="0 seeds of uni_dpo"):
+    with pytest.raises(ToolError, match="0 seeds of uni_dpo"):
         compared("uni_dpo", {"seed": 0, **_tested(1)}, Results(raw / "none"), study.tuned)

@@ -18,7 +18,7 @@ from local_benchmarks import RIGHT, WRONG, mixed, run_vlmeval, write_predictions
 from pairs import ROOT
 from scipy import stats
 
-from summarize_eval import EvalTableError
+from common import ToolError
 from summarize_eval import command as summarize_eval
 from summarize_eval.bootstrap import paired_difference
 from summarize_eval.rules import NINE, POSTER
@@ -424,7 +424,7 @@ def test_pairing_narrows_the_interval():
 
 
 def test_bootstrap_refuses_other_questions():
-    with pytest.raises(EvalTableError, match="3 and 2, 1 in both"):
+    with pytest.raises(ToolError, match="3 and 2, 1 in both"):
         paired_difference(samples([1, 0, 1]), samples([1, 1], keys=["2", "7"]))
 
 

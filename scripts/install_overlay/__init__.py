@@ -2,7 +2,3 @@
 
 Upstream is LlamaFactory or VLMEvalKit (`kinds.py`). Standard library only, and nothing here ever imports either.
 """
-
-
-class OverlayError(Exception):
-    """Something the user has to decide or repair; the text says what, where and how."""

@@ -65,7 +65,7 @@ def install(
         One line for each change made (or, dry, to be made); none if everything was in place already.
 
     Raises:
-        OverlayError: The target does not fit, is no clean one, holds what we must not replace, or cannot be written.
+        ToolError: The target does not fit, is no clean one, holds what we must not replace, or cannot be written.
     """
     check_supported(target)
     refuse_stranger(target, python)
@@ -127,7 +127,7 @@ def uninstall(target: Target, overlay: Overlay, *, force: bool, dry_run: bool) -
         One line for each change made (or, dry, to be made); none if there was nothing of ours.
 
     Raises:
-        OverlayError: Upstream's file is nowhere to be had, ours were edited, or the target cannot be written.
+        ToolError: Upstream's file is nowhere to be had, ours were edited, or the target cannot be written.
     """
     with locked(target):
         record = Record.load(target) or adopted(target, overlay)

@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import OverlayError
+from common import ToolError
+
 from .target import Target
 from .tree import (
     SCRATCH,
@@ -29,7 +30,7 @@ def refuse_unknown_seam(target: Target) -> None:
         guess = f"upstream's file edited by hand or by another tool, or that of a {target.kind.title} we have not seen"
     else:
         guess = f"not a file of {target.kind.title}"
-    raise OverlayError(
+    raise ToolError(
         f"{seam} is not a file we know, so it is not replaced\n"
         f"  sha256 {hash_of(content)}\n"
         f"  likely {guess}\n"
@@ -48,7 +49,7 @@ def refuse_edited(target: Target, record: Record, names: Iterable[str]) -> None:
         if content not in record.files.get(name, []):
             edited.append(f"  {path}")
     if edited:
-        raise OverlayError(
+        raise ToolError(
             "these files of the overlay were edited, or come from another version laid over with cp -r:\n"
             + "\n".join(edited)
             + "\n  save what you want to keep and add --force to go on without it"
@@ -60,7 +61,7 @@ def refuse_foreign(target: Target, record: Record, names: Iterable[str]) -> None
     for name in names:
         foreign = foreign_files(target, record, [name]) if present(target, name) == "folder" else []
         if foreign:
-            raise OverlayError(
+            raise ToolError(
                 f"cannot link {target.locate(name)}: it holds files that are not the overlay's\n"
                 f"  move them elsewhere or install without --link: {', '.join(map(str, foreign))}"
             )
@@ -80,7 +81,7 @@ def refuse_unwritable(target: Target, names: Iterable[str]) -> None:
         while not folder.exists():
             folder = folder.parent
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise OverlayError(
+            raise ToolError(
                 f"no permission to write in {folder}\n"
                 f"  use an account that may, or a {target.kind.title} of your own (--checkout DIR or --python PATH)"
             )

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from install_overlay import OverlayError
+from common import ToolError
 from install_overlay.changes import install, uninstall
 from install_overlay.kinds import KINDS, LLAMAFACTORY
 from install_overlay.status import report
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         return {"install": run_install, "status": run_status, "uninstall": run_uninstall}[options.command](
             options, overlay
         )
-    except OverlayError as error:
+    except ToolError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
         print(f"error: stopped half way: {error}", file=sys.stderr)

@@ -4,7 +4,8 @@ import os
 import shutil
 import subprocess
 
-from . import OverlayError
+from common import ToolError
+
 from .target import Target
 from .tree import SCRATCH, Record, fingerprint, hash_of, is_our_seam, write
 
@@ -36,7 +37,7 @@ def original_seam(target: Target, record: Record) -> bytes:
             way = f"pip install --force-reinstall --no-deps {target.pinned}   (with the pip of that Python)"
         else:
             way = f"put the file of {kind.package} {target.version} there (with git: git checkout -- {kind.seam})"
-        raise OverlayError(
+        raise ToolError(
             f"no copy of upstream's own {target.locate(kind.seam)} was kept: the overlay was laid over with cp -r\n"
             f"  get it back with: {way}\n"
             "  and run uninstall once more: it removes the rest"

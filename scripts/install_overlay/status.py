@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from . import OverlayError
+from common import ToolError
+
 from .kinds import Kind
 from .strangers import edited, found_in, refusal
 from .target import Target, from_checkout, from_python, interpreter_of
@@ -121,7 +122,7 @@ def report(overlay: Overlay, python: str, checkout: Path | None) -> tuple[list[s
             target = find()
             finding, notes = judged(target, diagnose(target, overlay), python)
             findings.append(finding)
-        except OverlayError as error:
+        except ToolError as error:
             findings.append(None)
             lines.append(f"  {error}")
             continue

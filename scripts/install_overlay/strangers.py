@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from . import OverlayError
+from common import ToolError
+
 from .kinds import LLAMAFACTORY, OWN
 from .supported import STATED
 from .target import Target
@@ -56,11 +57,11 @@ def refuse_stranger(target: Target, python: str) -> None:
     """Refuse a LlamaFactory that has a Uni-DPO already, or whose log-probs are no sums. `--force` does not help.
 
     Raises:
-        OverlayError: It says what was found and how to get a clean one.
+        ToolError: It says what was found and how to get a clean one.
     """
     found, untried = found_in(target, python)
     if found:
-        raise OverlayError(refusal(target, found))
+        raise ToolError(refusal(target, found))
     if untried:
         print(f"note: {untried}", file=sys.stderr)
 

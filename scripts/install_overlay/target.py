@@ -9,7 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import OverlayError
+from common import ToolError
+
 from .kinds import LLAMAFACTORY, Kind
 
 
@@ -80,14 +81,14 @@ def from_checkout(folder: Path, kind: Kind = LLAMAFACTORY) -> Target:
     """Return the upstream of a git checkout or an unpacked tree.
 
     Raises:
-        OverlayError: The folder is missing or does not hold the package.
+        ToolError: The folder is missing or does not hold the package.
     """
     if not folder.is_dir():
-        raise OverlayError(f"no such folder: {folder}\n  give --checkout the root of a {kind.title} checkout")
+        raise ToolError(f"no such folder: {folder}\n  give --checkout the root of a {kind.title} checkout")
     checkout = folder.resolve()
     package = checkout / kind.inside
     if not (package / "__init__.py").is_file():
-        raise OverlayError(
+        raise ToolError(
             f"not a {kind.title} checkout: {folder} has no {kind.inside}\n"
             f"  give --checkout the folder that git clone made, the one with {kind.inside.split('/')[0]}/ in it"
         )
@@ -100,7 +101,7 @@ def from_python(python: Path | str, kind: Kind = LLAMAFACTORY) -> Target:
     An editable install leads to its checkout, since that is where the files are.
 
     Raises:
-        OverlayError: The interpreter does not run or does not have it.
+        ToolError: The interpreter does not run or does not have it.
     """
     try:
         done = subprocess.run(
@@ -108,14 +109,14 @@ def from_python(python: Path | str, kind: Kind = LLAMAFACTORY) -> Target:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         hint = "give --python the path of a Python interpreter"
-        raise OverlayError(f"cannot run {python}: {error}\n  {hint}") from error
+        raise ToolError(f"cannot run {python}: {error}\n  {hint}") from error
     try:
         folders = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError) as error:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise OverlayError(f"{python} does not answer like a Python interpreter: {last}") from error
+        raise ToolError(f"{python} does not answer like a Python interpreter: {last}") from error
     if not folders:
-        raise OverlayError(
+        raise ToolError(
             f"no {kind.package} is installed for {python}\n"
             "  choose another with --python PATH (scripts/setup.sh makes .venv/bin/python), a checkout with"
             f" --checkout DIR, or install it: pip install {kind.distribution}"
@@ -133,7 +134,7 @@ def interpreter_of(script: Path) -> Path:
     """Return the Python interpreter that a console script such as `llamafactory-cli` starts.
 
     Raises:
-        OverlayError: The script names none that can be recognised.
+        ToolError: The script names none that can be recognised.
     """
     with script.open("rb") as file:
         head = file.read(2000).decode("utf-8", errors="replace").splitlines() or [""]
@@ -144,7 +145,7 @@ def interpreter_of(script: Path) -> Path:
     if words and Path(words[0]).name == "env":
         words = words[1:]
     if not words or "python" not in Path(words[0]).name:
-        raise OverlayError(f"cannot tell which Python {script} starts")
+        raise ToolError(f"cannot tell which Python {script} starts")
     return Path(words[0])
 
 
@@ -152,11 +153,11 @@ def check_supported(target: Target) -> None:
     """Refuse an upstream that lacks something the overlay takes hold of, or, without upstream's switch, is too old.
 
     Raises:
-        OverlayError: It names the version, or each missing piece and the file it should be in.
+        ToolError: It names the version, or each missing piece and the file it should be in.
     """
     version, kind = target.version, target.kind
     if version is None:
-        raise OverlayError(
+        raise ToolError(
             f"{target.package} is not a complete {kind.package}: {kind.version_file} states no version\n"
             f"  reinstall it (pip install --force-reinstall --no-deps {kind.distribution}), then install the overlay"
         )
@@ -164,11 +165,11 @@ def check_supported(target: Target) -> None:
     if _sortable(version) < _sortable(kind.oldest):
         old = f"{where} is too old: the overlay needs {kind.oldest} or newer"
         if os.environ.get("DISABLE_VERSION_CHECK", "").lower() not in ("1", "y", "true"):
-            raise OverlayError(f"{old}\n  DISABLE_VERSION_CHECK=1 tries it all the same")
+            raise ToolError(f"{old}\n  DISABLE_VERSION_CHECK=1 tries it all the same")
         print(f"warning: {old}; going on, as DISABLE_VERSION_CHECK is set", file=sys.stderr)
     missing = [f"  {what} ({file})" for file, text, what in kind.needed if not _holds(target.package / file, text)]
     if missing:
-        raise OverlayError(f"the overlay does not fit {where}; not found there:\n" + "\n".join(missing))
+        raise ToolError(f"the overlay does not fit {where}; not found there:\n" + "\n".join(missing))
 
 
 def _holds(file: Path, text: str) -> bool:

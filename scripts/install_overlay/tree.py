@@ -8,7 +8,8 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from . import OverlayError
+from common import ToolError
+
 from .kinds import KINDS, LLAMAFACTORY, OWN, Kind
 from .target import Target
 
@@ -35,7 +36,7 @@ class Overlay:
         """List the overlay's files.
 
         Raises:
-            OverlayError: The folder is not a whole overlay, or holds a file in a place that is not ours.
+            ToolError: The folder is not a whole overlay, or holds a file in a place that is not ours.
         """
         files = {
             path.relative_to(folder).as_posix(): path
@@ -46,11 +47,11 @@ class Overlay:
             and path.relative_to(folder).as_posix() not in kind.loose
         }
         if kind.seam not in files or f"{kind.ours}/__init__.py" not in files:
-            raise OverlayError(f"{folder} is not the overlay: {kind.seam} or {kind.ours}/__init__.py is missing")
+            raise ToolError(f"{folder} is not the overlay: {kind.seam} or {kind.ours}/__init__.py is missing")
         placed = {kind.seam, *kind.beside}
         strange = [name for name in files if name not in placed and own_folder(name) is None]
         if strange:
-            raise OverlayError(f"{folder} would replace more of upstream than {kind.seam}: {', '.join(strange)}")
+            raise ToolError(f"{folder} would replace more of upstream than {kind.seam}: {', '.join(strange)}")
         return cls(folder, files, kind)
 
     def wanted(self, target: Target, link: bool) -> dict[str, Path]:
@@ -91,7 +92,7 @@ class Record:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
-            raise OverlayError(f"{path} is damaged ({error})\n  delete it and run the same command again") from error
+            raise ToolError(f"{path} is damaged ({error})\n  delete it and run the same command again") from error
 
     def save(self, target: Target) -> None:
         """Write the record; the folder hides itself from git."""

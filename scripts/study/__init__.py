@@ -13,7 +13,3 @@
 - `statistics.py`, `tables.py`, `pictures.py`, `words.py`, `report.py`: RESULTS.md from that one file alone;
 - `repeating.py`: one cell again, beside what the report says of it.
 """
-
-
-class StudyError(ValueError):
-    """Something the user has to decide or mend; the message says what, where and how."""

@@ -24,11 +24,12 @@ RAW = ROOT / "data" / "study"
 def main(argv: list[str] | None = None) -> int:
     """Run one command; exit status 1 if a cell failed, 2 for bad input, 130 after Ctrl-C."""
     arguments = _parser().parse_args(argv)
-    from study import StudyError, commands
+    from common import ToolError
+    from study import commands
 
     try:
         return getattr(commands, arguments.command)(arguments)
-    except (StudyError, OSError) as error:
+    except (ToolError, OSError) as error:
         print(f"study.py {arguments.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -5,7 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
-from . import StudyError, place, plan
+from common import ToolError
+
+from . import place, plan
 from .methods import METHODS
 from .pool import Pool
 from .raw import Results
@@ -19,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     plan.check_names(methods, METHODS, "method")
     plan.check_names(experiments, plan.EXPERIMENTS, "experiment")
     if "uni_dpo" not in methods and set(experiments) - {"tuning", "main"}:
-        raise StudyError("only `tuning` and `main` can do without uni_dpo: name it too, or --experiments tuning main")
+        raise ToolError("only `tuning` and `main` can do without uni_dpo: name it too, or --experiments tuning main")
     pool, shared = _pool(arguments), place.definitions(arguments.size, arguments.model)
     if arguments.list:
         return _list(Results(arguments.out / "cells"))
@@ -46,7 +48,7 @@ def gather(arguments: argparse.Namespace) -> int:
     """Put all results of a study into the folder that the report reads."""
     results = Results(arguments.out / "cells")
     if not len(results):
-        raise StudyError(f"{results.path} holds no results: `study.py run` makes them")
+        raise ToolError(f"{results.path} holds no results: `study.py run` makes them")
     place.read_about(arguments.out)
     results.gather(arguments.raw / "raw.jsonl")
     shutil.copy(arguments.out / "about.json", arguments.raw / "about.json")
@@ -85,7 +87,7 @@ def repeat(arguments: argparse.Namespace) -> int:
 
 def _require_done(failed: list[str]) -> None:
     if failed:
-        raise StudyError("; ".join(failed))
+        raise ToolError("; ".join(failed))
 
 
 def _list(results: Results) -> int:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from common import ToolError
 from demo.exam import accuracy, exam, mark
 from demo.generate import Answerer
 from demo.questions import KINDS
 
-from . import StudyError
 from .plan import Size
 from .seeds import TEST_SEED, VAL_SEED
 
@@ -41,7 +41,7 @@ def benchmark(model: Path, benchmarks: Path, scratch: Path) -> dict[str, float]:
         Its headline numbers in per cent by benchmark, and their mean as "mean".
 
     Raises:
-        StudyError: VLMEvalKit failed or left a number out.
+        ToolError: VLMEvalKit failed or left a number out.
     """
     from vlmeval.uni_dpo.cli import main  # takes seconds to import, and not every cell needs it
 
@@ -50,7 +50,7 @@ def benchmark(model: Path, benchmarks: Path, scratch: Path) -> dict[str, float]:
     with _unpacked(benchmarks):
         failed = main(command)
     if failed:
-        raise StudyError(f"VLMEvalKit failed on {model}: see the log")
+        raise ToolError(f"VLMEvalKit failed on {model}: see the log")
     scores = _headlines(scratch)
     shutil.rmtree(scratch)
     return {**scores, "mean": round(sum(scores.values()) / len(scores), 4)}
@@ -75,7 +75,7 @@ def _headlines(work_dir: Path) -> dict[str, float]:
     results = collect(checkpoints, data_sets(checkpoints, None))
     missing = [f"{data}: {result.note}" for (_, data), result in results.items() if result.score is None]
     if missing:
-        raise StudyError("VLMEvalKit left no score for " + "; ".join(missing))
+        raise ToolError("VLMEvalKit left no score for " + "; ".join(missing))
     return {data.removeprefix("DemoWorld_").split("_")[0]: result.score.value for (_, data), result in results.items()}
 
 

@@ -14,9 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from common import ToolError
 from demo.writers import write_whole
 
-from . import StudyError, conditions, seeds
+from . import conditions, seeds
 from .plan import SIZES
 
 
@@ -27,11 +28,11 @@ def definitions(size: str, model: Path) -> dict[str, str]:
     """What all cells of a study have to share: its size, the start model, and everything that cells do not name.
 
     Raises:
-        StudyError: `model` has no weights.
+        ToolError: `model` has no weights.
     """
     weights = model / "model.safetensors"
     if not weights.is_file():
-        raise StudyError(f"--model {model} is no checkpoint: it has no model.safetensors")
+        raise ToolError(f"--model {model} is no checkpoint: it has no model.safetensors")
     settings = (
         SIZES[size],
         conditions.CONDITIONS,
@@ -50,18 +51,18 @@ def require_same(about: dict[str, Any], wanted: dict[str, str], where: str) -> N
     """Refuse results that cannot stand beside one another.
 
     Raises:
-        StudyError: they were made with another size, start model or settings.
+        ToolError: they were made with another size, start model or settings.
     """
     for name, value in wanted.items():
         if about.get(name, value) != value:
-            raise StudyError(f"{where} is of another {name} ({about[name]}, not {value}): give another folder")
+            raise ToolError(f"{where} is of another {name} ({about[name]}, not {value}): give another folder")
 
 
 def note(out: Path, shared: dict[str, str], gpus: tuple[str, ...]) -> None:
     """Keep what a study is and what the report says about its making.
 
     Raises:
-        StudyError: the folder holds another study.
+        ToolError: the folder holds another study.
     """
     path = out / "about.json"
     require_same(read_about(out) if path.is_file() else {}, shared, f"the study in {out}")
@@ -79,17 +80,17 @@ def read_about(folder: Path) -> dict[str, Any]:
     """Read what `note` has kept.
 
     Raises:
-        StudyError: it is not there or damaged.
+        ToolError: it is not there or damaged.
     """
     path = folder / "about.json"
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StudyError(f"{path} is not there: `study.py run` makes it, `study.py gather` copies it") from None
+        raise ToolError(f"{path} is not there: `study.py run` makes it, `study.py gather` copies it") from None
     except ValueError as error:
-        raise StudyError(f"{path} is damaged ({error})") from error
+        raise ToolError(f"{path} is damaged ({error})") from error
     if not isinstance(about, dict):
-        raise StudyError(f"{path} is damaged: it is no JSON object")
+        raise ToolError(f"{path} is damaged: it is no JSON object")
     return about
 
 
@@ -98,14 +99,14 @@ def alone(out: Path) -> Iterator[None]:
     """Work in a folder while nobody else does.
 
     Raises:
-        StudyError: somebody else is at work there.
+        ToolError: somebody else is at work there.
     """
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StudyError(f"another study is at work in {out}: wait for it, or give another --out") from None
+            raise ToolError(f"another study is at work in {out}: wait for it, or give another --out") from None
         yield
 
 

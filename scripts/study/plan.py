@@ -9,7 +9,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from . import StudyError
+from common import ToolError
+
 from .conditions import CONDITIONS
 from .methods import (
     ABLATED_AS_PUBLISHED,
@@ -186,7 +187,7 @@ def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
     """Refuse what there is none of.
 
     Raises:
-        StudyError: a name is unknown.
+        ToolError: a name is unknown.
     """
     if unknown := sorted(set(given) - set(known)):
-        raise StudyError(f"there is no {what} {', '.join(unknown)}; choose from {', '.join(known)}")
+        raise ToolError(f"there is no {what} {', '.join(unknown)}; choose from {', '.join(known)}")

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from . import StudyError
+from common import ToolError
+
 from .plan import Cell, Size
 from .raw import Results
 
@@ -67,7 +68,7 @@ class Pool:
                 try:
                     keep(futures[future], future.result())
                 except BrokenExecutor:
-                    raise StudyError(
+                    raise ToolError(
                         f"a process of `{name}` was ended from outside, for want of memory perhaps"
                     ) from None
                 except Exception as error:

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from common import ToolError
 from demo.writers import write_whole
 
-from . import StudyError
 from .plan import Cell
 
 
@@ -21,18 +21,18 @@ class Results:
         """Read from `path`: a folder of a study that runs, or a .jsonl file.
 
         Raises:
-            StudyError: a file is damaged, or the one file is not there.
+            ToolError: a file is damaged, or the one file is not there.
         """
         self.path, self._known = path, {}
         if path.suffix == ".jsonl" and not path.is_file():
-            raise StudyError(f"{path} is not there: `study.py run` and `study.py gather` make it")
+            raise ToolError(f"{path} is not there: `study.py run` and `study.py gather` make it")
         files = [path] if path.suffix == ".jsonl" else sorted(path.glob("*.json"))
         for file in files:
             try:
                 results = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
                 self._known.update({result["key"]: result for result in results})
             except (ValueError, KeyError, TypeError) as error:
-                raise StudyError(f"{file} is damaged ({error}): remove it, and its cells are run again") from error
+                raise ToolError(f"{file} is damaged ({error}): remove it, and its cells are run again") from error
 
     def __contains__(self, cell: Cell) -> bool:
         """Whether a cell is done."""

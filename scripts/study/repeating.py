@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 
-from . import StudyError, plan
+from common import ToolError
+
+from . import plan
 from .methods import Options
 from .raw import Result, Results
 from .statistics import over_seeds
@@ -23,12 +25,12 @@ def compared(method: str, again: Result, known: Results, tuned: Mapping[str, Opt
         than the interval of their mean, outside of which some of the very seeds that make the mean must lie.
 
     Raises:
-        StudyError: the raw results have fewer than two seeds of the method.
+        ToolError: the raw results have fewer than two seeds of the method.
     """
     seeds = known.test_seeds()
     values = {result["seed"]: benchmarks(result) for result in known.of(plan.main(tuned, seeds)[method])}
     if len(values) < 2:
-        raise StudyError(f"the raw results have {len(values)} seeds of {method}: too few for an interval")
+        raise ToolError(f"the raw results have {len(values)} seeds of {method}: too few for an interval")
     estimate, value = over_seeds([*values.values()]), benchmarks(again)
     before = values.get(again["seed"])
     single = estimate.half * (1 + estimate.n) ** 0.5

@@ -8,9 +8,10 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from common import ToolError
 from demo.writers import write_whole
 
-from . import StudyError, pictures, plan, tables
+from . import pictures, plan, tables
 from .methods import METHODS
 from .place import read_about
 from .raw import Results
@@ -29,7 +30,7 @@ def write_report(raw: Path, out: Path) -> list[Path]:
         What was written.
 
     Raises:
-        StudyError: raw results are missing, damaged or not enough for a report.
+        ToolError: raw results are missing, damaged or not enough for a report.
     """
     study, about = read_study(raw), read_about(raw)
     written = pictures.draw_all(study, raw / "pictures")
@@ -44,18 +45,18 @@ def read_study(raw: Path) -> Study:
     """Raw results, what was tuned from them, and the seeds they have.
 
     Raises:
-        StudyError: a file is damaged, or DPO and Uni-DPO were not both tuned.
+        ToolError: a file is damaged, or DPO and Uni-DPO were not both tuned.
     """
     results = Results(raw / "raw.jsonl")
     tuned = {}
     for method in METHODS:
         try:
             tuned |= tuned_options(results, [method])
-        except StudyError:
+        except ToolError:
             if method in ("dpo", "uni_dpo"):  # every table compares with one of them
                 raise
     if not results.of(plan.main(tuned, results.test_seeds())["uni_dpo"]):
-        raise StudyError(f"{raw / 'raw.jsonl'} has no test of tuned Uni-DPO: run `tuning` and `main` first")
+        raise ToolError(f"{raw / 'raw.jsonl'} has no test of tuned Uni-DPO: run `tuning` and `main` first")
     return Study(results, tuned, results.test_seeds())
 
 

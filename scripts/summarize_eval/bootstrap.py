@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import EvalTableError
+from common import ToolError
+
 from .samples import Samples
 
 
@@ -41,11 +42,11 @@ def paired_difference(
         level: how often such intervals hold the difference.
 
     Raises:
-        EvalTableError: the two did not answer the same questions.
+        ToolError: the two did not answer the same questions.
     """
     if base.keys != other.keys:
         shared = len(set(base.keys) & set(other.keys))
-        raise EvalTableError(f"not the same questions: {len(base.keys)} and {len(other.keys)}, {shared} in both")
+        raise ToolError(f"not the same questions: {len(base.keys)} and {len(other.keys)}, {shared} in both")
     sums = np.concatenate([base.sums, other.sums], axis=1)
     rng = np.random.default_rng(seed)
     totals = [_resampled(sums[base.strata == stratum], resamples, rng) for stratum in range(base.strata.max() + 1)]

@@ -24,13 +24,13 @@ OUT = Path(__file__).resolve().parents[2] / "outputs" / "eval_table"
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     arguments = _parser().parse_args(argv)
-    from summarize_eval import EvalTableError  # pandas and matplotlib take seconds to import; --help should not
+    from common import ToolError
     from summarize_eval.table import terminal
 
     try:
         table = _table(arguments)
         paths = _write(arguments.out, table)
-    except (EvalTableError, OSError) as error:
+    except (ToolError, OSError) as error:
         print(f"summarize_eval.py: {error}", file=sys.stderr)
         return 2
     print(terminal(table))
@@ -55,18 +55,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _table(arguments: argparse.Namespace):
-    from summarize_eval import EvalTableError
+    from common import ToolError
     from summarize_eval.folders import find_checkpoints
     from summarize_eval.results import collect, compare, data_sets
     from summarize_eval.table import Table
 
     if arguments.resamples < 100:
-        raise EvalTableError(f"--resamples {arguments.resamples} is too few for the ends of an interval: 100 or more")
+        raise ToolError(f"--resamples {arguments.resamples} is too few for the ends of an interval: 100 or more")
     checkpoints = find_checkpoints(arguments.work_dirs)
     names = [checkpoint.label for checkpoint in checkpoints]
     baseline = arguments.baseline or names[0]
     if baseline not in (*names, "none"):
-        raise EvalTableError(f"--baseline {baseline} is none of the checkpoints found: {', '.join(names)}")
+        raise ToolError(f"--baseline {baseline} is none of the checkpoints found: {', '.join(names)}")
     checkpoints.sort(key=lambda checkpoint: checkpoint.label != baseline)
     labels = [checkpoint.label for checkpoint in checkpoints]
     data = data_sets(checkpoints, arguments.data)

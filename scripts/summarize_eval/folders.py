@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import EvalTableError
+from common import ToolError
+
 from .rules import METRIC_FORMATS, METRIC_SUFFIXES
 
 
@@ -101,7 +102,7 @@ def find_checkpoints(arguments: Iterable[str]) -> list[Checkpoint]:
     """The checkpoints below work folders, each given as DIR or LABEL=DIR.
 
     Raises:
-        EvalTableError: a folder is not there, holds no results, or two checkpoints would have one label.
+        ToolError: a folder is not there, holds no results, or two checkpoints would have one label.
     """
     found = []
     for argument in arguments:
@@ -109,7 +110,7 @@ def find_checkpoints(arguments: Iterable[str]) -> list[Checkpoint]:
         models = _models(path)
         if label and len(models) > 1:
             names = ", ".join(sorted(folder.name for folder in models))
-            raise EvalTableError(f"{path} holds several models ({names}): a label needs one; give {path}/MODEL")
+            raise ToolError(f"{path} holds several models ({names}): a label needs one; give {path}/MODEL")
         found += [(label, folder, runs) for folder, runs in models.items()]
     return [Checkpoint(label, runs) for label, runs in _labelled(found)]
 
@@ -120,7 +121,7 @@ def _split(argument: str) -> tuple[str, Path]:
         label, rest = "", argument
     path = Path(rest)
     if not path.is_dir():
-        raise EvalTableError(f"{path} is not a folder: give what --work-dir was, or a model's folder in it")
+        raise ToolError(f"{path} is not a folder: give what --work-dir was, or a model's folder in it")
     return label, path.resolve()
 
 
@@ -135,7 +136,7 @@ def _models(path: Path) -> dict[Path, tuple[Run, ...]]:
             below = [folder for folder in sorted(path.iterdir()) if folder.is_dir()]
             models = {folder: runs for folder in below if (runs := _runs(folder))}
     if not models:
-        raise EvalTableError(
+        raise ToolError(
             f"{path} holds no results of VLMEvalKit: expected MODEL/MODEL_DATASET_acc.csv, MODEL/T<time>/..., or such "
             "files themselves; was the evaluation run with --mode infer, or with another --work-dir?"
         )
@@ -168,11 +169,11 @@ def _read_status(path: Path) -> dict:
     try:
         status = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise EvalTableError(f"{path} is not JSON ({error}): remove it, or evaluate again") from error
+        raise ToolError(f"{path} is not JSON ({error}): remove it, or evaluate again") from error
     listed = status.get("datasets") or {} if isinstance(status, dict) else None
     whole = isinstance(listed, dict) and all(isinstance(entry, dict) for entry in listed.values())
     if not (whole and isinstance(status.get("model_name") or "", str)):
-        raise EvalTableError(f"{path} is not a status of VLMEvalKit's: remove it, or evaluate again")
+        raise ToolError(f"{path} is not a status of VLMEvalKit's: remove it, or evaluate again")
     return status
 
 
@@ -194,5 +195,5 @@ def _labelled(found: Sequence[tuple[str, Path, tuple[Run, ...]]]) -> list[tuple[
     plain = [name for name, _ in labels]
     for name in plain:
         if plain.count(name) > 1:
-            raise EvalTableError(f"two checkpoints would be called {name}: name them, as in LABEL=WORK_DIR")
+            raise ToolError(f"two checkpoints would be called {name}: name them, as in LABEL=WORK_DIR")
     return labels

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from . import EvalTableError
+from common import ToolError
+
 from .bootstrap import Difference, paired_difference
 from .folders import Checkpoint, Run
 from .rules import NINE, POSTER, Rule, Score, rule_for
@@ -73,7 +74,7 @@ def compare(results: Results, baseline: str, resamples: int, seed: int) -> None:
             continue
         try:
             other.difference = paired_difference(base.samples, other.samples, resamples, seed)
-        except EvalTableError as error:
+        except ToolError as error:
             other.note = _joined(other.note, f"no difference to {baseline}: {error}")
 
 
@@ -105,14 +106,14 @@ def _scored(run: Run, data: str) -> Result:
     try:
         rule = rule_for(data, path)
         score = rule.read(path)
-    except EvalTableError as error:
+    except ToolError as error:
         return Result("failed", str(error))
     result = Result("scored", rule=rule, score=score)
     try:
         result.samples = read_samples(run, data, rule, score.value)
     except StaleScores as error:
         return Result("failed", str(error))
-    except EvalTableError as error:
+    except ToolError as error:
         result.note = f"no interval: {error}"
     if result.samples and result.samples.failed:
         result.note = f"{result.samples.failed} of {result.samples.rows} questions have no answer: the model failed"

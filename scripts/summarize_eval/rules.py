@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import EvalTableError, reason_of
+from common import ToolError, reason_of
 
 
 NINE = (
@@ -71,14 +71,14 @@ class Rule:
         """Read the headline number of a metric file.
 
         Raises:
-            EvalTableError: the file cannot be read, or does not have the row or the numbers of its kind.
+            ToolError: the file cannot be read, or does not have the row or the numbers of its kind.
         """
         try:
             score = _HEADLINES.get(self.kind, _overall)(self, read_rows(path))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, csv.Error) as error:
-            raise EvalTableError(f"{path} is no such metric file ({reason_of(error)})") from error
+            raise ToolError(f"{path} is no such metric file ({reason_of(error)})") from error
         if not math.isfinite(score.value):
-            raise EvalTableError(f"{path} holds {score.raw}, not a number: no row was scored")
+            raise ToolError(f"{path} holds {score.raw}, not a number: no row was scored")
         return score
 
 
@@ -86,14 +86,14 @@ def rule_for(data: str, path: Path) -> Rule:
     """The rule of a data set by its name; for one we do not know (your own), by what its metric file looks like.
 
     Raises:
-        EvalTableError: it looks like none.
+        ToolError: it looks like none.
     """
     if data in RULES:
         return RULES[data]
     try:
         columns = set(read_rows(path)[0])
     except (OSError, ValueError, LookupError, AttributeError, RecursionError, csv.Error) as error:
-        raise EvalTableError(f"{path} cannot be read ({reason_of(error)})") from error
+        raise ToolError(f"{path} cannot be read ({reason_of(error)})") from error
     if {"perception", "reasoning"} <= columns:
         return RULES["MME"]
     if "Final Score" in columns:
@@ -106,7 +106,7 @@ def rule_for(data: str, path: Path) -> Rule:
         return Rule("choice", "_acc")
     if "Overall" in columns:
         return Rule(next((kind for part, kind in _OPEN if part in data), "mean"), "_acc")
-    raise EvalTableError(f"{path} has no column Overall: no rule for {data}; add one to eval_table/rules.py")
+    raise ToolError(f"{path} has no column Overall: no rule for {data}; add one to eval_table/rules.py")
 
 
 def read_rows(path: Path) -> Rows:

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from pandas._libs.parsers import STR_NA_VALUES
 
-from . import EvalTableError, reason_of
+from common import ToolError, reason_of
+
 from .folders import Run
 from .rules import Rule
 
@@ -27,7 +28,7 @@ MME_CATEGORIES = (
 MATHEMATICS = "Handwritten Mathematical Expression Recognition"
 
 
-class StaleScores(EvalTableError):
+class StaleScores(ToolError):
     """The metric file was made from other answers than those that lie beside it."""
 
 
@@ -61,14 +62,14 @@ def read_samples(run: Run, data: str, rule: Rule, value: float) -> Samples:
     """Read the results of single questions and make sure that they give the headline number.
 
     Raises:
-        EvalTableError: there are none, or none that agree with it.
+        ToolError: there are none, or none that agree with it.
         StaleScores: VLMEvalKit reused its results of earlier answers, which it does without a word.
     """
     # A judge's name is part of multiple choice's file name; scored with two judges, one of the files agrees.
     suffix = {"choice": "_.+_result", "yes_no": "_auxmatch", "f1": "_auxmatch", "mme": "_auxmatch"}
     paths = run.tables(data, suffix.get(rule.kind, "" if rule.kind == "ocrbench" else "_results"))
     if not paths:
-        raise EvalTableError("this VLMEvalKit leaves no results of single questions for it")
+        raise ToolError("this VLMEvalKit leaves no results of single questions for it")
     problems = []
     for path in paths:
         try:
@@ -82,7 +83,7 @@ def read_samples(run: Run, data: str, rule: Rule, value: float) -> Samples:
         if abs(found - value) <= 1e-6 * rule.full:
             return samples
         problems.append(f"{path.name} gives {found:.6g}, not {value:.6g}: it scores other answers")
-    raise EvalTableError("; ".join(problems))
+    raise ToolError("; ".join(problems))
 
 
 def _refuse_stale(run: Run, data: str, path: Path) -> None:

@@ -5,7 +5,3 @@
 - `sides.py`: two copies of a checkout, one with the overlay, and upstream's tests in them;
 - `comparing.py`: what differs.
 """
-
-
-class SuiteError(ValueError):
-    """Something the user has to decide or mend; the message says what, where and how."""

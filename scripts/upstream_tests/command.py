@@ -10,10 +10,9 @@ import os
 import sys
 from pathlib import Path
 
-from upstream_tests import SuiteError
+from common import ToolError
 from upstream_tests.comparing import counts, differences
 from upstream_tests.sides import SUITES, make_sides
-from versions import MatrixError
 from versions.layers import ROOT
 
 
@@ -38,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         return compare(options)
-    except (SuiteError, MatrixError) as error:
+    except ToolError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -67,14 +66,14 @@ def compare(options: argparse.Namespace) -> int:
     """Do what `main` is for.
 
     Raises:
-        SuiteError: The tests cannot be run.
-        MatrixError: The environment cannot be made.
+        ToolError: The tests cannot be run.
+        ToolError: The environment cannot be made.
     """
     sides = make_sides(options.checkout.resolve(), options.folder.resolve())
     tests = options.tests or [suite for suite in SUITES if (options.checkout / suite).is_dir()]
     outcomes = tuple(side.run(tests, options.timeout, options.processes) for side in sides)
     if not outcomes[0]:
-        raise SuiteError(f"there are no tests in {', '.join(tests)}")
+        raise ToolError(f"there are no tests in {', '.join(tests)}")
     differing = differences(sides, outcomes)
     common = [test for test in differing if all(test in noted for noted in outcomes)]
     if common:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from versions import MatrixError
+from common import ToolError
 from versions.layers import LEFT_OUT, ROOT, make_layer
 
-from . import SuiteError
 from .stand_ins import variables
 
 
@@ -49,7 +48,7 @@ class Side:
             processes: How many to use; 1 runs one test after the other in a fresh process.
 
         Raises:
-            SuiteError: pytest did not run.
+            ToolError: pytest did not run.
         """
         noted = self.scratch / f"{self.name}.jsonl"
         noted.unlink(missing_ok=True)
@@ -74,7 +73,7 @@ class Side:
                 if seen := PERCENT.search(line):
                     bar.update(int(seen.group(1)) - bar.n)
         if process.returncode not in (0, 1, 2) or not noted.is_file():
-            raise SuiteError(f"pytest ended with exit code {process.returncode}; see {self.scratch / self.name}.log")
+            raise ToolError(f"pytest ended with exit code {process.returncode}; see {self.scratch / self.name}.log")
         return {line["test"]: line for line in map(json.loads, noted.read_text().splitlines())}
 
     def _environment(self, noted: Path) -> dict[str, str]:
@@ -98,10 +97,10 @@ def make_sides(checkout: Path, scratch: Path) -> tuple[Side, Side]:
         scratch: A folder of our own.
 
     Raises:
-        SuiteError: It has no tests, or the installer or pip refuses.
+        ToolError: It has no tests, or the installer or pip refuses.
     """
     if not any((checkout / suite).is_dir() for suite in SUITES):
-        raise SuiteError(f"--checkout {checkout}: no folder {' or '.join(SUITES)} in it; clone LlamaFactory with git")
+        raise ToolError(f"--checkout {checkout}: no folder {' or '.join(SUITES)} in it; clone LlamaFactory with git")
     make_environment(scratch)
     (scratch / "pytest.ini").touch()  # where upstream configures nothing, pytest would go up to ours, and name by it
     sides = tuple(Side(name, scratch / name, scratch) for name in ("without", "with"))
@@ -111,7 +110,7 @@ def make_sides(checkout: Path, scratch: Path) -> tuple[Side, Side]:
     installer = [sys.executable, str(ROOT / "scripts" / "install_overlay.py"), "install", "--checkout"]
     done = subprocess.run([*installer, str(sides[1].folder)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise SuiteError(done.stderr.strip())
+        raise ToolError(done.stderr.strip())
     return sides
 
 
@@ -119,8 +118,8 @@ def make_environment(scratch: Path) -> None:
     """Make a layer with pytest's helpers over the Python that runs this, and the stand-ins, unless they are there.
 
     Raises:
-        SuiteError: pip cannot install them.
-        MatrixError: Likewise.
+        ToolError: pip cannot install them.
+        ToolError: Likewise.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     python = scratch / "env" / "bin" / "python"
@@ -132,7 +131,7 @@ def make_environment(scratch: Path) -> None:
             [*pip, "pytest", "pytest-timeout", "pytest-xdist"], capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
-            raise MatrixError(f"pip cannot install pytest-timeout:\n{done.stderr.strip()[-1000:]}")
+            raise ToolError(f"pip cannot install pytest-timeout:\n{done.stderr.strip()[-1000:]}")
         (scratch / "env" / "ready").touch()
     if not (scratch / "stand_ins").is_dir():
         done = subprocess.run(
@@ -142,4 +141,4 @@ def make_environment(scratch: Path) -> None:
             check=False,
         )
         if done.returncode != 0:
-            raise SuiteError(f"cannot make tiny models:\n{done.stderr.strip()[-1000:]}")
+            raise ToolError(f"cannot make tiny models:\n{done.stderr.strip()[-1000:]}")

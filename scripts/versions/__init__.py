@@ -5,7 +5,3 @@
 - `trials.py`: the contract and short real runs in one of them, and what came of it;
 - `tables.py`: what came of all, for the README.
 """
-
-
-class MatrixError(ValueError):
-    """Something the user has to decide or mend; the message says what, where and how."""

@@ -12,9 +12,8 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from common import ToolError
 from install_overlay.kinds import LLAMAFACTORY, VLMEVAL, Kind
-
-from . import MatrixError
 
 
 # Of every minor version the last release that upstream accepts is tried. 4.51 is older than what the overlay supports,
@@ -68,7 +67,7 @@ def cells(
         vlmeval: The version of ms-vlmeval.
 
     Raises:
-        MatrixError: A checkout is neither, or a version is not on the index.
+        ToolError: A checkout is neither, or a version is not on the index.
     """
     found = []
     for version in releases if LLAMAFACTORY in kinds else []:
@@ -89,14 +88,12 @@ def kind_of(checkout: Path) -> Kind:
     """Tell which upstream a folder is a checkout of.
 
     Raises:
-        MatrixError: Of neither.
+        ToolError: Of neither.
     """
     for kind in (LLAMAFACTORY, VLMEVAL):
         if (checkout / kind.inside / "__init__.py").is_file():
             return kind
-    raise MatrixError(
-        f"--checkout {checkout}: neither a LlamaFactory ({LLAMAFACTORY.inside}) nor a VLMEvalKit checkout"
-    )
+    raise ToolError(f"--checkout {checkout}: neither a LlamaFactory ({LLAMAFACTORY.inside}) nor a VLMEvalKit checkout")
 
 
 def accepted_by(source: str, transformers: list[str]) -> list[str]:
@@ -121,7 +118,7 @@ def released_source(version: str) -> str:
     """Read `extras/misc.py` of a LlamaFactory on the package index.
 
     Raises:
-        MatrixError: pip cannot download it; the message ends with pip's own words.
+        ToolError: pip cannot download it; the message ends with pip's own words.
     """
     with tempfile.TemporaryDirectory() as scratch:
         pip = [
@@ -138,6 +135,6 @@ def released_source(version: str) -> str:
         done = subprocess.run([*pip, f"llamafactory=={version}"], capture_output=True, text=True, check=False)
         wheels = list(Path(scratch).glob("*.whl"))
         if done.returncode != 0 or not wheels:
-            raise MatrixError(f"cannot download llamafactory {version}:\n{done.stderr.strip()}")
+            raise ToolError(f"cannot download llamafactory {version}:\n{done.stderr.strip()}")
         with zipfile.ZipFile(wheels[0]) as wheel:
             return wheel.read("llamafactory/extras/misc.py").decode()

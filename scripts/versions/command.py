@@ -22,8 +22,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from common import ToolError
 from install_overlay.kinds import KINDS
-from versions import MatrixError
 from versions.cells import TRANSFORMERS, Cell, cells
 from versions.crossing import VERSIONS, cross, crossing_table, holds
 from versions.layers import ROOT
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    except MatrixError as error:
+    except ToolError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     folder = options.folder.resolve()
@@ -89,7 +89,7 @@ def checkpoints(options: argparse.Namespace) -> int:
     vllm = options.vllm and Path(os.path.abspath(options.vllm))  # not resolved: a link to Python is an environment
     try:
         table = cross(options.folder.resolve(), options.transformers or list(VERSIONS), vllm)
-    except MatrixError as error:
+    except ToolError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(crossing_table(table))

@@ -9,9 +9,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from common import ToolError
 from install_overlay.kinds import LLAMAFACTORY
 
-from . import MatrixError
 from .cells import Cell
 from .layers import ROOT, Layer
 from .trials import last_words, make_world
@@ -56,7 +56,7 @@ def cross(folder: Path, versions: list[str], vllm: Path | None) -> dict[str, dic
         For "A, kind" what "B, way" found there: the largest difference, or a message.
 
     Raises:
-        MatrixError: an environment could not be made, or a version could not train.
+        ToolError: an environment could not be made, or a version could not train.
     """
     world, table = folder / "world", {}
     make_crossing_world(world)
@@ -90,7 +90,7 @@ def _side(python: Path, side: str, world: Path, folder: Path) -> dict[str, Any]:
     command = [str(python), str(SIDE), side, str(world), str(folder)]
     done = subprocess.run(command, env=kept | alone, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise MatrixError(f"{side} with {python}: {last_words(done.stderr)}")
+        raise ToolError(f"{side} with {python}: {last_words(done.stderr)}")
     return json.loads(done.stdout.strip().splitlines()[-1]) if side != "write" else {}
 
 

@@ -7,9 +7,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from common import ToolError
 from install_overlay.kinds import LLAMAFACTORY
 
-from . import MatrixError
 from .cells import Cell
 
 
@@ -34,7 +34,7 @@ class Layer:
         """Make it anew, with what the cell asks for and without the overlay.
 
         Raises:
-            MatrixError: pip could not install it; the message ends with pip's own words.
+            ToolError: pip could not install it; the message ends with pip's own words.
         """
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
@@ -57,18 +57,18 @@ class Layer:
         """Install into this layer; what lies below is seen, and never changed.
 
         Raises:
-            MatrixError: It failed.
+            ToolError: It failed.
         """
         options = ["--quiet", "--no-input", "--disable-pip-version-check"]
         done = self.run("-m", "pip", "install", *options, *arguments)
         if done.returncode != 0:
-            raise MatrixError(f"pip install {' '.join(arguments)}:\n{done.stderr.strip()[-2000:]}")
+            raise ToolError(f"pip install {' '.join(arguments)}:\n{done.stderr.strip()[-2000:]}")
 
     def lay_overlay(self, cell: Cell) -> None:
         """Lay our overlay on, as users do.
 
         Raises:
-            MatrixError: The installer refuses.
+            ToolError: The installer refuses.
         """
         where = ["--python", str(self.python)]
         if cell.checkout is not None:
@@ -76,7 +76,7 @@ class Layer:
         command = ["install", "--for", cell.kind.package, "--copy", *where]
         done = self.run(str(ROOT / "scripts" / "install_overlay.py"), *command)
         if done.returncode != 0:
-            raise MatrixError(done.stderr.strip())
+            raise ToolError(done.stderr.strip())
 
     def run(self, *command: str, folder: Path | None = None, seconds: int = 900) -> subprocess.CompletedProcess[str]:
         """Run this layer's Python, without a device and without a hub, and return the finished process."""

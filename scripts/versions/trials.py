@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from common import ToolError
 from install_overlay.kinds import LLAMAFACTORY
 
-from . import MatrixError
 from .cells import Cell
 from .layers import ROOT, Layer
 
@@ -42,7 +42,7 @@ class Trial:
             self.layer.make(self.cell)
             attempt = self._training if self.cell.kind is LLAMAFACTORY else self._evaluation
             state, note, seen = attempt()
-        except MatrixError as error:
+        except ToolError as error:
             state, note, seen = "fails", str(error).strip().splitlines()[-1], {}
         return {"state": state, "note": note, **seen, "seconds": round(time.monotonic() - started)}
 
@@ -111,7 +111,7 @@ class Trial:
         results = json.loads((folder / "results.json").read_text())
         home = Path(results.pop("llamafactory"))
         if self.folder not in home.parents:
-            raise MatrixError(f"the LlamaFactory that ran is not the cell's own: {home}")
+            raise ToolError(f"the LlamaFactory that ran is not the cell's own: {home}")
         return results, ""
 
     def _contract(self, part: str) -> str:

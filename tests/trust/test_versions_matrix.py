@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from upstream import checkout_tree
 
+from common import ToolError
 from install_overlay.kinds import LLAMAFACTORY, VLMEVAL
-from versions import MatrixError, command
+from versions import command
 from versions.cells import Cell, cells, kind_of
 from versions.tables import summary, tables
 from versions.trials import last_words
@@ -49,7 +50,7 @@ def test_a_checkout_is_recognised(tmp_path):
     assert kind_of(checkout) is LLAMAFACTORY and kind_of(tmp_path / "kit") is VLMEVAL
     found = cells([LLAMAFACTORY], [], [checkout], ["4.55.4", "4.57.1", "4.57.6", "5.0.0"], "")
     assert [each.transformers for each in found] == ["4.55.4", "4.57.1"]
-    with pytest.raises(MatrixError, match="neither a LlamaFactory"):
+    with pytest.raises(ToolError, match="neither a LlamaFactory"):
         kind_of(tmp_path)
 
 
