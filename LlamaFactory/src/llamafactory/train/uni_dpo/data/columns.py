@@ -1,4 +1,4 @@
-"""The columns of a data set of pairs, and the keys of a batch, that more than one room knows by name."""
+"""The columns of a data set of pairs, and the keys of a batch, that more than one room uses."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What upstream makes of a data set, with every failure told as: which data set, which row, what is wrong.
+"""What upstream makes of a data set, and a message for every failure: which data set, which row, what is wrong.
 
 Upstream reads descriptions and rows without looking, so that a misspelt column ends in a bare `KeyError`. Here the
 description is looked at first, and whatever upstream still raises over a row is raised again with the row's place.

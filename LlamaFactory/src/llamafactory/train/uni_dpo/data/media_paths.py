@@ -1,4 +1,4 @@
-"""Images, videos and sounds that are given as something else than files: told as what they are."""
+"""Messages for images, videos and sounds that are given as something else than files."""
 
 from collections.abc import Iterator
 from typing import Any

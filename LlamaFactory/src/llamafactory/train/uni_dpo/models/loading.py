@@ -1,4 +1,4 @@
-"""Checkpoints that do not load, told as: which one, what is wrong.
+"""Messages for checkpoints that do not load: which one, and what is wrong.
 
 Upstream takes files of a checkpoint as they come, so that a damaged one ends in whatever a library raises over it, and
 a `config.json` that asks for a billion layers in the end of the machine's memory.

@@ -126,7 +126,7 @@ def _require(args: Any, name: str, holds: Callable[[float], bool], what: str) ->
 
 
 def check_clashes(args: Any) -> None:
-    """Refuse by name what the loss would ignore."""
+    """Refuse options that the loss would ignore."""
     if args.dpo_label_smoothing != 0:
         raise UniDPOError("`dpo_label_smoothing` has no meaning with `pref_loss: uni_dpo`; remove it or set it to 0.")
     if args.pref_bco_weight != 0:

@@ -1,4 +1,4 @@
-"""Options that LlamaFactory's parser stumbles over, told as options.
+"""Messages for option values that LlamaFactory's parser stumbles over.
 
 Values of a YAML arrive in upstream's option classes as they are, so that a text in place of a number ends in whatever
 the first use of it raises. What upstream takes stays taken: only what fails is looked at.

@@ -1,4 +1,4 @@
-"""The versions that training supports, and how others are refused: by name, at the start, and our runs only.
+"""The versions that training supports, and how others are refused: with a message, at the start, and our runs only.
 
 `SUPPORTED` is the one place that states them. The installer, `scripts/versions.py` and its table read it from here;
 the evaluation's are in `vlmeval/vlm/qwen2_vl/uni_dpo/versions.py`. `DISABLE_VERSION_CHECK=1`, LlamaFactory's own
