@@ -1,4 +1,4 @@
-"""Pairs of many answers: properties that hold for whatever answers, and rows that nobody foresaw."""
+"""Pairs of many answers: properties that hold for whatever answers."""
 
 from collections import Counter
 from dataclasses import replace
@@ -6,12 +6,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_shapes import draw, preferences, several
 
-from pair_data.convert.fields import Fields, score_of
-from pair_data.convert.pairing import STRATEGIES, Pairing, choose, contradicts, margin
+from pair_data.convert.fields import score_of
+from pair_data.convert.pairing import STRATEGIES, Pairing, choose, margin
 from pair_data.convert.question import Answer, Question, Turn, Unusable
-from pair_data.convert.shapes import SHAPES, find, read, recognise
 
 
 ASKED = (Turn("user", "Why?"),)
@@ -85,23 +83,6 @@ def test_samples_depend_on_seed_and_content_only(answers, seed, places):
     assert len({tuple(pairs_of(plain, Pairing("all", most=2, seed=seed + more))) for more in range(9)}) > 4
 
 
-def test_a_text_with_two_scores_is_in_no_pair():
-    """It would be chosen over the others in one pair and rejected in the next."""
-    answers, counts = [Answer("a", 5.0), Answer("b", 3.0), Answer(" a ", 1.0), Answer("c", 2.0)], Counter()
-    found = choose(Question(ASKED, tuple(answers)), Pairing("all"), counts)
-    assert found == [(answers[1], answers[3])] and counts == {"the same text with several scores or ranks": 2}
-    with pytest.raises(Unusable, match="a text has several scores"):
-        choose(Question(ASKED, tuple(answers[:3])), Pairing(), Counter())
-
-
-def test_ranks_and_scores_that_contradict_each_other():
-    """The help would be wrong about who decides."""
-    answers = [Answer("a", 1.0, 1.0), Answer("b", 3.0, 2.0)]
-    assert pairs_of(answers, Pairing()) == [tuple(answers)] and contradicts(tuple(answers))
-    assert pairs_of(answers, Pairing(by="score")) == [tuple(answers[::-1])]
-    assert pairs_of(answers, Pairing(min_margin=0)) == []
-
-
 @pytest.mark.parametrize(
     ("value", "score"),
     [
@@ -118,32 +99,3 @@ def test_ranks_and_scores_that_contradict_each_other():
 def test_scores(value, score):
     """Ratings of several aspects would be averaged wrongly, or "N/A" taken for a number."""
     assert score_of(value) == score
-
-
-KEYS = st.sampled_from(["role", "from", "content", "value", "type", "text", "score"])
-JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.sampled_from(["", "a", "<image>", "1"])),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
-    max_leaves=5,
-)
-EXTRA = ["history", "system", "input", "video", "is_tie", "score_chosen", "id", "subset"]
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.data())
-def test_whatever_a_row_holds_it_is_read_or_refused(tmp_path_factory, data):
-    """Row 41,307 would end a conversion with a traceback."""
-    image = draw(tmp_path_factory.getbasetemp() / "red.png")
-    row = data.draw(st.sampled_from(list((preferences(image) | several(image)).values())))
-    shape, fields = recognise([row], "rows", Fields())
-    row |= data.draw(st.dictionaries(st.sampled_from([*row, *EXTRA]), JSON, min_size=1, max_size=3))
-    for one, places in ((shape, fields), *((one, find(row, one, Fields())) for one in SHAPES)):
-        if places is None:
-            continue
-        try:
-            question = read(row, one, places)
-        except Unusable as error:
-            assert error.reason
-            continue
-        assert sum(turn.text.count("<image>") for turn in question.turns) == len(question.images)
-        assert [turn.role for turn in question.turns] == ["user", "assistant"] * (len(question.turns) // 2) + ["user"]

@@ -133,23 +133,19 @@ def test_paths_start_where_the_source_is(tmp_path):
     assert next(read_rows(raw / "out.json"))["images"] == ["more/pics/0.png", "/away/b.png", "more/pics/1.png"]
 
 
-@pytest.mark.parametrize("name", ["out", "folder.json", "file.txt/out.json"])
-def test_an_output_that_cannot_be_written_is_refused_first(source, tmp_path, name):
+def test_an_output_that_cannot_be_written_is_refused_first(source, tmp_path):
     """Hours of reading, and images written, before the name of the output turns out to be wrong."""
     (tmp_path / "folder.json").mkdir()
     (tmp_path / "file.txt").write_text("")
     file = source(PAIR | {"image": f"data:image/png;base64,{base64.b64encode(as_bytes('PNG')).decode()}"})
     before = sorted(tmp_path.rglob("*"))
-    assert name in convert(file, "-o", tmp_path / name, fails=True)
-    assert sorted(tmp_path.rglob("*")) == before
+    for name in ("out", "folder.json", "file.txt/out.json"):
+        assert name in convert(file, "-o", tmp_path / name, fails=True)
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_files_of_other_kinds(tmp_path):
     """A file that is there would be looked for on the hub, and not found; one without rows has no reasons to list."""
-    (tmp_path / "a.csv").write_text('prompt,chosen,rejected,score_chosen,score_rejected\n"Why, so?",So.,No.,2,0.5\n')
-    convert(tmp_path / "a.csv", "-o", tmp_path / "out.json")
-    (row,) = read_rows(tmp_path / "out.json")
-    assert (row["instruction"], row["chosen"], row["score_chosen"]) == ("Why, so?", "So.", 2.0)
     (tmp_path / "a.txt").write_text("prompt")
     message = convert(tmp_path / "a.txt", "-o", tmp_path / "out.json", fails=True)
     assert "a.txt: the name must end in .json" in message and "Hub" not in message
@@ -259,6 +255,8 @@ def test_what_is_not_used_is_named(source, tmp_path):
     assert "columns that nothing was taken from: margin (3 rows), objects (2 rows)" in report
     assert "1 left out: something else to look at" in report and "(row 3)" in report
     assert [row["tools"] for row in read_rows(output)] == ['[{"name": "größe"}]'] * 3
+    one_text = {"question": "?", "responses": [{"text": "a", "score": n} for n in (1, 2)] + ANSWERS[:1]}
+    assert "a text has several scores" in convert(source(one_text), "-o", tmp_path / "no.json", fails=True)
     several = {"question": "And?", "history": [["Why?", "So."]], "responses": ANSWERS, "model": "m"}
     twice = several | {"responses": [*ANSWERS, ANSWERS[0] | {"score": 9}]}
     report = convert(source(several, twice), "-o", output, "--pairs", "all")

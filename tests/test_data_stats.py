@@ -244,17 +244,14 @@ def test_suggested_tau_good_halves_the_answers(scores):
     assert abs(share_good(chosen, suggested) - 0.5) <= nearest + 0.005
 
 
-def test_suggested_tau_good_is_short_and_below_its_score():
-    """2.67 for two and two thirds would leave out the very answers that were meant."""
-    assert suggest_tau_good(np.arange(17) / 3) == 2.66
-
-
 @few
 @given(st.floats(1e-20, 1e20))
 def test_suggested_eta_gives_three_quarters(margin):
     """The median positive margin gets w_qual .75; log 3 by another base, or a sign, would not."""
     assert quality_weights(np.array([margin]), suggest_eta(margin))["mean"] == pytest.approx(0.75, abs=0.01)
     assert suggest_eta(None) is None
+    # 2.67 for two and two thirds would leave out the very answers that were meant.
+    assert suggest_tau_good(np.arange(17) / 3) == 2.66
 
 
 def test_verdicts():

@@ -94,18 +94,9 @@ def run(
     if only_scored and no_scores:
         raise DataError("--only-scored and --no-scores contradict each other: give one of them.")
     require_new_name(output, [Path(source) for source in sources])
-    options = Options(
-        shape=shape,
-        fields=Fields(question, image, answers, text, score, rank),
-        pairing=Pairing(pairs, min_margin, max_per_question, seed, by),
-        scores="only" if only_scored else "none" if no_scores else "all",
-        prefix=image_prefix,
-        image_dir=image_dir,
-        media_dir=media_dir,
-        split=split,
-        config=config,
-        keep_ties=keep_ties,
-        strict=strict,
-        limit=limit,
-    )
+    fields = Fields(question, image, answers, text, score, rank)
+    pairing = Pairing(pairs, min_margin, max_per_question, seed, by)
+    scores = "only" if only_scored else "none" if no_scores else "all"
+    folders = (image_prefix, image_dir, media_dir)
+    options = Options(shape, fields, pairing, scores, *folders, split, config, keep_ties, strict, limit)
     print(convert(sources, output, options).text(str(output)))

@@ -9,7 +9,7 @@ from .question import Answer, Question, asked, make_question, rated, text_of
 
 
 def find(row: dict[str, Any], given: Fields) -> Fields | None:
-    """Find question, answers, scores and ranks of a row; what is given by name is not looked for.
+    """Find question, answers, scores and ranks of a row; what the user names is not looked for.
 
     Columns with common names go first; failing these, any list of objects with a text and a score or rank is taken.
     """

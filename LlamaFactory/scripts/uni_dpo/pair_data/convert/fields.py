@@ -31,23 +31,14 @@ NOTHING = (None, "", [], {})
 
 @dataclass(frozen=True)
 class Fields:
-    """Where a source keeps what: dotted paths, empty where there is nothing; commas make a list of several.
+    """Where a source keeps what: dotted paths, empty where there is nothing; commas make a list of several."""
 
-    Attributes:
-        question: text or messages.
-        image: paths, bytes, or lists of them.
-        answers: a list, a dictionary by model, or two columns for the preferred answer and the other.
-        text: within an answer that is an object, its text.
-        score: within an answer, or a list beside the answers; two columns for two answers.
-        rank: the same for its rank.
-    """
-
-    question: str = ""
-    image: str = ""
-    answers: str = ""
-    text: str = ""
-    score: str = ""
-    rank: str = ""
+    question: str = ""  # text or messages
+    image: str = ""  # paths, bytes, or lists of them
+    answers: str = ""  # a list, a dictionary by model, or two columns for the preferred answer and the other
+    text: str = ""  # within an answer that is an object, its text
+    score: str = ""  # within an answer, or a list beside the answers; two columns for two answers
+    rank: str = ""  # as the score
 
     def __str__(self) -> str:
         """Name all that was found."""

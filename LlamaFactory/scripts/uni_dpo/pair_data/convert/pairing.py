@@ -14,21 +14,13 @@ Pair = tuple[Answer, Answer]
 
 @dataclass(frozen=True)
 class Pairing:
-    """How pairs are chosen.
+    """How pairs are chosen."""
 
-    Attributes:
-        strategy: one of `STRATEGIES`.
-        min_margin: the least margin of a pair, None for any.
-        most: how many pairs a question gives, None for any number.
-        seed: of the choice where there are more.
-        by: "rank" or "score", which decides where a question has both.
-    """
-
-    strategy: str = "best-worst"
-    min_margin: float | None = None
-    most: int | None = None
-    seed: int = 0
-    by: str = "rank"
+    strategy: str = "best-worst"  # one of `STRATEGIES`
+    min_margin: float | None = None  # the least margin of a pair, None for any
+    most: int | None = None  # pairs of a question, None for any number
+    seed: int = 0  # of the choice where there are more
+    by: str = "rank"  # or "score": what decides where a question has both
 
 
 def choose(question: Question, pairing: Pairing, counts: Counter[str]) -> list[Pair]:
@@ -38,10 +30,8 @@ def choose(question: Question, pairing: Pairing, counts: Counter[str]) -> list[P
     scores), `best-worst` the two furthest apart, one pair a question. Of more than `pairing.most`, a sample is taken
     that depends on the seed and on question and answers, not on where they are in the data.
 
-    Args:
-        question: a question; if it says itself which answer is preferred, that is its one pair.
-        pairing: how to choose.
-        counts: by reason, the answers left out (added to).
+    A question that says itself which answer is preferred has that one pair. Answers that are left out are added to
+    `counts`, by reason.
 
     Raises:
         Unusable: there is no such pair; the reason says why.

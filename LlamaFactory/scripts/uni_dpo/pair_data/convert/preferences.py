@@ -20,7 +20,7 @@ def find_sides(row: dict[str, Any]) -> str:
 
 
 def find(row: dict[str, Any], given: Fields) -> Fields | None:
-    """Find question, answers and scores of a row; what is given by name is not looked for."""
+    """Find question, answers and scores of a row; what the user names is not looked for."""
     answers = given.answers or find_sides(row)
     if answers.count(",") != 1 or None in look(row, answers):
         return None

@@ -11,26 +11,14 @@ LEFT, NOT_UNDERSTOOD, PAIRS, ANSWERS = "left out", "not understood", "pairs left
 
 @dataclass
 class Report:
-    """Counts of a conversion.
+    """Counts of a conversion; what is left out, with rows as examples, is counted by what it is and why."""
 
-    Attributes:
-        read: rows looked at.
-        pairs: pairs made.
-        scored: those with two scores.
-        contradictions: those whose scores say the opposite of rank or source.
-        by_rank: whether ranks made any of these.
-        moved: whether the first row with an image became the first of all.
-        unused: columns that did nothing for the pairs, and in how many rows they had something.
-        left: how many rows (left out on purpose, or not understood), pairs or answers gave nothing, by what and why.
-        places: rows that these are of.
-    """
-
-    read: int = 0
+    read: int = 0  # rows
     pairs: int = 0
-    scored: int = 0
-    contradictions: int = 0
-    by_rank: bool = False
-    moved: bool = False
+    scored: int = 0  # pairs with two scores
+    contradictions: int = 0  # pairs whose scores say the opposite of rank or source
+    by_rank: bool = False  # whether ranks made any of these
+    moved: bool = False  # whether the first row with an image became the first of all
     unused: Counter[str] = field(default_factory=Counter)
     left: Counter[tuple[str, str]] = field(default_factory=Counter)
     places: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))

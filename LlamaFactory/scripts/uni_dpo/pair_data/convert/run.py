@@ -27,28 +27,13 @@ LOOKED_AT = 20  # rows by which a source is recognised
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says.
-
-    Attributes:
-        shape: the name of a shape, empty to recognise it.
-        fields: fields named by the user.
-        pairing: how to choose pairs.
-        scores: "all" wants them for all pairs or for none, "only" leaves out pairs without, "none" leaves out scores.
-        prefix: what goes before relative image paths; None for `MM-RLHF/` with MM-RLHF's shapes, else nothing.
-        image_dir: where images from inside of the data go; None for a folder beside the output.
-        media_dir: where relative image paths start; None for the folder of the source.
-        split: of a folder or hub data set.
-        config: of a hub data set.
-        keep_ties: whether rows with `is_tie` are kept.
-        strict: whether a row that is not understood is an error.
-        limit: how many rows to read, None for all.
-    """
+    """What the command line says; its help explains each. `scores` is "all" (or of no pair), "only" or "none"."""
 
     shape: str = ""
     fields: Fields = field(default_factory=Fields)
     pairing: Pairing = field(default_factory=Pairing)
     scores: str = "all"
-    prefix: str | None = None
+    image_prefix: str | None = None
     image_dir: Path | None = None
     media_dir: Path | None = None
     split: str = ""
@@ -89,7 +74,9 @@ def _rows(
         return
     shape, fields = recognise(start, source, options.fields, options.shape)
     print(f"{source}: {'read as' if options.shape else 'recognised as'} {shape} ({SHAPES[shape]}); {fields}")
-    prefix = options.prefix if options.prefix is not None else "MM-RLHF/" if shape.startswith("mm-rlhf") else ""
+    prefix = options.image_prefix
+    if prefix is None:
+        prefix = "MM-RLHF/" if shape.startswith("mm-rlhf") else ""
     base = options.media_dir or (Path(source).parent if os.path.isfile(source) else None)
     for number, value in enumerate(chain(start, values)):
         report.read += 1
@@ -135,10 +122,9 @@ def _row(question: Question, pair: Pair, images: list[str], scores: bool) -> dic
         row["history"] = [list(turn) for turn in zip(texts[:-1:2], texts[1::2], strict=True)]
     if question.system:
         row["system"] = question.system
-    if scores and None not in (known := [answer.score for answer in pair]):
-        row |= dict(zip(SCORES, known, strict=True))
-    if None not in (known := [answer.rank for answer in pair]):
-        row |= dict(zip(RANKS, known, strict=True))
+    for columns, known in ((SCORES, [answer.score for answer in pair]), (RANKS, [answer.rank for answer in pair])):
+        if None not in known and (scores or columns is RANKS):
+            row |= dict(zip(columns, known, strict=True))
     return row | question.extras
 
 

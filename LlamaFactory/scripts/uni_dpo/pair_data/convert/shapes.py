@@ -27,22 +27,20 @@ KINDS = {"mm-rlhf-pairs": "trl", "mm-rlhf": "answers"}  # some of their rows see
 READ = {"system", "history", "tools", "is_tie", *preferences.RANKS.split(",")}
 MORE = {"ms-swift": {"response"}, "alpaca": {"input"}, "rlhf-v": {"text"}}
 
-_READERS = {
-    "ms-swift": (preferences.find_swift, preferences.read_swift),
-    "rlhf-v": (preferences.find_in_text, preferences.read_in_text),
-    "mm-rlhf": (answers.find, answers.read),
-    "answers": (answers.find, answers.read),
-}
+_READERS = dict.fromkeys(SHAPES, (preferences.find, preferences.read))
+_READERS |= dict.fromkeys(("mm-rlhf", "answers"), (answers.find, answers.read))
+_READERS["ms-swift"] = (preferences.find_swift, preferences.read_swift)
+_READERS["rlhf-v"] = (preferences.find_in_text, preferences.read_in_text)
 
 
 def find(row: Row, shape: str, given: Fields) -> Fields | None:
     """Return where a row of a shape has its fields, None if it has not what the shape needs."""
-    return _READERS.get(shape, (preferences.find, preferences.read))[0](row, given)
+    return _READERS[shape][0](row, given)
 
 
 def read(row: Row, shape: str, fields: Fields) -> Question:
     """Read a row of a shape; raises `Unusable`."""
-    return _READERS.get(shape, (preferences.find, preferences.read))[1](row, fields)
+    return _READERS[shape][1](row, fields)
 
 
 def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") -> tuple[str, Fields]:
@@ -69,27 +67,20 @@ def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") ->
 
 
 def _shape_of(row: Row, given: Fields) -> str:
-    return next((shape for shape in SHAPES if _fits(row, shape) and find(row, shape, given)), "")
-
-
-def _fits(row: Row, shape: str) -> bool:
-    """Tell whether a row looks like a shape, if it has its fields; `SHAPES` are tried in order."""
+    """Return the first shape that a row looks like and whose fields it has."""
     columns = preferences.find_sides(row)
-    sides = [row[column] for column in columns.split(",")] if columns else []
-    texts, messages, either = (
-        bool(sides) and all(isinstance(side, kind) for side in sides) for kind in (str, dict, (str, list, dict))
-    )
+    sides = [row[column] for column in columns.split(",")] if columns else [None]
+    texts, messages = (all(isinstance(side, kind) for side in sides) for kind in (str, dict))
+    in_mm_rlhf = _in_mm_rlhf(row)
     looks = {
-        "mm-rlhf-pairs": bool(row.get("prompt"))
-        and texts
-        and ("is_tie" in row or "chosen_reason" in row or _in_mm_rlhf(row)),
-        "alpaca": bool(row.get("instruction")) and texts,
-        "sharegpt": bool(row.get("conversations") or row.get("messages")) and messages,
-        "rlaif-v": bool(row.get("question")) and texts,
-        "trl": either,
-        "mm-rlhf": _in_mm_rlhf(row),
+        "mm-rlhf-pairs": texts and row.get("prompt") and ({"is_tie", "chosen_reason"} & row.keys() or in_mm_rlhf),
+        "alpaca": texts and row.get("instruction"),
+        "sharegpt": messages and (row.get("conversations") or row.get("messages")),
+        "rlaif-v": texts and row.get("question"),
+        "trl": all(isinstance(side, (str, list, dict)) for side in sides),
+        "mm-rlhf": in_mm_rlhf,
     }
-    return looks.get(shape, True)
+    return next((shape for shape in SHAPES if looks.get(shape, True) and find(row, shape, given)), "")
 
 
 def _in_mm_rlhf(row: Row) -> bool:

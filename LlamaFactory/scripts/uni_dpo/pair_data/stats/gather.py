@@ -29,30 +29,20 @@ TOGETHER = 500  # rows: tokenizers are fast in batches
 class Gathered:
     """Numbers of all usable rows, in their order.
 
-    Attributes:
-        name: of the data set.
-        by: what subsets are made by, in words.
-        unit: what lengths count: "characters" or "tokens".
-        scores: "chosen" and "rejected" to scores, shape (rows,), NaN where there is none.
-        lengths: the same for the lengths of answers.
-        subset: the number of each row's subset in `names`, shape (rows,).
-        names: names of the subsets.
-        images: a sample of the images.
-        counts: how many rows are "unusable", have "several" images or are "without" one, and lack a finite score on
-            the "chosen", the "rejected" or "either" side.
-        first_unusable: what is wrong with the first row that holds no pair.
+    `counts` says how many rows are "unusable", have "several" images or are "without" one, and lack a finite score on
+    the "chosen", the "rejected" or "either" side.
     """
 
-    name: str
-    by: str
-    unit: str
-    scores: dict[str, np.ndarray]
-    lengths: dict[str, np.ndarray]
-    subset: np.ndarray
+    name: str  # of the data set
+    by: str  # what subsets are made by, in words
+    unit: str  # what lengths count: "characters" or "tokens"
+    scores: dict[str, np.ndarray]  # "chosen" and "rejected" to scores, shape (rows,), NaN where there is none
+    lengths: dict[str, np.ndarray]  # the same for the lengths of answers
+    subset: np.ndarray  # the number of each row's subset in `names`, shape (rows,)
     names: list[str]
     images: Sample
     counts: Counter[str]
-    first_unusable: str
+    first_unusable: str  # what is wrong with the first row that holds no pair
 
 
 def gather(source: Source, by: str | None = None, model: str | None = None, with_images: bool = True) -> Gathered:

@@ -2,18 +2,20 @@
 
 from typing import Any
 
+import numpy as np
+
 from ..sources import Source
-from .advice import add_advice
+from .advice import PUBLISHED, about_eta, about_tau_good, meaning_of_lengths, notes, suggest_eta, suggest_tau_good
 from .gather import gather
 from .images import measure as measure_images
-from .measures import measure
+from .measures import measure, quality_weights
 
 
 def describe(
     source: Source,
     by: str | None = None,
-    eta: float = 0.7,
-    tau_good: float = 2.5,
+    eta: float = PUBLISHED["eta"],
+    tau_good: float = PUBLISHED["tau_good"],
     model: str | None = None,
     with_images: bool = True,
 ) -> dict[str, Any]:
@@ -26,5 +28,14 @@ def describe(
     report = measure(found, eta, tau_good)
     if with_images:
         report["images"] |= measure_images(found.images, source)
-    add_advice(report, found)
+    margins = found.scores["chosen"] - found.scores["rejected"]
+    scored = np.isfinite(margins)
+    margins, chosen = margins[scored], found.scores["chosen"][scored]
+    suggested = suggest_eta(report["all"]["median_positive_margin"])
+    report["suggested"] = {"eta": suggested, "tau_good": suggest_tau_good(chosen)}
+    etas = sorted({suggested, PUBLISHED["eta"], eta / 2, eta, 2 * eta} - {None})
+    report["etas"] = [quality_weights(margins, value) for value in etas] if len(margins) else []
+    report["notes"] = notes(report)
+    report["lengths"]["meaning"] = meaning_of_lengths(report["lengths"])
+    report["advice"] = [*about_eta(report, margins), *about_tau_good(report, chosen)] if len(margins) else []
     return report
