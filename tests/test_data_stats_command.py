@@ -137,7 +137,9 @@ def test_picture_can_be_read(tmp_path):
         GOOD | {"part": names[i % 6], "score_chosen": (i * 37 % 101) / 9, "score_rejected": (i * 53 % 97) / 12}
         for i in range(600)
     ]
-    figure = picture(described(tmp_path, rows + [LARGE | {"part": names[0]}], by="part", with_images=False))
+    report = described(tmp_path, rows + [LARGE | {"part": names[0]}], by="part", with_images=False)
+    assert max(map(len, page(report).splitlines())) <= 100
+    figure = picture(report)
     renderer = Recorder(*figure.bbox.size.astype(int), figure.dpi)
     figure.draw(renderer)
     drawn = " ".join(text for text, _ in renderer.texts)

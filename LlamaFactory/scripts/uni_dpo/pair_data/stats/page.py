@@ -37,7 +37,7 @@ def page(report: dict[str, Any]) -> str:
 
 def _subsets(report: dict[str, Any]) -> str:
     rows = [
-        ["", "", "chosen", "reject.", "margin", "margin", "margin", "", "", "chosen >=", f"eta {report['eta']:g}"],
+        ["", "", "chosen", "reject.", "margin", "margin", "margin", "", "", "chosen >=", f"eta {report['eta']:.3g}"],
         ["", "pairs", "50 %", "50 %", "10 %", "50 %", "90 %", "ties", "reversed", f"{report['tau_good']:g}", "w_qual"],
     ]
     several = list(report["subsets"].items()) if len(report["subsets"]) > 1 else []
@@ -50,7 +50,7 @@ def _subsets(report: dict[str, Any]) -> str:
         rows[-1] += [number(part["margin"][key]) for key in ("p10", "median", "p90")]
         rows[-1] += [percent(part[key] / part["scored"]) for key in ("ties", "reversed")]
         rows[-1] += [percent(part["good"]), weight(part["w_qual"]["mean"])]
-    return f"SUBSETS, by {report['by']}"[:WIDTH] + "\n" + _table(rows)
+    return f"SUBSETS, by {report['by']}"[:WIDTH] + "\n" + _table(rows, " ")
 
 
 def _bars(histograms: list[dict[str, Any]], total: int) -> str:
@@ -132,10 +132,10 @@ def _images(images: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _table(rows: list[list[str]]) -> str:
+def _table(rows: list[list[str]], gap: str = "  ") -> str:
     """Align cells: names to the left, all else to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
+    lines = (gap.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
