@@ -159,6 +159,8 @@ def test_files_of_other_kinds(tmp_path):
 
 def test_sources_and_pictures_that_may_not_be_read():
     """A traceback, and for a picture that is not even opened here the end of it all."""
+    import datasets  # noqa: F401  # while this user may read where Python is
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o777)
