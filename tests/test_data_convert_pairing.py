@@ -1,28 +1,25 @@
-"""Pairs of many answers: properties that hold for whatever answers, and rows that nobody foresaw."""
+"""Pairs of many answers: properties that hold for whatever answers."""
 
 from collections import Counter
 from dataclasses import replace
 
 import pytest
-import raw_shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pair_data.convert.fields import Fields, score_of
-from pair_data.convert.pairing import STRATEGIES, Pairing, choose, contradicts, margin
+from pair_data.convert.fields import score_of
+from pair_data.convert.pairing import STRATEGIES, Pairing, choose, margin
 from pair_data.convert.question import Answer, Question, Turn, Unusable
-from pair_data.convert.shapes import SHAPES, recognise
 
 
 ASKED = (Turn("user", "Why?"),)
-FEW = settings(max_examples=150, deadline=None, derandomize=True)
 NUMBERS = st.one_of(st.none(), st.integers(0, 4).map(float), st.floats(-10, 10))
 TEXTS = st.one_of(st.sampled_from(["a", "b", "c", " a ", "", "see <image>"]), st.text(max_size=5))
 ANSWERS = st.lists(st.builds(Answer, TEXTS, NUMBERS, NUMBERS), min_size=2, max_size=7)
 PAIRINGS = st.builds(
     Pairing,
     st.sampled_from(STRATEGIES),
-    st.sampled_from([None, 0.0, 0.5, 1.0, 1.5, 2.5]),
+    st.sampled_from([None, 0.0, 0.5, 1.5]),
     st.one_of(st.none(), st.integers(1, 4)),
     st.integers(0, 3),
     st.sampled_from(["rank", "score"]),
@@ -52,67 +49,38 @@ def order_of(answers, pairing):
     return {a: a.score for a in scored}
 
 
-@FEW
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(ANSWERS, PAIRINGS)
-def test_every_pair_may_be_one(answers, pairing):
-    """A tie, the same text twice, an unusable answer, too small a margin or too many pairs would be trained on."""
+def test_pairs_are_those_that_the_help_promises(answers, pairing):
+    """A tie, a text twice, an unusable answer, too small a margin; `all` without one, `adjacent` with a gap."""
     order, found = order_of(answers, pairing), pairs_of(answers, pairing)
     for better, worse in found:
         assert order[better] > order[worse] and better.text.strip() != worse.text.strip()
         assert pairing.min_margin is None or margin((better, worse)) >= pairing.min_margin
     assert len(found) == len(set(found)) <= (pairing.most or 99)
     assert pairing.strategy != "best-worst" or len(found) <= 1
-    assert found == pairs_of(answers, pairing)
-
-
-@FEW
-@given(ANSWERS, PAIRINGS)
-def test_strategies_take_what_they_say(answers, pairing):
-    """`all` would miss pairs, `adjacent` skip a level, or `best-worst` not be the widest."""
     free = replace(pairing, min_margin=None, most=None)
-    everything, order = pairs_of(answers, replace(free, strategy="all")), order_of(answers, pairing)
-    by_hand = {(a, b) for a in order for b in order if order[a] > order[b] and a.text.strip() != b.text.strip()}
-    assert set(everything) == by_hand
-    between = [(a, b) for a, b in everything if not any(order[a] > level > order[b] for level in order.values())]
-    assert pairs_of(answers, replace(free, strategy="adjacent")) == between
-    widest = pairs_of(answers, replace(free, strategy="best-worst"))
+    everything, adjacent, widest = (
+        pairs_of(answers, replace(free, strategy=strategy)) for strategy in ("all", "adjacent", "best-worst")
+    )
+    assert set(everything) == {(a, b) for a in order for b in order if order[a] > order[b]}
+    assert adjacent == [
+        (a, b) for a, b in everything if not any(order[a] > level > order[b] for level in order.values())
+    ]
     assert bool(widest) == bool(everything)
     assert all(order[a] - order[b] <= order[widest[0][0]] - order[widest[0][1]] for a, b in everything)
 
 
-@FEW
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(ANSWERS, st.integers(0, 5), st.permutations(range(7)))
 def test_samples_depend_on_seed_and_content_only(answers, seed, places):
     """Another order of rows or answers, or another cut into files, would give other data."""
     answers = [replace(answer, text=f"{n} {answer.text}") for n, answer in enumerate(answers)]
-    pairing = Pairing("all", most=2, seed=seed)
     moved = [answers[place] for place in places if place < len(answers)]
+    pairing = Pairing("all", most=2, seed=seed)
     assert set(pairs_of(answers, pairing)) == set(pairs_of(moved, pairing))
-
-
-def test_seeds_give_different_samples():
-    """The seed would do nothing."""
-    answers = [Answer(str(n), float(n)) for n in range(6)]
-    assert len({tuple(pairs_of(answers, Pairing("all", most=2, seed=seed))) for seed in range(20)}) > 10
-
-
-def test_a_text_with_two_scores_is_in_no_pair():
-    """It would be chosen over the others in one pair and rejected in the next."""
-    answers, counts = [Answer("a", 5.0), Answer("b", 3.0), Answer(" a ", 1.0), Answer("c", 2.0)], Counter()
-    found = choose(Question(ASKED, tuple(answers)), Pairing("all"), counts)
-    assert found == [(answers[1], answers[3])] and counts == {"the same text with several scores or ranks": 2}
-    with pytest.raises(Unusable, match="a text has several scores"):
-        choose(Question(ASKED, tuple(answers[:3])), Pairing("best-worst"), Counter())
-    same = [Answer("a", 5.0, 1.0), Answer("a", 5.0), Answer("b", 3.0, 2.0)]
-    assert pairs_of(same, Pairing("all")) == [(same[0], same[2])]
-
-
-def test_ranks_and_scores_that_contradict_each_other():
-    """The help would be wrong about who decides."""
-    answers = [Answer("a", 1.0, 1.0), Answer("b", 3.0, 2.0)]
-    assert pairs_of(answers, Pairing()) == [tuple(answers)] and contradicts(tuple(answers))
-    assert pairs_of(answers, Pairing(by="score")) == [tuple(answers[::-1])]
-    assert pairs_of(answers, Pairing(min_margin=0)) == []
+    plain = [Answer(str(n), float(n)) for n in range(6)]
+    assert len({tuple(pairs_of(plain, Pairing("all", most=2, seed=seed + more))) for more in range(9)}) > 4
 
 
 @pytest.mark.parametrize(
@@ -131,37 +99,3 @@ def test_ranks_and_scores_that_contradict_each_other():
 def test_scores(value, score):
     """Ratings of several aspects would be averaged wrongly, or "N/A" taken for a number."""
     assert score_of(value) == score
-
-
-JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.sampled_from(["", "a", "<image>", "1"])),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["role", "from", "content", "value", "type", "text", "score"]), inner, max_size=3
-        )
-    ),
-    max_leaves=5,
-)
-
-
-@settings(max_examples=400, deadline=None, derandomize=True)
-@given(st.data())
-def test_whatever_a_row_holds_it_is_read_or_refused(tmp_path_factory, data):
-    """Row 41,307 would end a conversion with a traceback."""
-    image = raw_shapes.draw(tmp_path_factory.getbasetemp() / "red.png")
-    rows = raw_shapes.preferences(image) | raw_shapes.several(image)
-    row = data.draw(st.sampled_from(list(rows.values())))
-    shape, fields = recognise([row], "rows", Fields())
-    extra = ["history", "system", "input", "video", "is_tie", "score_chosen", "id", "subset"]
-    changes = data.draw(st.dictionaries(st.sampled_from([*row, *extra]), JSON, min_size=1, max_size=3))
-    for reader, read in ((shape, fields), *((shape, shape.find(row | changes, Fields())) for shape in SHAPES)):
-        if read is None:
-            continue
-        try:
-            question = reader.read(row | changes, read)
-        except Unusable as error:
-            assert error.reason
-            continue
-        assert sum(turn.text.count("<image>") for turn in question.turns) == len(question.images)
-        assert [turn.role for turn in question.turns] == ["user", "assistant"] * (len(question.turns) // 2) + ["user"]

@@ -13,25 +13,32 @@ from scipy import stats
 from llamafactory.train.uni_dpo.objective.loss import uni_dpo_loss
 from pair_data.images import vision_tokens
 from pair_data.sources import open_source
-from pair_data.stats import images
-from pair_data.stats.advice import suggest_eta, suggest_tau_good, verdict_on_eta, verdict_on_tau_good
-from pair_data.stats.gather import gather, image_folder
+from pair_data.stats.advice import (
+    meaning_of_lengths,
+    suggest_eta,
+    suggest_tau_good,
+    verdict_on_eta,
+    verdict_on_tau_good,
+)
+from pair_data.stats.gather import image_folder
 from pair_data.stats.histograms import bins_for, histogram, wide
-from pair_data.stats.length_advice import meaning_of_lengths
 from pair_data.stats.measures import lengths_and_scores, quality_weights, rank_correlation, share_good
-from pair_data.stats.report import make
+from pair_data.stats.report import describe
 
 
 ETA, TAU_GOOD = 0.3, 2.5
 SUBSETS = {"long": 0.5, "short": 0.3, "mcq": 0.2}
+LOSS = {"beta": 2.0, "tau_ref": 2.0, "perf_gamma": 3.0, "nll_lambda": 1.0, "tau_good": 2.5}
 floats = st.floats(-1e30, 1e30, allow_subnormal=False)
+few = settings(deadline=None, max_examples=60)
 
 
-def make_rows(count: int) -> list[dict]:
-    """Return pairs with ties, reversed ones, scores exactly at tau_good, and some that are missing."""
+@pytest.fixture(scope="module")
+def rows():
+    """Pairs with ties, reversed ones, scores exactly at tau_good, and some that are missing."""
     rng = np.random.default_rng(3)
     rows = []
-    for row, subset in enumerate(rng.choice(list(SUBSETS), count, p=list(SUBSETS.values()))):
+    for row, subset in enumerate(rng.choice(list(SUBSETS), 2000, p=list(SUBSETS.values()))):
         chosen, rejected = (round(float(score), 1) for score in rng.normal((2.5, 1), 1.2))
         rows.append(
             {
@@ -46,17 +53,14 @@ def make_rows(count: int) -> list[dict]:
     return rows
 
 
-@pytest.fixture(scope="module")
-def rows():
-    return make_rows(2000)
+def described(folder, rows, **options):
+    (folder / "pairs.json").write_text(json.dumps(rows))
+    return describe(open_source(str(folder / "pairs.json")), **options)
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory, rows):
-    folder = tmp_path_factory.mktemp("stats")
-    (folder / "pairs.json").write_text(json.dumps(rows))
-    make(str(folder / "pairs.json"), None, None, None, ETA, TAU_GOOD, None, False, folder / "out")
-    return json.loads((folder / "out" / "stats.json").read_text())
+    return described(tmp_path_factory.mktemp("stats"), rows, eta=ETA, tau_good=TAU_GOOD, with_images=False)
 
 
 def plain(rows, subset=""):
@@ -69,11 +73,8 @@ def plain(rows, subset=""):
         and row["score_rejected"] is not None
         and f"/{subset}" in row["images"][0]
     ]
-    return (
-        np.array([row["score_chosen"] for row in good]),
-        np.array([row["score_rejected"] for row in good]),
-        np.array([(len(row["chosen"]), len(row["rejected"])) for row in good]),
-    )
+    lengths = np.array([(len(row["chosen"]), len(row["rejected"])) for row in good])
+    return *(np.array([row[f"score_{side}"] for row in good]) for side in ("chosen", "rejected")), lengths
 
 
 @pytest.mark.parametrize("subset", ["", *SUBSETS])
@@ -87,17 +88,17 @@ def test_scores_and_margins(report, rows, subset):
     assert part["reversed"] == sum(chosen < rejected) > 0
     assert part["good"] == pytest.approx(np.mean(chosen >= TAU_GOOD)) != np.mean(chosen > TAU_GOOD)
     for name, values in (("chosen", chosen), ("rejected", rejected), ("margin", margins)):
+        found = part["histograms"][name]
         assert part[name]["median"] == pytest.approx(np.median(values))
         assert part[name]["p10"] == pytest.approx(np.percentile(values, 10))
         assert part[name]["std"] == pytest.approx(np.std(values))
-        found = part["histograms"][name]
         assert found["counts"] == np.histogram(values, found["edges"])[0].tolist()
         assert sum(found["counts"]) + found["below"] + found["above"] == len(values)
     assert part["margin_deciles"] == pytest.approx(np.percentile(margins, range(0, 101, 10)))
     assert part["median_positive_margin"] == pytest.approx(np.median(margins[margins > 0]))
 
 
-def test_missing_scores_are_counted(report, rows):
+def test_missing_scores_are_counted(report):
     """A row without scores must neither vanish silently nor count as a tie."""
     assert report["rows"] == report["pairs"] == 2000
     assert report["unscored"]["chosen"] == sum(row % 17 == 0 for row in range(2000))
@@ -110,10 +111,8 @@ def test_missing_scores_are_counted(report, rows):
 def test_w_qual_is_that_of_the_loss(rows, eta):
     """The weights shown are those training will use, and the effective share is (sum w)^2 / (n sum w^2) of them."""
     chosen, rejected, _ = plain(rows)
-    zeros = torch.zeros(len(chosen))
     scores = (torch.tensor(side, dtype=torch.float64) for side in (chosen, rejected))
-    options = {"beta": 2.0, "qual_eta": eta, "tau_ref": 2.0, "perf_gamma": 3.0, "nll_lambda": 1e-3, "tau_good": 2.5}
-    weights = uni_dpo_loss(*[zeros.double()] * 4, *scores, **options).w_qual.numpy()
+    weights = uni_dpo_loss(*[torch.zeros(len(chosen)).double()] * 4, *scores, **LOSS, qual_eta=eta).w_qual.numpy()
     found = quality_weights(chosen - rejected, eta)
     assert found["mean"] == pytest.approx(weights.mean())
     assert found["std"] == pytest.approx(weights.std(), abs=1e-12)
@@ -126,9 +125,8 @@ def test_w_qual_is_that_of_the_loss(rows, eta):
 def test_tau_good_is_that_of_the_loss(score):
     """At the threshold itself the NLL term is on, and scores are rounded to float32 first, as in training."""
     below, reference = torch.full((1,), -2.0), torch.full((1,), -1.0)
-    options = {"beta": 2.0, "qual_eta": 0.7, "tau_ref": 2.0, "perf_gamma": 3.0, "nll_lambda": 1.0, "tau_good": 2.5}
     scores = torch.tensor([score], dtype=torch.float32)
-    term = uni_dpo_loss(below, below, reference, reference, scores, scores, **options).nll_weight
+    term = uni_dpo_loss(below, below, reference, reference, scores, scores, **LOSS, qual_eta=0.7).nll_weight
     assert share_good(np.array([score]), 2.5) == term.item()
 
 
@@ -191,19 +189,14 @@ def test_images(tmp_path, rows):
     (tmp_path / "40.png").write_text("no image")
     many = [row | {"images": [f"{number}.png" if number < 42 else "0.png"]} for number, row in enumerate(rows)]
     many += [row | {"images": ["gone.png"]} for row in rows[:500]]  # a sample of the first ones would miss these
-    found = {}
-    for name, count in (("few", 42), ("many", 2500), ("again", 2500)):
-        (tmp_path / f"{name}.json").write_text(json.dumps(many[:count]))
-        gathered = gather(open_source(str(tmp_path / f"{name}.json")))
-        found[name] = images.measure(gathered.images, gathered.source)
-    few = found["few"]
+    few, many, again = (described(tmp_path, many[:count])["images"] for count in (42, 2500, 2500))
     assert (few["references"], few["looked_at"], few["missing"], few["unreadable"]) == (42, 42, 1, 1)
     widths = [50 + 30 * number for number in range(40)]
     assert few["width"]["median"] == np.median(widths) and few["width"]["most"] == max(widths)
     assert few["tokens"]["median"] == np.median([vision_tokens(width, 90) for width in widths])
-    assert found["many"] == found["again"]
-    assert (found["many"]["references"], found["many"]["looked_at"]) == (2500, 2000)
-    assert 350 < found["many"]["missing"] < 450  # 501 of 2,500 are, so that 401 of 2,000 are to be expected
+    assert many == again
+    assert (many["references"], many["looked_at"]) == (2500, 2000)
+    assert 350 < many["missing"] < 450  # 501 of 2,500 are, so that 401 of 2,000 are to be expected
 
 
 def test_subsets_by_folder():
@@ -216,7 +209,7 @@ def test_subsets_by_folder():
 
 
 @example([0.0, -8.4e-307, -8.4e-307, -8.4e-307, 1e30])
-@settings(deadline=None, max_examples=80)
+@few
 @given(st.lists(st.one_of(floats, st.integers(0, 9).map(float), st.just(1e30)), min_size=1, max_size=60))
 def test_histograms_of_anything(scores):
     """No value is lost, bins are in order and few, and next to nothing is left to the overflow bins."""
@@ -238,7 +231,7 @@ def test_histograms_with_an_outlier_and_of_steps():
     assert found["counts"] == [1, 2, 0, 0, 1] and found["edges"] == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
 
 
-@settings(deadline=None, max_examples=80)
+@few
 @given(st.lists(st.one_of(st.floats(-50, 50), st.integers(1, 5).map(float)), min_size=2, max_size=60))
 def test_suggested_tau_good_halves_the_answers(scores):
     """No other threshold comes nearer to half of the chosen answers, but for half a per cent given up for digits."""
@@ -251,15 +244,14 @@ def test_suggested_tau_good_halves_the_answers(scores):
     assert abs(share_good(chosen, suggested) - 0.5) <= nearest + 0.005
 
 
-def test_suggested_tau_good_is_short_and_below_its_score():
-    """2.67 for two and two thirds would leave out the very answers that were meant."""
-    assert suggest_tau_good(np.arange(17) / 3) == 2.66
-
-
+@few
 @given(st.floats(1e-20, 1e20))
 def test_suggested_eta_gives_three_quarters(margin):
     """The median positive margin gets w_qual .75; log 3 by another base, or a sign, would not."""
     assert quality_weights(np.array([margin]), suggest_eta(margin))["mean"] == pytest.approx(0.75, abs=0.01)
+    assert suggest_eta(None) is None
+    # 2.67 for two and two thirds would leave out the very answers that were meant.
+    assert suggest_tau_good(np.arange(17) / 3) == 2.66
 
 
 def test_verdicts():
@@ -272,7 +264,6 @@ def test_verdicts():
     assert "for most pairs" in verdict_on_eta(quality_weights(np.repeat([0.0, 3.0], [60, 40]), 0.7))
     assert "above every" in verdict_on_tau_good(0.0) and "not above any" in verdict_on_tau_good(1.0)
     assert "lets 40.0 %" in verdict_on_tau_good(0.4)
-    assert suggest_eta(None) is None
 
 
 @pytest.mark.parametrize(
@@ -287,11 +278,6 @@ def test_verdicts():
 )
 def test_suggestions_do_not_contradict_their_figures(tmp_path, chosen, rejected, says, never):
     """Half that is no half, a guess from two pairs, an eta that goes by a few."""
-    rows = [
-        {"instruction": f"{n}?", "chosen": "a", "rejected": "b", "score_chosen": score, "score_rejected": rejected}
-        for n, score in enumerate(chosen)
-    ]
-    (tmp_path / "pairs.json").write_text(json.dumps(rows))
-    make(str(tmp_path / "pairs.json"), None, None, None, ETA, TAU_GOOD, None, False, tmp_path / "out")
-    advice = " ".join(json.loads((tmp_path / "out" / "stats.json").read_text())["advice"])
+    pair = {"instruction": "?", "chosen": "a", "rejected": "b", "score_rejected": rejected}
+    advice = " ".join(described(tmp_path, [pair | {"score_chosen": score} for score in chosen], eta=ETA)["advice"])
     assert says in advice and never not in advice

@@ -4,10 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data_cli import data
 from PIL import Image
 
 
 ASKED, CHOSEN, REJECTED = "What colour is it?", "It is red, all over.", "A cat."
+
+
+def convert(*arguments: Any, fails: bool = False) -> str:
+    """Run `data.py convert` in this process, and return what it prints, or its error."""
+    status, out, error = data("convert", *arguments)
+    assert status == (2 if fails else 0), out + error
+    return error if fails else out
 
 
 def draw(path: Path, colour: str = "red") -> str:

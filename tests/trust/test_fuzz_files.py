@@ -7,6 +7,7 @@ traceback, without a change to its input, and with its output whole or not there
 import csv
 import io
 import json
+from itertools import chain
 
 import pytest
 from data_cli import data
@@ -62,7 +63,9 @@ def run(folder, command, file, tally):
         assert "Error: " in messages and len(said) > 10, messages
         assert not out.exists(), "an output beside an error"
     elif out.exists():
-        list(read_rows(out))
+        for row in read_rows(out):
+            texts = [row["instruction"], *chain(*row.get("history", []))] if command[0] == "convert" else []
+            assert not texts or "".join(texts).count("<image>") == len(row["images"])
         out.unlink()
     (folder / "dataset_info.json").unlink(missing_ok=True)
     tally.note(status == 0, said if status == 2 else "findings")

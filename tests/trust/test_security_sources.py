@@ -17,7 +17,6 @@ SOURCES = sorted(
 # Where something is done all the same, and why that is safe.
 REASONS = {
     "pair_data/parquet.py": {"pickle": "a nameless temporary file of this process"},
-    "pair_data/convert/spool.py": {"pickle": "a nameless temporary file of this process"},
     "pair_data/score/kinds.py": {"pickle": "the name of an error of torch's careful loading"},
     "pair_data/download/hub.py": {"network": "the hub, which `download` was asked for"},
     "pair_data/score/checkpoints.py": {"network": "a model that is named as on the hub"},

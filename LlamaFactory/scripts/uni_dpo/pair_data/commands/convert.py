@@ -83,21 +83,20 @@ def run(
     """  # noqa: D301
     from ..convert.fields import Fields
     from ..convert.pairing import Pairing
-    from ..convert.pictures import Pictures
-    from ..convert.run import Reading, convert
-    from ..convert.shapes import NAMES
+    from ..convert.run import Options, convert
+    from ..convert.shapes import SHAPES
     from ..errors import DataError
     from ..writing import require_new_name, require_writable
 
     require_writable(output)
-    if shape and shape not in NAMES:
-        raise DataError(f"--from {shape}: the shapes are {', '.join(NAMES)}.")
+    if shape and shape not in SHAPES:
+        raise DataError(f"--from {shape}: the shapes are {', '.join(SHAPES)}.")
     if only_scored and no_scores:
         raise DataError("--only-scored and --no-scores contradict each other: give one of them.")
     require_new_name(output, [Path(source) for source in sources])
     fields = Fields(question, image, answers, text, score, rank)
-    reading = Reading(shape, fields, image_prefix, media_dir, split, config, keep_ties, strict, limit)
     pairing = Pairing(pairs, min_margin, max_per_question, seed, by)
     scores = "only" if only_scored else "none" if no_scores else "all"
-    report = convert(sources, output, reading, pairing, Pictures(output, image_dir), scores)
-    print(report.text(str(output)))
+    folders = (image_prefix, image_dir, media_dir)
+    options = Options(shape, fields, pairing, scores, *folders, split, config, keep_ties, strict, limit)
+    print(convert(sources, output, options).text(str(output)))

@@ -1,10 +1,13 @@
 """The command `stats`."""
 
+import json
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..errors import DataError
 from ..options import Data, DatasetDir, MediaDir
 
 
@@ -45,6 +48,24 @@ def run(
     Written are stats.txt (what is shown), stats.json (every number) and stats.png (a picture). Rows without a pair or
     without scores are counted and left out.
     """
-    from ..stats.report import make
+    from ..sources import open_source
+    from ..stats.page import page
+    from ..stats.picture import draw
+    from ..stats.report import describe
+    from ..writing import whole_file
 
-    typer.echo(make(data, dataset_dir, media_dir, by, eta, tau_good, model, images, out), nl=False)
+    if not math.isfinite(eta) or not math.isfinite(tau_good):
+        raise DataError("--eta and --tau-good must be finite numbers")
+    source = open_source(data, dataset_dir, media_dir)
+    folder = out or Path("outputs") / "stats" / Path(source.name).stem
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file; --out names a folder")
+    report = describe(source, by, eta, tau_good, model, images)
+    text = page(report)
+    with whole_file(folder / "stats.txt") as file:
+        file.write(text)
+    with whole_file(folder / "stats.json") as file:
+        json.dump(report, file, indent=1, ensure_ascii=False, allow_nan=False)
+    with whole_file(folder / "stats.png", "wb") as file:
+        draw(report, file)
+    print(f"{text}\nWritten to {folder}: stats.txt, stats.json, stats.png")

@@ -9,28 +9,18 @@ from .question import MEDIA, Answer, Question, Unusable
 
 
 STRATEGIES = ("best-worst", "all", "adjacent")
+Pair = tuple[Answer, Answer]
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """How pairs are chosen.
+    """How pairs are chosen."""
 
-    Attributes:
-        strategy: one of `STRATEGIES`.
-        min_margin: the least margin of a pair, None for any.
-        most: how many pairs a question gives, None for any number.
-        seed: of the choice where there are more.
-        by: "rank" or "score", which decides where a question has both.
-    """
-
-    strategy: str = "best-worst"
-    min_margin: float | None = None
-    most: int | None = None
-    seed: int = 0
-    by: str = "rank"
-
-
-Pair = tuple[Answer, Answer]
+    strategy: str = "best-worst"  # one of `STRATEGIES`
+    min_margin: float | None = None  # the least margin of a pair, None for any
+    most: int | None = None  # pairs of a question, None for any number
+    seed: int = 0  # of the choice where there are more
+    by: str = "rank"  # or "score": what decides where a question has both
 
 
 def choose(question: Question, pairing: Pairing, counts: Counter[str]) -> list[Pair]:
@@ -40,28 +30,34 @@ def choose(question: Question, pairing: Pairing, counts: Counter[str]) -> list[P
     scores), `best-worst` the two furthest apart, one pair a question. Of more than `pairing.most`, a sample is taken
     that depends on the seed and on question and answers, not on where they are in the data.
 
-    Args:
-        question: a question; if it says itself which answer is preferred, that is its one pair.
-        pairing: how to choose.
-        counts: by reason, the answers left out (added to).
+    A question that says itself which answer is preferred has that one pair. Answers that are left out are added to
+    `counts`, by reason.
 
     Raises:
         Unusable: there is no such pair; the reason says why.
     """
-    usable = _usable(question, counts)
-    if not question.given:
-        usable = _decided(usable, counts)
-    by = "given" if question.given else _decides(usable, pairing)
-    candidates = [question.answers[:2]] if question.given else _candidates(usable, by, pairing.strategy, counts)
+    answers = _usable(question, counts)
+    if question.given:
+        candidates, by = [question.answers[:2]], ""
+    else:
+        answers = _decided(answers, counts)
+        other = {"rank": "score", "score": "rank"}[pairing.by]
+        by = pairing.by if sum(getattr(answer, pairing.by) is not None for answer in answers) > 1 else other
+        candidates = _candidates(answers, by, pairing.strategy, counts)
     different = [pair for pair in dict.fromkeys(candidates) if pair[0].text.strip() != pair[1].text.strip()]
     if not different:
         raise Unusable("the answers are the same", understood=True)
-    wide = [pair for pair in different if _is_wide(pair, pairing.min_margin)]
-    if not wide:
+    if pairing.min_margin is not None:
+        margins = {pair: margin(pair) for pair in different}
+        different = [pair for pair, apart in margins.items() if apart is not None and apart >= pairing.min_margin]
+    if not different:
         raise Unusable("the margin is less than --min-margin, or unknown", understood=True)
     if pairing.strategy == "best-worst" and not question.given:
-        return [max(wide, key=lambda pair: _value(pair[0], by) - _value(pair[1], by))]
-    return _sample(question, wide, pairing)
+        return [max(different, key=lambda pair: _value(pair[0], by) - _value(pair[1], by))]
+    if pairing.most is None or len(different) <= pairing.most:
+        return different
+    drawn = sorted(different, key=lambda pair: _lot(question, pair, pairing.seed))[: pairing.most]
+    return [pair for pair in different if pair in drawn]
 
 
 def margin(pair: Pair) -> float | None:
@@ -76,11 +72,6 @@ def contradicts(pair: Pair) -> bool:
     """Tell whether the scores of a pair say the opposite of what made it a pair."""
     scores = [answer.score for answer in pair]
     return None not in scores and scores[0] < scores[1]
-
-
-def _is_wide(pair: Pair, least: float | None) -> bool:
-    apart = margin(pair)
-    return least is None or (apart is not None and apart >= least)
 
 
 def _usable(question: Question, counts: Counter[str]) -> list[Answer]:
@@ -102,17 +93,13 @@ def _decided(answers: list[Answer], counts: Counter[str]) -> list[Answer]:
     """Return one answer of each text, the one of which most is known; none of a text that is valued in several ways.
 
     That would be chosen in one pair and rejected in another, or weigh twice.
-
-    Raises:
-        Unusable: less than two answers are left, and were not before.
     """
     groups: dict[str, list[Answer]] = {}
     for answer in answers:
         groups.setdefault(answer.text.strip(), []).append(answer)
     decided = []
     for group in groups.values():
-        known = [{getattr(answer, what) for answer in group} - {None} for what in ("score", "rank")]
-        if max(map(len, known)) > 1:
+        if any(len({getattr(answer, what) for answer in group} - {None}) > 1 for what in ("score", "rank")):
             counts["the same text with several scores or ranks"] += len(group)
         else:
             decided.append(max(group, key=lambda answer: (answer.score is not None) + (answer.rank is not None)))
@@ -123,38 +110,24 @@ def _decided(answers: list[Answer], counts: Counter[str]) -> list[Answer]:
 
 def _candidates(answers: list[Answer], by: str, strategy: str, counts: Counter[str]) -> list[Pair]:
     """Pair answers of different preference: all of them, or only those of neighbouring levels of preference."""
-    levels: dict[float, list[Answer]] = {}
-    for answer in answers:
-        if getattr(answer, by) is None:
-            counts[f"without a {by}"] += 1
-        else:
-            levels.setdefault(_value(answer, by), []).append(answer)
-    if sum(map(len, levels.values())) < 2:
+    known = [answer for answer in answers if getattr(answer, by) is not None]
+    if len(known) < len(answers):
+        counts[f"without a {by}"] += len(answers) - len(known)
+    if len(known) < 2:
         raise Unusable("less than two answers with a number for score or rank (are --score and --rank right?)")
+    levels: dict[float, list[Answer]] = {}
+    for answer in sorted(known, key=lambda answer: -_value(answer, by)):
+        levels.setdefault(_value(answer, by), []).append(answer)
     if len(levels) < 2:
         raise Unusable("all answers tie", understood=True)
-    ordered = [levels[level] for level in sorted(levels, reverse=True)]
-    steps = pairwise(ordered) if strategy == "adjacent" else combinations(ordered, 2)
+    steps = pairwise(levels.values()) if strategy == "adjacent" else combinations(levels.values(), 2)
     return [(better, worse) for above, below in steps for better in above for worse in below]
-
-
-def _decides(answers: list[Answer], pairing: Pairing) -> str:
-    """Return what orders the answers: `pairing.by`, if at least two of them have it."""
-    other = {"rank": "score", "score": "rank"}[pairing.by]
-    return pairing.by if sum(getattr(answer, pairing.by) is not None for answer in answers) > 1 else other
 
 
 def _value(answer: Answer, by: str) -> float:
     return answer.score if by == "score" else -answer.rank
 
 
-def _sample(question: Question, pairs: list[Pair], pairing: Pairing) -> list[Pair]:
-    if pairing.most is None or len(pairs) <= pairing.most:
-        return pairs
-    drawn = sorted(pairs, key=lambda pair: _lot(question, pair, pairing.seed))[: pairing.most]
-    return [pair for pair in pairs if pair in drawn]
-
-
 def _lot(question: Question, pair: Pair, seed: int) -> bytes:
-    told = "\0".join((str(seed), question.turns[-1].text, pair[0].text, pair[1].text))
-    return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    drawn = "\0".join((str(seed), question.turns[-1].text, pair[0].text, pair[1].text))
+    return hashlib.blake2b(drawn.encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -1,7 +1,6 @@
 """Images: those inside of the data become files, and paths become such that training finds them."""
 
 import base64
-import binascii
 import hashlib
 import io
 import os
@@ -18,16 +17,12 @@ from ..writing import whole_file
 from .question import Unusable
 
 
-MM_RLHF = "MM-RLHF/"
-
-
 class Pictures:
     """Places images for an output; training looks for relative paths in the output's folder.
 
     Attributes:
         home: the output's folder.
         folder: where images from inside of the data go.
-        prefix: what is put before relative paths.
         written: how many files have been written.
     """
 
@@ -62,7 +57,9 @@ class Pictures:
             image = url2pathname(urlsplit(image).path)
         if "://" in image:
             raise Unusable("an image on the web: download it, training reads files")
-        return self._found(image if os.path.isabs(image) or image.startswith(prefix) else prefix + image, base)
+        if not os.path.isabs(image) and not image.startswith(prefix):
+            image = prefix + image
+        return self._found(image, base)
 
     def _found(self, path: str, base: Path | None) -> str:
         """Make a path absolute if the image is beside its source, where training does not look."""
@@ -75,8 +72,15 @@ class Pictures:
 
     def _store(self, data: bytes) -> str:
         """Write a file named by its content, once; folders by the first letters keep them small."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # large images are for `check` to report
+                kind = Image.open(io.BytesIO(data)).format.lower()
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise Unusable("an embedded image that cannot be read") from error
+        suffix = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}.get(kind, kind)
         name = hashlib.sha256(data).hexdigest()[:32]
-        path = self.folder / name[:2] / f"{name}{_suffix(data)}"
+        path = self.folder / name[:2] / f"{name}.{suffix}"
         if not os.path.exists(path):
             with whole_file(path, "wb") as file:
                 file.write(data)
@@ -84,30 +88,15 @@ class Pictures:
         return path.relative_to(self.home).as_posix() if path.is_relative_to(self.home) else str(path)
 
 
-def _suffix(data: bytes) -> str:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large images are for `check` to report
-            kind = Image.open(io.BytesIO(data)).format.lower()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise Unusable("an embedded image that cannot be read") from error
-    return {"jpeg": ".jpg", "mpo": ".jpg", "tiff": ".tif"}.get(kind, f".{kind}")
-
-
 def _from_text(text: str) -> str | bytes:
-    """Return the bytes of a file if that is what a text holds; otherwise it is a path, and comes back as it is.
-
-    Raises:
-        Unusable: it can be neither.
-    """
-    if text.startswith("data:"):
-        return _decoded(text)
-    if not text.startswith(BASE64) and len(text) <= LONGEST_PATH:
+    """Return the bytes of a file if that is what a text holds; otherwise it is a path, and comes back as it is."""
+    long = len(text) > LONGEST_PATH
+    if not long and not text.startswith(("data:", *BASE64)):
         return text
     try:
         return _decoded(text)
     except Unusable:
-        if len(text) > LONGEST_PATH:
+        if long or text.startswith("data:"):
             raise
         return text  # a folder may be called 9j
 
@@ -117,5 +106,5 @@ def _decoded(text: str) -> bytes:
     text = "".join((text.partition(",")[2] if text.startswith("data:") else text).split()).rstrip("=")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise Unusable("an embedded image that is not base64") from error

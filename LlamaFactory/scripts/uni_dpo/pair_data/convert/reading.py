@@ -14,7 +14,7 @@ from ..rows import DELIMITERS, SUFFIXES, Broken, read_values
 READ = (*SUFFIXES, *DELIMITERS)
 
 
-def read_source(source: str, split: str = "", config: str = "", progress: str = "") -> Iterator[Any]:
+def read_source(source: str, split: str = "", config: str = "") -> Iterator[Any]:
     """Yield what stands at the place of every row of a source, `Broken` for a row that cannot be read.
 
     Args:
@@ -22,20 +22,16 @@ def read_source(source: str, split: str = "", config: str = "", progress: str = 
             `datasets` can load), or the id of a data set on the hub.
         split: which split of a folder or hub data set; if empty, the only one.
         config: which configuration of a hub data set; if empty, its default.
-        progress: what to write beside a progress bar; empty for none.
 
     Raises:
         DataError: there is no such source, or the end of it is missing.
     """
-    path = Path(source)
+    path, progress = Path(source), f"reading {Path(source).name}"
     if os.path.isfile(path) and path.suffix.lower() not in READ:
         raise DataError(f"{path}: the name must end in {', '.join(READ)}, which says how it is read.")
-    if path.suffix.lower() in READ and not os.path.isdir(path):
-        values = read_values(path, progress)
-    else:
-        values = _stream(source, split, config, progress)
+    ours = path.suffix.lower() in READ and not os.path.isdir(path)
     value = None
-    for value in values:
+    for value in read_values(path, progress) if ours else _stream(source, split, config, progress):
         yield value
     if isinstance(value, Broken):
         raise DataError(f"{source} ends in something broken ({value.reason}). Download it again, or mend its end.")
@@ -45,8 +41,7 @@ def _stream(source: str, split: str, config: str, progress: str) -> Iterator[dic
     from datasets.exceptions import DatasetsError
 
     try:
-        rows = _open(source, split, config)
-        yield from tqdm(rows, desc=progress, unit="row", disable=not progress)
+        yield from tqdm(_open(source, split, config), desc=progress, unit="row")
     except (DatasetsError, OSError, ValueError, EOFError) as error:
         if not os.path.exists(source):
             known = f"neither a file or folder here nor a data set that the hub gives ({error})"
@@ -57,14 +52,13 @@ def _stream(source: str, split: str, config: str, progress: str) -> Iterator[dic
 def _open(source: str, split: str, config: str) -> Any:
     """Open a folder or hub data set as a stream whose images stay files."""
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")  # or its makers hear of every file that is loaded
-    from datasets import DatasetDict, IterableDatasetDict, load_dataset, load_from_disk
+    from datasets import load_dataset, load_from_disk
 
-    path = Path(source)
-    if any(os.path.isfile(path / name) for name in ("state.json", "dataset_dict.json")):
+    if any(os.path.isfile(Path(source) / name) for name in ("state.json", "dataset_dict.json")):
         data = load_from_disk(source)
     else:
         data = load_dataset(source, config or None, streaming=True)
-    if isinstance(data, (DatasetDict, IterableDatasetDict)):
+    if isinstance(data, dict):  # of splits
         if not split and len(data) > 1 or split and split not in data:
             raise DataError(f"{source} has the splits {', '.join(data)}: choose one with --split.")
         data = data[split or next(iter(data))]

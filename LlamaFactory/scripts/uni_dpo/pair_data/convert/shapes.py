@@ -1,7 +1,6 @@
 """Recognising what the rows of a source are."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import DataError
@@ -12,145 +11,39 @@ from .question import Question
 
 Row = dict[str, Any]
 
+SHAPES = {
+    "ms-swift": "messages whose last is preferred, and rejected_response or rejected_messages",
+    "mm-rlhf-pairs": "MM-RLHF's dpo_pairs.jsonl: prompt, chosen, rejected, image, is_tie",
+    "alpaca": "instruction, chosen, rejected as text (LlamaFactory's alpaca, and what this command writes)",
+    "sharegpt": "conversations or messages, chosen and rejected a message each (LlamaFactory's sharegpt, openai)",
+    "rlaif-v": "question, chosen, rejected as text",
+    "trl": "chosen and rejected as text or messages, with or without a prompt",
+    "rlhf-v": "text, JSON with question, chosen, rejected",
+    "mm-rlhf": "MM-RLHF's data.jsonl: a question, answers with scores and ranks, an image in long/, short/, ...",
+    "answers": "a question, and answers in a list or by model, with scores or ranks (VLFeedback, UltraFeedback)",
+}
+KINDS = {"mm-rlhf-pairs": "trl", "mm-rlhf": "answers"}  # some of their rows seem to be of the more general shape
+# Columns that are read besides the fields: of every shape, and of some.
+READ = {"system", "history", "tools", "is_tie", *preferences.RANKS.split(",")}
+MORE = {"ms-swift": {"response"}, "alpaca": {"input"}, "rlhf-v": {"text"}}
 
-@dataclass(frozen=True)
-class Shape:
-    """A way in which people write preference data.
-
-    Attributes:
-        name: what `--from` calls it.
-        says: what is in a row.
-        fits: whether a row that has its fields looks like it; shapes are tried in order.
-        find: says where its fields are, None if the row has no such fields.
-        read: makes a question of a row.
-        kind_of: the more general shape that its rows may also seem to be of.
-        more: columns that it reads besides its fields.
-    """
-
-    name: str
-    says: str
-    fits: Callable[[Row], bool]
-    find: Callable[[Row, Fields], Fields | None]
-    read: Callable[[Row, Fields], Question]
-    kind_of: str = ""
-    more: tuple[str, ...] = ()
-
-    @property
-    def reads(self) -> set[str]:
-        """The columns that are read besides the fields."""
-        return {"system", "history", "tools", "is_tie", *preferences.RANKS.split(","), *self.more}
-
-    @property
-    def of_mm_rlhf(self) -> bool:
-        """Whether its image paths start in MM-RLHF's own folder."""
-        return self.name.startswith("mm-rlhf")
+_READERS = dict.fromkeys(SHAPES, (preferences.find, preferences.read))
+_READERS |= dict.fromkeys(("mm-rlhf", "answers"), (answers.find, answers.read))
+_READERS["ms-swift"] = (preferences.find_swift, preferences.read_swift)
+_READERS["rlhf-v"] = (preferences.find_in_text, preferences.read_in_text)
 
 
-def _has_fields(row: Row) -> bool:
-    return True
+def find(row: Row, shape: str, given: Fields) -> Fields | None:
+    """Return where a row of a shape has its fields, None if it has not what the shape needs."""
+    return _READERS[shape][0](row, given)
 
 
-def _sides(row: Row) -> list[Any]:
-    columns = preferences.find_sides(row)
-    return [row[column] for column in columns.split(",")] if columns else []
+def read(row: Row, shape: str, fields: Fields) -> Question:
+    """Read a row of a shape; raises `Unusable`."""
+    return _READERS[shape][1](row, fields)
 
 
-def _is_pair(row: Row, question: str, side: type) -> bool:
-    return bool(row.get(question)) and bool(_sides(row)) and all(isinstance(answer, side) for answer in _sides(row))
-
-
-def _is_mm_rlhf_pair(row: Row) -> bool:
-    return _is_pair(row, "prompt", str) and ("is_tie" in row or "chosen_reason" in row or _in_mm_rlhf(row))
-
-
-def _in_mm_rlhf(row: Row) -> bool:
-    media = row.get(first(row, (*IMAGES, *VIDEOS)))
-    media = media[0] if isinstance(media, list) else media
-    return isinstance(media, str) and media.removeprefix("MM-RLHF/").split("/")[0] in (*MM_RLHF_FOLDERS, "video")
-
-
-def _is_sharegpt(row: Row) -> bool:
-    return _is_pair(row, "conversations", dict) or _is_pair(row, "messages", dict)
-
-
-def _is_trl(row: Row) -> bool:
-    return bool(_sides(row)) and all(isinstance(answer, (str, list, dict)) for answer in _sides(row))
-
-
-SHAPES = (
-    Shape(
-        "ms-swift",
-        "messages whose last is preferred, and rejected_response or rejected_messages",
-        _has_fields,
-        preferences.find_swift,
-        preferences.read_swift,
-        more=("response",),
-    ),
-    Shape(
-        "mm-rlhf-pairs",
-        "MM-RLHF's dpo_pairs.jsonl: prompt, chosen, rejected, image, is_tie",
-        _is_mm_rlhf_pair,
-        preferences.find,
-        preferences.read,
-        kind_of="trl",
-    ),
-    Shape(
-        "alpaca",
-        "instruction, chosen, rejected as text (LlamaFactory's alpaca, and what this command writes)",
-        lambda row: _is_pair(row, "instruction", str),
-        preferences.find,
-        preferences.read,
-        more=("input",),
-    ),
-    Shape(
-        "sharegpt",
-        "conversations or messages, and a message each in chosen and rejected (LlamaFactory's sharegpt, openai)",
-        _is_sharegpt,
-        preferences.find,
-        preferences.read,
-    ),
-    Shape(
-        "rlaif-v",
-        "question, chosen, rejected as text",
-        lambda row: _is_pair(row, "question", str),
-        preferences.find,
-        preferences.read,
-    ),
-    Shape(
-        "trl",
-        "chosen and rejected as text or messages, with or without a prompt",
-        _is_trl,
-        preferences.find,
-        preferences.read,
-    ),
-    Shape(
-        "rlhf-v",
-        "text, JSON with question, chosen, rejected",
-        _has_fields,
-        preferences.find_rlhf_v,
-        preferences.read_rlhf_v,
-        more=("text",),
-    ),
-    Shape(
-        "mm-rlhf",
-        "MM-RLHF's data.jsonl: a question, answers with scores and ranks, an image in long/, short/, mcq/ or safety/",
-        _in_mm_rlhf,
-        answers.find,
-        answers.read,
-        kind_of="answers",
-    ),
-    Shape(
-        "answers",
-        "a question, and a list (or dictionary by model) of answers with scores or ranks (VLFeedback, UltraFeedback)",
-        _has_fields,
-        answers.find,
-        answers.read,
-    ),
-)
-NAMES = tuple(shape.name for shape in SHAPES)
-
-
-def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") -> tuple[Shape, Fields]:
+def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") -> tuple[str, Fields]:
     """Tell the shape of a source from its first rows, and where its fields are.
 
     Args:
@@ -166,17 +59,34 @@ def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") ->
     if given.answers and not name:
         name = "mm-rlhf" if any(map(_in_mm_rlhf, rows)) else "answers"
     found = {name or _shape_of(row, given) for row in rows}
-    general = {shape.kind_of for shape in SHAPES if shape.name in found}
-    fitting = [shape for shape in SHAPES if shape.name in found - general]
-    fields = [fitting[0].find(row, given) for row in rows] if len(fitting) == 1 else []
-    fields = [one for one in fields if one]
-    if not fields:
-        raise DataError(_unknown(rows, where, [shape.name for shape in fitting]))
-    return fitting[0], max(fields, key=answers.filled)
+    fitting = [shape for shape in SHAPES if shape in found - {KINDS.get(special) for special in found}]
+    fields = [find(row, fitting[0], given) for row in rows] if len(fitting) == 1 else []
+    if not any(fields):
+        raise DataError(_unknown(rows, where, fitting))
+    return fitting[0], max(filter(None, fields), key=lambda one: one.found)
 
 
 def _shape_of(row: Row, given: Fields) -> str:
-    return next((shape.name for shape in SHAPES if shape.fits(row) and shape.find(row, given)), "")
+    """Return the first shape that a row looks like and whose fields it has."""
+    columns = preferences.find_sides(row)
+    sides = [row[column] for column in columns.split(",")] if columns else [None]
+    texts, messages = (all(isinstance(side, kind) for side in sides) for kind in (str, dict))
+    in_mm_rlhf = _in_mm_rlhf(row)
+    looks = {
+        "mm-rlhf-pairs": texts and row.get("prompt") and ({"is_tie", "chosen_reason"} & row.keys() or in_mm_rlhf),
+        "alpaca": texts and row.get("instruction"),
+        "sharegpt": messages and (row.get("conversations") or row.get("messages")),
+        "rlaif-v": texts and row.get("question"),
+        "trl": all(isinstance(side, (str, list, dict)) for side in sides),
+        "mm-rlhf": in_mm_rlhf,
+    }
+    return next((shape for shape in SHAPES if looks.get(shape, True) and find(row, shape, given)), "")
+
+
+def _in_mm_rlhf(row: Row) -> bool:
+    media = row.get(first(row, (*IMAGES, *VIDEOS)))
+    media = media[0] if isinstance(media, list) else media
+    return isinstance(media, str) and media.removeprefix("MM-RLHF/").split("/")[0] in (*MM_RLHF_FOLDERS, "video")
 
 
 def _unknown(rows: list[Row], where: str, fitting: list[str]) -> str:
@@ -186,7 +96,7 @@ def _unknown(rows: list[Row], where: str, fitting: list[str]) -> str:
         problem = f"its first rows are of several shapes: {', '.join(fitting)}"
     elif fitting:
         problem = f"its first rows do not have what {fitting[0]} needs"
-    known = "\n".join(f"  {shape.name:14}{shape.says}" for shape in SHAPES)
+    known = "\n".join(f"  {name:14}{says}" for name, says in SHAPES.items())
     return (
         f"{where}: {problem}. It has the columns: {columns}.\nKnown shapes, to choose one with --from:\n{known}\n"
         "For answers, say where things are: --question, --answers, --text, --score, --rank, --image."

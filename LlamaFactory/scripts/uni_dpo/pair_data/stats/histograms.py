@@ -1,9 +1,9 @@
 """Histograms with bins at round numbers, which a wild value cannot flatten."""
 
-import math
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 
 WIDE = 12  # wide bins at most, as a page shows them
@@ -25,15 +25,18 @@ def bins_for(values: np.ndarray) -> dict[str, Any]:
     if not len(different):
         return {"edges": [0.0, 1.0], "together": 1}
     low, high = np.quantile(values, [EDGE, 1 - EDGE])
-    room = ROOM * (high - low)
-    if room:
+    if room := ROOM * (high - low):
         different = different[(different >= low - room) & (different <= high + room)]
-    if scale := _scale(different):
-        return {"edges": scale, "together": -(-(len(scale) - 1) // WIDE)}
-    step = _round_step((different[-1] - different[0]) / (WIDE - 2))
-    first, last = math.floor(different[0] / step), math.floor(different[-1] / step) + 1
-    first -= different[0] < first * step  # a value so close to 0 that the quotient is
-    edges = np.arange(FINE * first, FINE * last + 1) * (step / FINE)
+    low, high = different[[0, -1]]
+    step = np.diff(different).min() if len(different) > 1 else max(abs(low) * 0.1, 1)
+    if high - low < FINE * WIDE * step:
+        steps = (different - low) / step
+        if np.abs(steps - np.round(steps)).max() <= 1e-6:
+            edges = low + step * (np.arange(round(steps[-1]) + 2) - 0.5)
+            return {"edges": edges.tolist(), "together": -(-(len(edges) - 1) // WIDE)}
+    ticks = MaxNLocator(WIDE - 2, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    edges = np.interp(np.arange(FINE * (len(ticks) - 1) + 1) / FINE, np.arange(len(ticks)), ticks)
+    edges[[0, -1]] = min(edges[0], low), max(edges[-1], high)  # ticks may be off by the last digit
     return {"edges": edges.tolist(), "together": FINE}
 
 
@@ -50,20 +53,3 @@ def wide(found: dict[str, Any]) -> dict[str, Any]:
     step = found["together"]
     counts = [sum(found["counts"][at : at + step]) for at in range(0, len(found["counts"]), step)]
     return found | {"edges": found["edges"][:-1:step] + found["edges"][-1:], "counts": counts}
-
-
-def _scale(different: np.ndarray) -> list[float]:
-    """Return edges around each step of a scale, none if these values are not on one."""
-    step = np.diff(different).min() if len(different) > 1 else max(abs(different[0]) * 0.1, 1)
-    if different[-1] - different[0] >= FINE * WIDE * step:
-        return []
-    steps = (different - different[0]) / step
-    if np.abs(steps - np.round(steps)).max() > 1e-6:
-        return []
-    return (different[0] + step * (np.arange(round(steps[-1]) + 2) - 0.5)).tolist()
-
-
-def _round_step(width: float) -> float:
-    """Return the next larger of 1, 2, 2.5, 5 and 10 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(width))
-    return power * next((step for step in (1, 2, 2.5, 5) if step * power >= width), 10)

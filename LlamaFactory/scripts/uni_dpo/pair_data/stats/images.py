@@ -38,11 +38,10 @@ class Sample:
         """Count an image, and maybe keep it."""
         self.seen += 1
         at = self.seen - 1 if self.seen <= SAMPLE else self._random.randrange(self.seen)
-        if at >= SAMPLE:
-            return
-        content = (image.get("bytes") or image.get("path")) if isinstance(image, dict) else image
-        kept = content if isinstance(content, str) else size_of(content, source)  # bytes are not kept
-        self.kept[at : at + 1] = [kept]
+        if at < SAMPLE:
+            content = (image.get("bytes") or image.get("path")) if isinstance(image, dict) else image
+            kept = content if isinstance(content, str) else size_of(content, source)  # bytes are not kept
+            self.kept[at : at + 1] = [kept]
 
 
 def size_of(image: Any, source: Source) -> Size | ImageError:
@@ -63,23 +62,20 @@ def measure(sample: Sample, source: Source) -> dict[str, Any]:
         How many were referred to, looked at, missing and unreadable; and of the others, quantiles of width, height
         (pixels) and tokens, a histogram of tokens, and the share that training scales down.
     """
-    found: dict[str, Any] = {"references": sample.seen, "looked_at": len(sample.kept)}
     with ThreadPoolExecutor(THREADS) as threads:
         answers = threads.map(lambda kept: size_of(kept, source) if isinstance(kept, str) else kept, sample.kept)
         answers = list(tqdm(answers, "Reading image headers", len(sample.kept), unit="image", leave=False))
     failures = Counter(str(answer) for answer in answers if isinstance(answer, ImageError))
+    found: dict[str, Any] = {"references": sample.seen, "looked_at": len(sample.kept)}
     found["missing"] = failures.pop("there is no such file", 0)
     found["unreadable"] = failures.total()
     sizes = np.array([answer for answer in answers if not isinstance(answer, ImageError)]).reshape(-1, 2)
     if len(sizes):
         tokens = np.array([vision_tokens(int(width), int(height)) for width, height in sizes])
-        found["width"], found["height"], found["tokens"] = (_quantiles(kind) for kind in (*sizes.T, tokens))
+        for name, values in zip(("width", "height", "tokens"), (*sizes.T, tokens), strict=True):
+            quantiles = np.quantile(values, [0, 0.1, 0.5, 0.9, 1]).tolist()
+            found[name] = dict(zip(("least", "p10", "median", "p90", "most"), quantiles, strict=True))
         found["scaled_down"] = float(np.mean(sizes.prod(axis=1) > MAX_PIXELS))
         counts, edges = np.histogram(tokens, bins=30)
         found["histogram"] = {"edges": edges.tolist(), "counts": counts.tolist()}
     return found
-
-
-def _quantiles(values: np.ndarray) -> dict[str, float]:
-    names = ("least", "p10", "median", "p90", "most")
-    return dict(zip(names, np.quantile(values, [0, 0.1, 0.5, 0.9, 1]).tolist(), strict=True))

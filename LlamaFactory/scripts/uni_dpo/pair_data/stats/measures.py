@@ -4,16 +4,17 @@ from typing import Any
 
 import numpy as np
 from scipy.special import expit
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 from .gather import OTHERS, SIDES, Gathered
 from .histograms import bins_for, histogram
 from .wording import clean
 
 
-PUBLISHED = {"eta": 0.7, "tau_good": 2.5}  # of the published multimodal runs
 MOST_SHOWN = 6  # subsets with lines of their own; the smallest are put together
 DECILES = np.linspace(0, 1, 11)
+
+Sides = dict[str, np.ndarray]  # "chosen" and "rejected" to something of shape (rows,)
 
 
 def measure(found: Gathered, eta: float, tau_good: float) -> dict[str, Any]:
@@ -24,34 +25,33 @@ def measure(found: Gathered, eta: float, tau_good: float) -> dict[str, Any]:
         eta: steepness of w_qual.
         tau_good: score from which, inclusive, a chosen answer may get the NLL term.
     """
-    scores, lengths = found.numbers("scores"), found.numbers("lengths")
-    margins = scores["chosen"] - scores["rejected"]
-    scored = np.isfinite(margins)
-    names, subset = _shown_subsets(found)
+    scores, lengths, counts = found.scores, found.lengths, found.counts
+    scored = np.isfinite(scores["chosen"] - scores["rejected"])
     bins = {
         "scores": bins_for(np.concatenate([scores[side][scored] for side in SIDES])),
-        "margins": bins_for(margins[scored]),
+        "margins": bins_for((scores["chosen"] - scores["rejected"])[scored]),
     }
-    parts = {name: subset == number for number, name in enumerate(names)}
+    parts = _subsets(found)
+    longer = lengths["chosen"] > lengths["rejected"]
     return {
-        "data": clean(found.source.name),
-        "rows": len(subset) + found.unusable,
-        "unusable": found.unusable,
+        "data": clean(found.name),
+        "rows": len(found.subset) + counts["unusable"],
+        "unusable": counts["unusable"],
         "first_unusable": found.first_unusable,
-        "pairs": len(subset),
+        "pairs": len(found.subset),
         "scored": int(scored.sum()),
-        "unscored": {side: found.unscored[side] for side in (*SIDES, "either")},
+        "unscored": {side: counts[side] for side in (*SIDES, "either")},
         "eta": eta,
         "tau_good": tau_good,
         "by": found.by,
-        "all": _part(scores, margins, scored, bins, eta, tau_good),
+        "all": _part(scores, scored, bins, eta, tau_good),
         "subsets": {
-            name: _part(scores, margins, scored & inside, bins, eta, tau_good) | {"pairs": int(inside.sum())}
+            name: _part(scores, scored & inside, bins, eta, tau_good) | {"pairs": int(inside.sum())}
             for name, inside in parts.items()
         },
         "lengths": lengths_and_scores(lengths, scores, found.unit, eta)
-        | {"chosen_longer_by_subset": {name: _longer(lengths, inside) for name, inside in parts.items()}},
-        "images": {"rows_without": found.without, "rows_with_several": found.several},
+        | {"chosen_longer_by_subset": {name: float(np.mean(longer[inside])) for name, inside in parts.items()}},
+        "images": {"rows_without": counts["without"], "rows_with_several": counts["several"]},
     }
 
 
@@ -103,26 +103,33 @@ def summary(values: np.ndarray) -> dict[str, float] | None:
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Return Spearman's correlation, shared ranks for ties; None where one of the two never changes."""
+    """Return Spearman's correlation; None where one of the two never changes."""
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+    return float(spearmanr(first, second).statistic)
 
 
-def lengths_and_scores(
-    lengths: dict[str, np.ndarray], scores: dict[str, np.ndarray], unit: str, eta: float
-) -> dict[str, Any]:
-    """Return how the lengths of answers go with their scores.
+def lengths_and_scores(lengths: Sides, scores: Sides, unit: str, eta: float) -> dict[str, Any]:
+    """Return how the lengths of answers, counted in some unit, go with their scores (NaN where there is none).
 
-    Args:
-        lengths: "chosen" and "rejected" to lengths, shape (rows,).
-        scores: the same for scores, NaN where there is none.
-        unit: what lengths count.
-        eta: steepness of w_qual.
+    "pull" is which lengths the pairs prefer, weighted by w_qual if there are scores. Its "balance" is the sum of all
+    differences in length as a share of the sum of their sizes: 1 where every chosen answer is longer, -1 where every
+    one is shorter. Its "errors" is the mean difference in standard errors, if its sign were a coin's.
     """
-    difference = (lengths["chosen"] - lengths["rejected"]).astype(float)
+    difference = lengths["chosen"].astype(float) - lengths["rejected"]
     margins = scores["chosen"] - scores["rejected"]
     scored = np.isfinite(margins)
+    weights = np.where(scored, expit(eta * np.where(scored, margins, 0.0)), 0.0) if scored.any() else scored + 0.5
+    whole, pulled = weights.sum() or 1.0, weights * difference
+    pull = {side: float((weights * lengths[side]).sum() / whole) for side in SIDES}
+    pull |= {
+        "longer": float(weights[difference > 0].sum() / whole),
+        "shorter": float(weights[difference < 0].sum() / whole),
+        "balance": float(pulled.sum() / (abs(pulled).sum() or 1.0)),
+        "errors": float(pulled.sum() / (np.sqrt(np.square(pulled).sum()) or 1.0)),
+        "pairs": effective_share(weights) * len(weights),
+        "weighted": bool(scored.any()),
+    }
     of_answers = [np.concatenate([kind[side][scored] for side in SIDES]) for kind in (lengths, scores)]
     return {
         "unit": unit,
@@ -131,61 +138,33 @@ def lengths_and_scores(
         "chosen_longer": float(np.mean(difference > 0)),
         "same_length": float(np.mean(difference == 0)),
         "scored": int(scored.sum()),
-        "pull": _pull(lengths, expit(eta * np.where(scored, margins, 0.0)) * (scored | ~scored.any()))
-        | {"weighted": bool(scored.any())},
+        "pull": pull,
         "difference_and_margin": rank_correlation(difference[scored], margins[scored]),
         "length_and_score": rank_correlation(*of_answers),
         "tenths": _tenths(difference[scored], margins[scored]),
     }
 
 
-def _pull(lengths: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, float]:
-    """Return which lengths pairs of some weights, shape (rows,), prefer.
-
-    "balance" is the sum of all differences in length as a share of the sum of their sizes: 1 where every chosen answer
-    is longer, -1 where every one is shorter. "errors" is the mean difference in standard errors, if its sign were a
-    coin's.
-    """
-    difference = (lengths["chosen"] - lengths["rejected"]).astype(float)
-    whole, sizes = weights.sum() or 1.0, (weights * abs(difference)).sum() or 1.0
-    pulled = float((weights * difference).sum())
-    means = {side: float((weights * lengths[side]).sum() / whole) for side in SIDES}
-    return means | {
-        "longer": float(weights[difference > 0].sum() / whole),
-        "shorter": float(weights[difference < 0].sum() / whole),
-        "balance": pulled / float(sizes),
-        "errors": pulled / (float(np.sqrt(np.square(weights * difference).sum())) or 1.0),
-        "pairs": effective_share(weights) * len(weights),
-    }
-
-
-def _part(
-    scores: dict[str, np.ndarray],
-    margins: np.ndarray,
-    rows: np.ndarray,
-    bins: dict[str, dict[str, Any]],
-    eta: float,
-    tau_good: float,
-) -> dict[str, Any]:
+def _part(scores: Sides, rows: np.ndarray, bins: dict[str, Any], eta: float, tau_good: float) -> dict[str, Any]:
     """Return the numbers of the scored rows of a subset, or of all."""
     chosen, rejected = (scores[side][rows] for side in SIDES)
-    part = margins[rows]
+    margins = chosen - rejected
     return {
-        "scored": len(part),
+        "scored": len(margins),
         "chosen": summary(chosen),
         "rejected": summary(rejected),
-        "margin": summary(part),
-        "ties": int((part == 0).sum()),
-        "reversed": int((part < 0).sum()),
-        "median_positive_margin": float(np.median(part[part > 0])) if (part > 0).any() else None,
-        "margin_deciles": np.quantile(part, DECILES).tolist() if len(part) else None,
-        "values": {"chosen": _values(chosen), "rejected": _values(rejected)} if len(part) else None,
+        "margin": summary(margins),
+        "ties": int((margins == 0).sum()),
+        "reversed": int((margins < 0).sum()),
+        "median_positive_margin": float(np.median(margins[margins > 0])) if (margins > 0).any() else None,
+        "margin_deciles": np.quantile(margins, DECILES).tolist() if len(margins) else None,
+        "values": {"chosen": _values(chosen), "rejected": _values(rejected)} if len(margins) else None,
         "good": share_good(chosen, tau_good),
-        "w_qual": quality_weights(part, eta),
+        "w_qual": quality_weights(margins, eta),
         "histograms": {
             "chosen": histogram(chosen, bins["scores"]),
             "rejected": histogram(rejected, bins["scores"]),
-            "margin": histogram(part, bins["margins"]),
+            "margin": histogram(margins, bins["margins"]),
         },
     }
 
@@ -193,31 +172,20 @@ def _part(
 def _values(scores: np.ndarray) -> dict[str, float]:
     """Return how many scores differ, which is found most often, its share of all, and the share of the next one."""
     different, counts = np.unique(scores, return_counts=True)
-    shares = [*np.sort(counts)[:-3:-1] / len(scores), 0.0]
+    share, share_of_next = ([*np.sort(counts)[::-1], 0][:2] / np.float64(len(scores))).tolist()
     commonest = float(different[counts.argmax()])
-    return {
-        "different": len(different),
-        "commonest": commonest,
-        "share": float(shares[0]),
-        "share_of_next": float(shares[1]),
-    }
+    return {"different": len(different), "commonest": commonest, "share": share, "share_of_next": share_of_next}
 
 
-def _shown_subsets(found: Gathered) -> tuple[list[str], np.ndarray]:
-    """Return the names of the largest subsets and each row's number among them; the rest become one."""
-    subset = np.frombuffer(found.subset, dtype=found.subset.typecode)
-    counts = np.bincount(subset, minlength=len(found.names))
-    order = sorted(range(len(found.names)), key=lambda number: (-counts[number], found.names[number]))
-    if len(order) > MOST_SHOWN:
-        order = [number for number in order if found.names[number] != OTHERS][: MOST_SHOWN - 1]
-    places = np.full(len(found.names), len(order))
-    places[order] = np.arange(len(order))
-    names = [found.names[number] for number in order]
-    return (names + [OTHERS] if len(order) < len(found.names) else names), places[subset]
-
-
-def _longer(lengths: dict[str, np.ndarray], rows: np.ndarray) -> float:
-    return float(np.mean(lengths["chosen"][rows] > lengths["rejected"][rows]))
+def _subsets(found: Gathered) -> dict[str, np.ndarray]:
+    """Return which rows are in each of the largest subsets, shape (rows,); the rest become one."""
+    counts = np.bincount(found.subset, minlength=len(found.names))
+    order = sorted(range(len(counts)), key=lambda number: (-counts[number], found.names[number]))
+    if len(order) <= MOST_SHOWN:
+        return {found.names[number]: found.subset == number for number in order}
+    shown = [number for number in order if found.names[number] != OTHERS][: MOST_SHOWN - 1]
+    parts = {found.names[number]: found.subset == number for number in shown}
+    return parts | {OTHERS: ~np.isin(found.subset, shown)}
 
 
 def _tenths(difference: np.ndarray, margins: np.ndarray) -> list[dict[str, float]]:
@@ -230,8 +198,7 @@ def _tenths(difference: np.ndarray, margins: np.ndarray) -> list[dict[str, float
     borders = np.unique(np.quantile(difference, DECILES))
     group = np.clip(np.searchsorted(borders, difference, side="right") - 1, 0, max(0, len(borders) - 2))
     groups = []
-    for number in np.unique(group):
-        inside = group == number
+    for inside in (group == number for number in np.unique(group)):
         low, median, high = np.quantile(margins[inside], [0.25, 0.5, 0.75]).tolist()
         middle = float(np.median(difference[inside]))
         groups.append({"difference": middle, "p25": low, "median": median, "p75": high, "pairs": int(inside.sum())})

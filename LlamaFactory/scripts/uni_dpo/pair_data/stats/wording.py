@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers and names as people read them."""
 
 
 def percent(share: float | None) -> str:
@@ -7,9 +7,7 @@ def percent(share: float | None) -> str:
         return "-"
     if 0 < share < 0.0005:
         return "<0.1 %"
-    if 0.9995 <= share < 1:
-        return ">99.9 %"
-    return f"{100 * share:.1f} %"
+    return ">99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.1f} %"
 
 
 def number(value: float | None, width: int = 6) -> str:
