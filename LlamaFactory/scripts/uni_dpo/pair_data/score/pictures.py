@@ -40,27 +40,12 @@ class Pictures:
             ImageError: it cannot be read; the message names it.
         """
         try:
-            with open_image(image, self.source) as file:
+            with self._opened(image) as file:
                 return self._scaled(file)
-        except ImageError as error:
-            raise ImageError(f"{label(image)}: {error}") from error
+        except ImageError:
+            raise
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ImageError(f"{label(image)}: damaged ({error})") from error
-
-    def _scaled(self, image: Image.Image) -> Image.Image:
-        """Scale as LlamaFactory's `_preprocess_image` does, in its order, so that models see what training shows."""
-        pixels = image.width * image.height
-        if pixels > self.max_pixels:
-            image = _resized_to(image, self.max_pixels)
-        if image.width * image.height < self.min_pixels:
-            image = _resized_to(image, self.min_pixels)
-        image = image.convert("RGB")
-        width, height = (max(side, SMALLEST_SIDE) for side in image.size)
-        if width > LONGEST_RATIO * height:
-            width = STRETCHED_RATIO * height
-        elif height > LONGEST_RATIO * width:
-            height = STRETCHED_RATIO * width
-        return image if image.size == (width, height) else image.resize((width, height))
+            raise ImageError(f"{_label(image)}: damaged ({error})") from error
 
     def digest(self, image: Any) -> bytes:
         """Hash the content of an image, after a look at its header.
@@ -68,12 +53,9 @@ class Pictures:
         Raises:
             ImageError: there is no such image.
         """
+        self._opened(image).close()
         if isinstance(image, dict):
             image = image.get("bytes") or image.get("path")
-        try:
-            open_image(image, self.source).close()
-        except ImageError as error:
-            raise ImageError(f"{label(image)}: {error}") from error
         if isinstance(image, bytes):
             return hashlib.blake2b(image).digest()
         path = self.source.find_image(image)
@@ -82,7 +64,7 @@ class Pictures:
     def tokens(self, image: Any) -> int:
         """Estimate how much longer an image makes a request; 0 if it cannot be read."""
         try:
-            with open_image(image, self.source) as file:
+            with self._opened(image) as file:
                 return vision_tokens(*file.size, self.max_pixels, self.min_pixels)
         except ImageError:
             return 0
@@ -97,9 +79,28 @@ class Pictures:
         self.load(image).save(file, "JPEG", quality=95, subsampling=0)  # small text stays legible
         return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
+    def _opened(self, image: Any) -> Image.Image:
+        try:
+            return open_image(image, self.source)
+        except ImageError as error:
+            raise ImageError(f"{_label(image)}: {error}") from error
 
-def label(image: Any) -> str:
-    """Name an image in messages."""
+    def _scaled(self, image: Image.Image) -> Image.Image:
+        """Scale as LlamaFactory's `_preprocess_image` does, in its order, so that models see what training shows."""
+        if image.width * image.height > self.max_pixels:
+            image = _resized_to(image, self.max_pixels)
+        if image.width * image.height < self.min_pixels:
+            image = _resized_to(image, self.min_pixels)
+        image = image.convert("RGB")
+        width, height = (max(side, SMALLEST_SIDE) for side in image.size)
+        if width > LONGEST_RATIO * height:
+            width = STRETCHED_RATIO * height
+        elif height > LONGEST_RATIO * width:
+            height = STRETCHED_RATIO * width
+        return image if image.size == (width, height) else image.resize((width, height))
+
+
+def _label(image: Any) -> str:
     if isinstance(image, dict):
         image = image.get("path") or image.get("bytes")
     if isinstance(image, bytes):
