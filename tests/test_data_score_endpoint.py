@@ -152,38 +152,34 @@ def test_requests_are_paced_with_retries_and_all_at_once(pairs):
     assert sum(later.at - earlier.at > 0.05 for earlier, later in pairwise(asked)) >= 5, "in bursts"
 
 
-@pytest.mark.parametrize(
-    ("reply", "score"),
-    [
-        ("Score: 7", 7),
-        ("It is right.\n**Score:** 7.5", 7.5),
-        ("Score: **8**", 8),
-        ("Score (0-10): 6", 6),
-        ("score = 3/10.", 3),
-        ("SCORE: 9 out of 10", 9),
-        ('```json\n{"score": 4, "reason": "Score: unclear"}\n```', None),
-        ('{"reason": "short", "score": 4}', 4),
-        ("Score: 2\nOn reflection:\nFinal score: 5", 5),
-        ("<think>Score: 9?</think>\nScore: 1", 1),
-        ("<think>Score: 9", None),
-        ("7", 7),
-        (" **7/10** ", 7),
-        ("Score: 7,5", 7.5),
-        ("Score: 0", 0),
-        ("Score: 7/100", None),
-        ("Score: 7-8", None),
-        ("Score: 7 or 8", None),
-        ("Score: 70%", None),
-        ("Score: 12", None),
-        ("Score: -1", None),
-        ("Score: 1e1", None),
-        ("Score: seven", None),
-        ("Score: 3\nScore: n/a", None),
-        ("I count 7 objects.", None),
-        (None, None),
+REPLIES = {
+    7: ["Score: 7", "7", " **7/10** "],
+    7.5: ["It is right.\n**Score:** 7.5", "Score: 7,5"],
+    8: ["Score: **8**"],
+    6: ["Score (0-10): 6"],
+    3: ["score = 3/10."],
+    9: ["SCORE: 9 out of 10"],
+    4: ['{"reason": "short", "score": 4}'],
+    5: ["Score: 2\nOn reflection:\nFinal score: 5"],
+    1: ["<think>Score: 9?</think>\nScore: 1"],
+    0: ["Score: 0"],
+    None: [
+        *("Score: 7/100", "Score: 7-8", "Score: 7 or 8", "Score: 70%", "Score: 12", "Score: -1", "Score: 1e1", None),
+        *(
+            "Score: seven",
+            "Score: 3\nScore: n/a",
+            "I count 7 objects.",
+            "<think>Score: 9",
+            "Score: 7–8",
+            "Score: 7 to 8",
+        ),
+        '```json\n{"score": 4, "reason": "Score: unclear"}\n```',
     ],
-)
-def test_replies(reply, score):
+}
+
+
+@pytest.mark.parametrize(("score", "reply"), [(score, reply) for score in REPLIES for reply in REPLIES[score]])
+def test_replies(score, reply):
     assert read_score(reply, 0, 10) == score
 
 

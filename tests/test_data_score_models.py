@@ -9,9 +9,9 @@ from pairs import ROOT, as_sharegpt, options, train, write_dataset
 from PIL import Image
 from reward_models import image_classifier, text_classifier
 from score_runs import read, score, unscored, write
-from test_eval_adapter import FLAT, variant
 from tiny_models import adapter, dropped_head, text_model
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForSequenceClassification,
@@ -19,12 +19,15 @@ from transformers import (
     AutoTokenizer,
 )
 
+from llamafactory.train.uni_dpo.models import portable
 from pair_data import DataError
+from pair_data.score.checkpoints import PORTABLE
 
 
 DEMO = ROOT / "data" / "demo" / "checkpoint"
 RUBRIC = "Asked: {question}\nSaid: {answer}\nGood?"
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+FLAT = "{% for item in messages %}{% if 'text' in item %}{{ item['text'] }}{% endif %}{% endfor %}"
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 
@@ -39,6 +42,12 @@ def folder(tmp_path_factory):
     write(folder / "text.jsonl", rows[::3])
     (folder / "rubric.txt").write_text(RUBRIC)
     return folder
+
+
+def change(file, **changes):
+    """Change a JSON file; None takes an entry out."""
+    content = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
 
 
 def both(folder, data, *arguments):
@@ -95,28 +104,33 @@ def yes_or_no(model, tokenizer):
     return read_output
 
 
-@pytest.mark.parametrize("batch", [1, 5])
-def test_judge_that_sees(folder, batch):
+def test_judge_that_sees(folder):
     """Padding, order, images or turns of one request reach another, or other tokens than Yes and No count."""
     processor = AutoProcessor.from_pretrained(DEMO, use_fast=True)
     model = AutoModelForImageTextToText.from_pretrained(DEMO, dtype=torch.float32)
     expected = one_by_one(folder, "all.jsonl", processor, asked, yes_or_no(model, processor.tokenizer))
-    given = ("--model", DEMO, "--kind", "yes-no", "--rubric", folder / "rubric.txt", "--batch-size", batch)
-    found = both(folder, "all.jsonl", *given, "--cache", folder / f"{batch}.sqlite")
-    assert found == pytest.approx(expected, abs=2e-4)
+    given = ("--model", DEMO, "--kind", "yes-no", "--rubric", folder / "rubric.txt")
+    for batch in (1, 5):
+        found = both(folder, "all.jsonl", *given, "--batch-size", batch, "--cache", folder / f"{batch}.sqlite")
+        assert found == pytest.approx(expected, abs=2e-4)
     assert len({round(value, 2) for value in found}) > 12
 
 
-def test_conversations_are_read_too(folder):
-    """The same pairs in the sharegpt shape get other scores."""
+def test_conversations_and_checkpoints_of_another_transformers(folder, tmp_path):
+    """The same pairs in the sharegpt shape, or the same model saved by transformers 4, get other scores."""
     rows = read(folder / "all.jsonl")[:3]
     columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "images": "images"}
     write_dataset(folder, [as_sharegpt(row) for row in rows], "talk", columns, formatting="sharegpt")
-    judge = ("--model", DEMO, "--kind", "yes-no")
     write(folder / "three.jsonl", rows)
-    expected = both(folder, "three.jsonl", *judge)
+    expected = both(folder, "three.jsonl", "--model", DEMO, "--kind", "yes-no")
+    older = shutil.copytree(DEMO, tmp_path / "older")
+    text = json.loads(AutoConfig.from_pretrained(DEMO).to_json_string(use_diff=False))["text_config"]
+    text |= {"tie_word_embeddings": True}  # where 4.57 says it, and nowhere else
+    change(older / "config.json", transformers_version="4.57.6", tie_word_embeddings=None, text_config=text)
+    judge = ("--model", older, "--kind", "yes-no")
     score("talk", "--dataset-dir", folder, "-o", folder / "talk.jsonl", *judge)
     assert [read(folder / "talk.jsonl")[i]["score_chosen"] for i in range(3)] == pytest.approx(expected[::2], abs=1e-5)
+    assert PORTABLE.samefile(portable.__file__), "training writes checkpoints with another module"
 
 
 def test_judge_of_text(tmp_path, folder, tiny_model):
@@ -150,27 +164,26 @@ def test_classifier_of_text(tmp_path, folder, tiny_model, labels, pad):
     assert max(expected) - min(expected) > 0.1
 
 
-@pytest.mark.parametrize("pad", [True, False])
-def test_classifier_that_sees(tmp_path, folder, tiny_model, pad):
+def test_classifier_that_sees(tmp_path, folder, tiny_model):
     """Images do not reach it, or those of another answer; or padding that its config does not know is read as text."""
-    model = image_classifier(tiny_model, tmp_path / "model", pad)
-    classify = AutoModelForSequenceClassification.from_pretrained(model)
-    expected = one_by_one(
-        folder,
-        "all.jsonl",
-        AutoProcessor.from_pretrained(model, use_fast=True),
-        lambda row, answer: laid_out(row, answer, "<boi>", ""),
-        lambda inputs: classify(**inputs).logits[0, 0],
-    )
-    given = ("--model", model, "--kind", "classifier", "--batch-size", 5)
-    assert both(folder, "all.jsonl", *given) == pytest.approx(expected, abs=1e-4)
+    for pad in (True, False):
+        model = image_classifier(tiny_model, tmp_path / f"model {pad}", pad)
+        classify = AutoModelForSequenceClassification.from_pretrained(model)
+        expected = one_by_one(
+            folder,
+            "all.jsonl",
+            AutoProcessor.from_pretrained(model, use_fast=True),
+            lambda row, answer: laid_out(row, answer, "<boi>", ""),
+            lambda inputs, classify=classify: classify(**inputs).logits[0, 0],
+        )
+        given = ("--model", model, "--kind", "classifier", "--batch-size", 5)
+        assert both(folder, "all.jsonl", *given) == pytest.approx(expected, abs=1e-4)
 
 
 def test_reward_model_of_llamafactory(tmp_path, folder, tiny_model):
     """Another value than LlamaFactory's own prediction for the same answers (which it rounds to two digits)."""
     untied = shutil.copytree(tiny_model, tmp_path / "untied")  # LlamaFactory cannot save tied ones as safetensors
-    config = json.loads((untied / "config.json").read_text())
-    (untied / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    change(untied / "config.json", tie_word_embeddings=False)
     write_dataset(folder, [{"history": [], "system": ""} | row for row in read(folder / "all.jsonl")], "described")
     info = json.loads((folder / "dataset_info.json").read_text())
     info["described"]["columns"] |= {"history": "history", "system": "system"}
@@ -211,43 +224,41 @@ def test_one_answer_too_long_costs_the_others_nothing(tmp_path, folder, tiny_mod
     assert "4 rows with scores, 1 left out" in score(*given, "--drop-unscored")
 
 
+@pytest.fixture(scope="module")
+def no_scorers(tmp_path_factory, tiny_model):
+    """Folders that hold no model that scores, each by its fault."""
+    folder = tmp_path_factory.mktemp("models")
+    names = ("random head", "three labels", "adapter", "flat template", "own head", "no template")
+    made = {name: folder / name for name in names}
+    three = text_classifier(tiny_model, made["three labels"], 3)
+    text_model(tiny_model, made["random head"])
+    shutil.copy(three / "chat_template.jinja", made["random head"])
+    adapter(tiny_model, made["adapter"])
+    record = {"uni_dpo": {"pref_loss": "uni_dpo", "adapters": [{"path": "/some/sft"}]}}
+    (made["adapter"] / "tokenizer_config.json").write_text(json.dumps(record))
+    dropped_head(tiny_model, made["own head"])
+    for name, template in {"flat template": FLAT, "no template": None}.items():
+        shutil.copytree(tiny_model, made[name])
+        (made[name] / "chat_template.json").unlink()
+        change(made[name] / "tokenizer_config.json", chat_template=template)
+    return made | {"demo": DEMO, "absent": folder / "absent"}
+
+
 @pytest.mark.parametrize(
     ("model", "kind", "says"),
     [
         ("demo", "classifier", "no classifier for qwen2_vl"),
         ("demo", "value-head", "no value_head.safetensors"),
-        ("generative", "classifier", "lacks the weights score.weight"),
+        ("random head", "classifier", "lacks the weights score.weight"),
         ("three labels", "classifier", "3 labels"),
-        ("adapter", "yes-no", "is a LoRA adapter. Merge it"),
-        ("adapter on adapter", "yes-no", "adapter_name_or_path: /some/sft,"),
+        ("adapter", "yes-no", "is a LoRA adapter. Merge it.*adapter_name_or_path: /some/sft,"),
         ("flat template", "yes-no", "writes nothing of a question"),
         ("own head", "yes-no", "tie_word_embeddings: true"),
         ("no template", "yes-no", "no chat template"),
         ("absent", "yes-no", "no such folder"),
-        ("demo", None, "--kind says what --model is"),
     ],
 )
-def test_what_is_no_scorer(tmp_path, folder, tiny_model, model, kind, says):
+def test_what_is_no_scorer(folder, no_scorers, model, kind, says):
     """A head of random numbers scores, or the error is a traceback."""
-    made = {
-        "demo": lambda path: DEMO,
-        "generative": lambda path: text_model(tiny_model, text_classifier(tiny_model, path).with_name("other")),
-        "three labels": lambda path: text_classifier(tiny_model, path, 3),
-        "adapter": lambda path: adapter(tiny_model, path),
-        "adapter on adapter": lambda path: adapter(tiny_model, path),
-        "flat template": lambda path: variant(tiny_model, path, FLAT),
-        "own head": lambda path: dropped_head(tiny_model, path),
-        "no template": lambda path: text_model(tiny_model, path),
-        "absent": lambda path: path,
-    }[model](tmp_path / "model")
-    if model == "generative":
-        shutil.copy(tmp_path / "model" / "chat_template.jinja", made)
-    if model == "adapter on adapter":
-        record = {"uni_dpo": {"pref_loss": "uni_dpo", "adapters": [{"path": "/some/sft"}]}}
-        (made / "tokenizer_config.json").write_text(json.dumps(record))
-    if model == "no template":
-        (made / "chat_template.json").unlink()
-        config = json.loads((made / "tokenizer_config.json").read_text())
-        (made / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": None}))
     with pytest.raises(DataError, match=says):
-        both(folder, "text.jsonl", "--model", made, *(("--kind", kind) if kind else ()))
+        both(folder, "text.jsonl", "--model", no_scorers[model], "--kind", kind)

@@ -73,8 +73,7 @@ class Checkpoint:
     def processor(self) -> Any:
         """The processor of a vision-language model, the tokenizer of another, as training has it.
 
-        Raises:
-            DataError: it has none, or none with a chat template that writes what has a role.
+        It is refused without a chat template, and with one that writes nothing of what has a role.
         """
         from transformers import AutoProcessor, AutoTokenizer
 
@@ -107,12 +106,12 @@ class Checkpoint:
         return getattr(self.processor, "tokenizer", self.processor)
 
     def lay_out(self, messages: Iterable[tuple[str, str]], system: str = "", ask: bool = False) -> str:
-        """Write a dialogue the way the model's chat template does.
+        """Write a dialogue, with `<image>` for an image, the way the model's chat template does.
 
         Args:
-            messages: (role, text); `<image>` stands for an image.
+            messages: (role, text).
             system: the system prompt, empty for the template's own.
-            ask: whether the model is to go on with an answer.
+            ask: whether an answer of the model is to follow.
 
         Raises:
             ValueError: the template refuses it.
@@ -132,11 +131,7 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of everything in the folder that a score may depend on.
-
-        Raises:
-            DataError: there are no weights.
-        """
+        """A hash of everything in the folder that a score may depend on."""
         files = sorted(path for path in self.folder.iterdir() if path.suffix in CONTENT and path.is_file())
         if not any(path.suffix in (".safetensors", ".bin") for path in files):
             raise DataError(f"{self.folder} has no weights (.safetensors or .bin).")
@@ -146,11 +141,7 @@ class Checkpoint:
 
 
 def choose_device(device: str) -> str:
-    """Return the device that "auto" stands for: a GPU if there is one.
-
-    Raises:
-        DataError: there is no such device.
-    """
+    """Return the device that "auto" stands for, a GPU if there is one; refuse a device that is not there."""
     import torch
 
     if device == "auto":

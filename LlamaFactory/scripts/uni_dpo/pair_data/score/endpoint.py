@@ -31,11 +31,7 @@ class Endpoint:
     reads_images = True
 
     def __init__(self, options: SimpleNamespace, pictures: Pictures):
-        """Prepare; nothing is sent yet.
-
-        Args:
-            options: those of `data.py score`.
-            pictures: how images are read.
+        """Prepare, with the options of `data.py score`; nothing is sent yet.
 
         Raises:
             DataError: an option cannot be used.

@@ -61,12 +61,7 @@ class TransformersScorer(BatchScorer):
     kind: str
 
     def __init__(self, checkpoint: Checkpoint, pictures: Pictures, options: SimpleNamespace):
-        """Prepare; the model is loaded when there is something to score.
-
-        Args:
-            checkpoint: the model.
-            pictures: how images are read.
-            options: those of `data.py score`: `device`, `dtype` and `batch_size`, and `rubric` for a judge.
+        """Prepare, with the options of `data.py score`; the model is loaded when there is something to score.
 
         Raises:
             DataError: the folder holds no such model, or there is no such device.
@@ -96,11 +91,7 @@ class TransformersScorer(BatchScorer):
 
     @cached_property
     def model(self) -> Any:
-        """The model, loaded.
-
-        Raises:
-            DataError: the checkpoint lacks weights that scores come from.
-        """
+        """The model, loaded; refused if it lacks weights that scores come from."""
         options = {"dtype": getattr(torch, self.dtype), "output_loading_info": True, "trust_remote_code": False}
         try:
             model, info = self.model_class().from_pretrained(self.checkpoint.readable, **options)
@@ -153,11 +144,7 @@ class Classifier(TransformersScorer):
     kind = "classifier"
 
     def __init__(self, checkpoint: Checkpoint, *args: Any):
-        """Prepare, as all do.
-
-        Raises:
-            DataError: it is no classifier, or one of more than two labels.
-        """
+        """Prepare, as all do; refuse what is no classifier, or one of more than two labels."""
         config, known = checkpoint.config, self.model_class()._model_mapping
         if type(config) not in known.keys():
             raise DataError(f"transformers has no classifier for {config.model_type} models.")
@@ -187,11 +174,7 @@ class ValueHead(TransformersScorer):
     kind = "value-head"
 
     def __init__(self, checkpoint: Checkpoint, *args: Any):
-        """Prepare, as all do.
-
-        Raises:
-            DataError: there is no value head.
-        """
+        """Prepare, as all do; refuse a folder without a value head."""
         self.heads = [path for name in HEADS if (path := checkpoint.folder / name).is_file()]
         if not self.heads:
             raise DataError(
@@ -202,11 +185,7 @@ class ValueHead(TransformersScorer):
 
     @cached_property
     def head(self) -> dict[str, torch.Tensor]:
-        """Weight (1 x hidden) and bias (1) of the head, in float32.
-
-        Raises:
-            DataError: the file holds something else.
-        """
+        """Weight (1 x hidden) and bias (1) of the head, in float32; a file of something else is refused."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -234,11 +213,7 @@ class YesNo(TransformersScorer):
     kind = "yes-no"
 
     def __init__(self, checkpoint: Checkpoint, pictures: Pictures, options: SimpleNamespace):
-        """Prepare, as all do.
-
-        Raises:
-            DataError: the tokenizer cannot say Yes or No in one token, or there is no such rubric.
-        """
+        """Prepare, as all do; refuse a tokenizer that cannot say Yes or No in one token."""
         self.rubric = read_rubric(options.rubric, YES_NO)
         super().__init__(checkpoint, pictures, options)
         self.words = [_word_tokens(checkpoint.tokenizer, word) for word in ("Yes", "No")]

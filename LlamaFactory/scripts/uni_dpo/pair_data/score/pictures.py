@@ -48,11 +48,7 @@ class Pictures:
             raise ImageError(f"{_label(image)}: damaged ({error})") from error
 
     def digest(self, image: Any) -> bytes:
-        """Hash the content of an image, after a look at its header.
-
-        Raises:
-            ImageError: there is no such image.
-        """
+        """Hash the content of an image, after a look at its header; raises as `load` does."""
         self._opened(image).close()
         if isinstance(image, dict):
             image = image.get("bytes") or image.get("path")
@@ -70,11 +66,7 @@ class Pictures:
             return 0
 
     def data_url(self, image: Any) -> str:
-        """Return an image as a JPEG inside a URL, as chat endpoints take it.
-
-        Raises:
-            ImageError: it cannot be read.
-        """
+        """Return an image as a JPEG inside a URL, as chat endpoints take it; raises as `load` does."""
         file = io.BytesIO()
         self.load(image).save(file, "JPEG", quality=95, subsampling=0)  # small text stays legible
         return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -64,11 +64,7 @@ def request_key(scorer: bytes, pair: Pair, answer: str, images: Iterable[bytes])
 
 
 def check_readable(pair: Pair, source: Source) -> None:
-    """Refuse a pair that training would refuse, as every image needs its `<image>`, or that no scorer sees whole.
-
-    Raises:
-        RowError: it is one.
-    """
+    """Refuse, by a RowError, a pair that no scorer sees whole, or in which images and `<image>` do not match."""
     for use, what in {"videos": "videos", "audios": "sounds", "tools": "descriptions of tools"}.items():
         if getattr(pair, use):
             raise RowError(source.columns[use], f"the scorers here see no {what}, and would judge without")

@@ -42,11 +42,7 @@ class VLLMScorer(BatchScorer):
 
     @cached_property
     def engine(self) -> Any:
-        """The engine, started; it is killed when this process ends, however it ends.
-
-        Raises:
-            DataError: vLLM cannot run the model.
-        """
+        """The engine, started; it is killed when this process ends, however it ends."""
         from vllm import LLM
 
         try:
@@ -71,12 +67,7 @@ class VLLMScorer(BatchScorer):
             yield batch
 
     def scores(self, batch: list[Request]) -> list[float]:
-        """Return the score of each request of a batch.
-
-        Raises:
-            ValueError: one of them is too long, which vLLM does not say of which, or its images cannot be read.
-            DataError: the engine broke down.
-        """
+        """Return the score of each request of a batch; vLLM's ValueError does not say which one is too long."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         prompts = [self._prompt(request) for request in batch]
@@ -138,22 +129,14 @@ class VLLMClassifier(VLLMScorer):
 
 
 def with_vllm(plain: TransformersScorer, tensor_parallel_size: int) -> VLLMScorer:
-    """Return the scorer that has vLLM do what another would do with transformers.
-
-    Raises:
-        DataError: vLLM cannot.
-    """
+    """Return the scorer that has vLLM do what another would do with transformers, or refuse what vLLM cannot."""
     if plain.kind == "classifier" and plain.reads_images:
         raise DataError("--backend vllm takes classifiers of text only. Leave --backend out.")
     return {"yes-no": VLLMYesNo, "classifier": VLLMClassifier}[plain.kind](plain, tensor_parallel_size)
 
 
 def require_vllm() -> None:
-    """Refuse to go on without vLLM.
-
-    Raises:
-        DataError: it is not installed here.
-    """
+    """Refuse to continue without vLLM."""
     if find_spec("vllm") is None:
         raise DataError(
             f"--backend vllm: no vLLM for {sys.executable}. `bash scripts/setup.sh --vllm` of this repository makes "
