@@ -52,8 +52,8 @@ def run(
         int, typer.Option(min=1, help="larger images are scaled down, as in training", show_default="768*768")
     ] = MAX_PIXELS,
     image_min_pixels: Annotated[int, typer.Option(min=1, help="smaller ones up", show_default="32*32")] = MIN_PIXELS,
-    low: Annotated[float, typer.Option(help="the least score of an endpoint", show_default="0")] = 0,
-    high: Annotated[float, typer.Option(help="the greatest", show_default="10")] = 10,
+    low: Annotated[float, typer.Option(help="the least score of an endpoint")] = 0,
+    high: Annotated[float, typer.Option(help="the greatest")] = 10,
     requests_per_minute: Annotated[
         float | None, typer.Option(min=0.01, help="the most requests, retries included", show_default="no limit")
     ] = None,

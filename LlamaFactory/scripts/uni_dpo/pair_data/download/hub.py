@@ -46,11 +46,7 @@ class Remote:
 
 
 def describe(names: list[str], folder: Path, repository: str = REPOSITORY) -> list[Remote]:
-    """Ask the hub for sizes and checksums of files that are to go into a folder.
-
-    Raises:
-        DataError: there is no network, or no such file.
-    """
+    """Ask the hub for sizes and checksums of files that are to go into a folder."""
     try:
         listed = _hub().dataset_info(repository, files_metadata=True, timeout=10).siblings
     except Exception as error:  # no network, offline mode, a refusal: each has a class of its own
@@ -64,25 +60,16 @@ def describe(names: list[str], folder: Path, repository: str = REPOSITORY) -> li
 
 
 def describe_pairs(folder: Path) -> Remote:
-    """Ask the hubs that have the published pairs, in turn; with LlamaFactory's USE_MODELSCOPE_HUB that one first.
-
-    Raises:
-        DataError: none of them answers.
-    """
-    from huggingface_hub import constants
-
-    hubs = [lambda: describe([PAIRS], folder, PAIRS_REPOSITORY)[0]]
-    if not constants.HF_HUB_OFFLINE:
-        hubs.append(_describe_on_modelscope)
-    if os.environ.get("USE_MODELSCOPE_HUB", "0").lower() in ("1", "true", "y"):
-        hubs.reverse()
-    problems = []
-    for hub in hubs:
-        try:
-            return hub()
-        except DataError as error:
-            problems.append(error)
-    raise max(problems, key=lambda error: "hf download" in str(error))  # the one that says what to do by hand
+    """Ask the hubs that have the published pairs, in turn; with LlamaFactory's USE_MODELSCOPE_HUB that one first."""
+    first = os.environ.get("USE_MODELSCOPE_HUB", "0").lower() in ("1", "true", "y")
+    remote = _pairs_on_modelscope() if first else None
+    try:
+        return remote or describe([PAIRS], folder, PAIRS_REPOSITORY)[0]
+    except DataError:  # it says what to do by hand
+        remote = None if first else _pairs_on_modelscope()
+        if remote is None:
+            raise
+        return remote
 
 
 def fetch(remote: Remote, folder: Path) -> Path:
@@ -105,9 +92,6 @@ def require_disk(remotes: list[Remote], folder: Path, unpack: bool) -> None:
     """Refuse a download that would fill the disk; images hardly compress, so archives count twice.
 
     What an earlier run has fetched or unpacked needs no room again.
-
-    Raises:
-        DataError: there is not enough room.
     """
     needed = -sum(part.stat().st_size for part in folder.glob(".cache/huggingface/download/*.incomplete"))
     for remote in remotes:
@@ -153,17 +137,20 @@ def _checksum(path: Path, remote: Remote) -> str:
     return digest.hexdigest()
 
 
-def _describe_on_modelscope() -> Remote:
+def _pairs_on_modelscope() -> Remote | None:
+    """Ask ModelScope for the published pairs; None if it does not answer, or no network may be used."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return None
     query = {"Revision": "master", "Recursive": "True", "PageNumber": 1, "PageSize": 200}
     try:
         with urlopen(_modelscope("repo/tree", query), timeout=TIMEOUT) as answer:
             data = json.loads(answer.read(LONGEST_LIST))["Data"]
         files = {file["Path"]: file for file in (data["Files"] if isinstance(data, dict) else data)}
         return Remote(PAIRS, int(files[PAIRS]["Size"]), str(files[PAIRS]["Sha256"]), ON_MODELSCOPE)
-    except KeyError as error:
-        raise DataError(f"ModelScope's {ON_MODELSCOPE} has no {error}") from error
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"ModelScope cannot be reached from here ({error})") from error
+    except (OSError, ValueError, TypeError, LookupError):
+        return None
 
 
 def _from_modelscope(remote: Remote, folder: Path) -> Path:
