@@ -102,7 +102,7 @@ def test_killed_and_interrupted(tmp_path, server, asking):
             while len(server.asked) < count and time.monotonic() < patience:
                 time.sleep(0.002)
             run.send_signal(how)
-            said = run.communicate(timeout=5)[1]
+            said = run.communicate(timeout=30)[1]
         assert not out.exists()
         with sqlite3.connect(f"{out}.scores.sqlite") as database:
             (kept,) = database.execute("SELECT COUNT(*) FROM scores").fetchone()

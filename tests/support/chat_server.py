@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
-SECONDS_HUNG = 8
+SECONDS_HUNG = 60
 
 
 @dataclass(frozen=True)
