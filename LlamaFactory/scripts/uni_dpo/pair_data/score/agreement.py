@@ -1,5 +1,6 @@
 """What the scores say of the preference that was given with the pairs."""
 
+import math
 from array import array
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 
+Z = 1.959963984540054  # of a normal distribution, for 95 %
 UNSURE = 0.2  # width of an interval from which a share is not known well enough to speak of
 
 
@@ -24,20 +26,14 @@ class Group:
         self.rejected.append(rejected)
 
     def summary(self) -> dict[str, Any]:
-        """Return counts, shares, means and SDs as JSON takes them; None where there is nothing to compute one from.
-
-        The interval of the agreement is Wilson's (Journal of the American Statistical Association 22, 1927).
-        """
-        from scipy.stats import binomtest
-
+        """Return counts, shares, means and SDs as JSON takes them; None where there is nothing to compute one from."""
         chosen, rejected = np.asarray(self.chosen), np.asarray(self.rejected)
         agree, disagree = int((chosen > rejected).sum()), int((chosen < rejected).sum())
         decided = agree + disagree
-        interval = binomtest(agree, decided).proportion_ci(method="wilson") if decided else None
         counts = {"pairs": len(chosen), "agree": agree, "disagree": disagree, "ties": len(chosen) - decided}
         shares = {
             "agreement": agree / decided if decided else None,
-            "agreement_95": [float(interval.low), float(interval.high)] if interval else None,
+            "agreement_95": _wilson(agree, decided) if decided else None,
         }
         return (
             counts
@@ -47,6 +43,17 @@ class Group:
                 for name, values in {"chosen": chosen, "rejected": rejected, "margin": chosen - rejected}.items()
             }
         )
+
+
+def _wilson(successes: int, trials: int) -> list[float]:
+    """Return the 95 % interval of a share.
+
+    Source: E. B. Wilson, Journal of the American Statistical Association 22 (1927), 209-212.
+    """
+    share, spread = successes / trials, Z * Z / trials
+    middle = (share + spread / 2) / (1 + spread)
+    half = Z / (1 + spread) * math.sqrt(share * (1 - share) / trials + spread / (4 * trials))
+    return [max(0.0, middle - half), min(1.0, middle + half)]
 
 
 def hints(summary: dict[str, Any]) -> list[str]:
