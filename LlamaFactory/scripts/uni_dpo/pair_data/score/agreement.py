@@ -35,14 +35,12 @@ class Group:
             "agreement": agree / decided if decided else None,
             "agreement_95": _wilson(agree, decided) if decided else None,
         }
-        return (
-            counts
-            | shares
-            | {
-                name: {"mean": float(values.mean()), "sd": float(values.std(ddof=1)) if len(values) > 1 else None}
-                for name, values in {"chosen": chosen, "rejected": rejected, "margin": chosen - rejected}.items()
-            }
-        )
+        sides = {"chosen": chosen, "rejected": rejected, "margin": chosen - rejected}
+        numbers = {
+            name: {"mean": float(values.mean()), "sd": float(values.std(ddof=1)) if len(values) > 1 else None}
+            for name, values in sides.items()
+        }
+        return counts | shares | numbers
 
 
 def _wilson(successes: int, trials: int) -> list[float]:
