@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,9 +10,9 @@ from pairs import ROOT, as_sharegpt, options, train, write_dataset
 from PIL import Image
 from reward_models import image_classifier, text_classifier
 from score_runs import read, score, unscored, write
-from test_eval_adapter import FLAT, variant
 from tiny_models import adapter, dropped_head, text_model
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForSequenceClassification,
@@ -19,12 +20,15 @@ from transformers import (
     AutoTokenizer,
 )
 
+from llamafactory.train.uni_dpo.models import portable
 from pair_data import DataError
+from pair_data.score.checkpoints import PORTABLE
 
 
 DEMO = ROOT / "data" / "demo" / "checkpoint"
 RUBRIC = "Asked: {question}\nSaid: {answer}\nGood?"
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+FLAT = "{% for item in messages %}{% if 'text' in item %}{{ item['text'] }}{% endif %}{% endfor %}"
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 
@@ -39,6 +43,12 @@ def folder(tmp_path_factory):
     write(folder / "text.jsonl", rows[::3])
     (folder / "rubric.txt").write_text(RUBRIC)
     return folder
+
+
+def change(file, **changes):
+    """Change a JSON file; None takes an entry out."""
+    content = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
 
 
 def both(folder, data, *arguments):
@@ -95,28 +105,33 @@ def yes_or_no(model, tokenizer):
     return read_output
 
 
-@pytest.mark.parametrize("batch", [1, 5])
-def test_judge_that_sees(folder, batch):
+def test_judge_that_sees(folder):
     """Padding, order, images or turns of one request reach another, or other tokens than Yes and No count."""
     processor = AutoProcessor.from_pretrained(DEMO, use_fast=True)
     model = AutoModelForImageTextToText.from_pretrained(DEMO, dtype=torch.float32)
     expected = one_by_one(folder, "all.jsonl", processor, asked, yes_or_no(model, processor.tokenizer))
-    given = ("--model", DEMO, "--kind", "yes-no", "--rubric", folder / "rubric.txt", "--batch-size", batch)
-    found = both(folder, "all.jsonl", *given, "--cache", folder / f"{batch}.sqlite")
-    assert found == pytest.approx(expected, abs=2e-4)
+    given = ("--model", DEMO, "--kind", "yes-no", "--rubric", folder / "rubric.txt")
+    for batch in (1, 5):
+        found = both(folder, "all.jsonl", *given, "--batch-size", batch, "--cache", folder / f"{batch}.sqlite")
+        assert found == pytest.approx(expected, abs=2e-4)
     assert len({round(value, 2) for value in found}) > 12
 
 
-def test_conversations_are_read_too(folder):
-    """The same pairs in the sharegpt shape get other scores."""
+def test_conversations_and_checkpoints_of_another_transformers(folder, tmp_path):
+    """The same pairs in the sharegpt shape, or the same model saved by transformers 4, get other scores."""
     rows = read(folder / "all.jsonl")[:3]
     columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "images": "images"}
     write_dataset(folder, [as_sharegpt(row) for row in rows], "talk", columns, formatting="sharegpt")
-    judge = ("--model", DEMO, "--kind", "yes-no")
     write(folder / "three.jsonl", rows)
-    expected = both(folder, "three.jsonl", *judge)
+    expected = both(folder, "three.jsonl", "--model", DEMO, "--kind", "yes-no")
+    older = shutil.copytree(DEMO, tmp_path / "older")
+    text = json.loads(AutoConfig.from_pretrained(DEMO).to_json_string(use_diff=False))["text_config"]
+    text |= {"tie_word_embeddings": True}  # where 4.57 says it, and nowhere else
+    change(older / "config.json", transformers_version="4.57.6", tie_word_embeddings=None, text_config=text)
+    judge = ("--model", older, "--kind", "yes-no")
     score("talk", "--dataset-dir", folder, "-o", folder / "talk.jsonl", *judge)
     assert [read(folder / "talk.jsonl")[i]["score_chosen"] for i in range(3)] == pytest.approx(expected[::2], abs=1e-5)
+    assert PORTABLE.read_bytes() == Path(portable.__file__).read_bytes(), "training writes checkpoints by another"
 
 
 def test_judge_of_text(tmp_path, folder, tiny_model):
@@ -133,44 +148,34 @@ def test_judge_of_text(tmp_path, folder, tiny_model):
         both(folder, "all.jsonl", *judge)
 
 
-@pytest.mark.parametrize(("labels", "pad"), [(1, True), (2, True), (1, False)])
-def test_classifier_of_text(tmp_path, folder, tiny_model, labels, pad):
-    """The value is read at the padding, or of the wrong label."""
-    model = text_classifier(tiny_model, tmp_path / "model", labels, **({} if pad else {"pad_token_id": None}))
-    classify = AutoModelForSequenceClassification.from_pretrained(model)
+@pytest.mark.parametrize(
+    ("sees", "labels", "pad"),
+    [(False, 1, True), (False, 2, True), (False, 1, False), (True, 1, True), (True, 1, False)],
+)
+def test_classifier(tmp_path, folder, tiny_model, sees, labels, pad):
+    """Scores of the wrong label, of other images, of padding (also such as its config does not know), or of before."""
+    data, kind, text = "text.jsonl", AutoTokenizer, laid_out
+    if sees:
+        data, kind, text = "all.jsonl", AutoProcessor, lambda row, answer: laid_out(row, answer, "<boi>", "")
+        model = image_classifier(tiny_model, tmp_path / "model", pad)
+    else:
+        model = text_classifier(tiny_model, tmp_path / "model", labels, **({} if pad else {"pad_token_id": None}))
     weights = torch.tensor([1.0] if labels == 1 else [-1.0, 1.0])
-    expected = one_by_one(
-        folder,
-        "text.jsonl",
-        AutoTokenizer.from_pretrained(model),
-        laid_out,
-        lambda inputs: classify(**inputs).logits[0] @ weights,
-    )
-    assert both(folder, "text.jsonl", "--model", model, "--kind", "classifier") == pytest.approx(expected, abs=1e-5)
-    assert max(expected) - min(expected) > 0.1
-
-
-@pytest.mark.parametrize("pad", [True, False])
-def test_classifier_that_sees(tmp_path, folder, tiny_model, pad):
-    """Images do not reach it, or those of another answer; or padding that its config does not know is read as text."""
-    model = image_classifier(tiny_model, tmp_path / "model", pad)
-    classify = AutoModelForSequenceClassification.from_pretrained(model)
-    expected = one_by_one(
-        folder,
-        "all.jsonl",
-        AutoProcessor.from_pretrained(model, use_fast=True),
-        lambda row, answer: laid_out(row, answer, "<boi>", ""),
-        lambda inputs: classify(**inputs).logits[0, 0],
-    )
-    given = ("--model", model, "--kind", "classifier", "--batch-size", 5)
-    assert both(folder, "all.jsonl", *given) == pytest.approx(expected, abs=1e-4)
+    for _ in range(2 if labels == 2 else 1):
+        classify = AutoModelForSequenceClassification.from_pretrained(model)
+        read_output = lambda inputs, classify=classify: classify(**inputs).logits[0] @ weights  # noqa: E731
+        expected = one_by_one(folder, data, kind.from_pretrained(model), text, read_output)
+        found = both(folder, data, "--model", model, "--kind", "classifier", "--batch-size", 5)
+        assert found == pytest.approx(expected, abs=1e-4) and max(expected) - min(expected) > 0.1
+        if labels == 2:  # other weights are another scorer
+            classify.score.weight.data *= 2
+            classify.save_pretrained(model)
 
 
 def test_reward_model_of_llamafactory(tmp_path, folder, tiny_model):
     """Another value than LlamaFactory's own prediction for the same answers (which it rounds to two digits)."""
     untied = shutil.copytree(tiny_model, tmp_path / "untied")  # LlamaFactory cannot save tied ones as safetensors
-    config = json.loads((untied / "config.json").read_text())
-    (untied / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    change(untied / "config.json", tie_word_embeddings=False)
     write_dataset(folder, [{"history": [], "system": ""} | row for row in read(folder / "all.jsonl")], "described")
     info = json.loads((folder / "dataset_info.json").read_text())
     info["described"]["columns"] |= {"history": "history", "system": "system"}
@@ -187,19 +192,6 @@ def test_reward_model_of_llamafactory(tmp_path, folder, tiny_model):
     assert max(expected) - min(expected) > 0.5
 
 
-def test_other_weights_are_another_scorer(tmp_path, folder, tiny_model):
-    """Scores of a model that has been trained on are taken for those of the model before."""
-    model = text_classifier(tiny_model, tmp_path / "model")
-    first = both(folder, "text.jsonl", "--model", model, "--kind", "classifier")
-    assert both(folder, "text.jsonl", "--model", model, "--kind", "classifier") == first
-    other = AutoModelForSequenceClassification.from_pretrained(model)
-    other.score.weight.data *= 2
-    other.save_pretrained(model)
-    assert both(folder, "text.jsonl", "--model", model, "--kind", "classifier") == pytest.approx(
-        [2 * value for value in first], abs=1e-5
-    )
-
-
 def test_one_answer_too_long_costs_the_others_nothing(tmp_path, folder, tiny_model):
     """A batch that fails takes its other answers along, or what does not fit is cut and scored all the same."""
     model = text_classifier(tiny_model, tmp_path / "model", max_position_embeddings=400)
@@ -211,43 +203,41 @@ def test_one_answer_too_long_costs_the_others_nothing(tmp_path, folder, tiny_mod
     assert "4 rows with scores, 1 left out" in score(*given, "--drop-unscored")
 
 
+@pytest.fixture(scope="module")
+def no_scorers(tmp_path_factory, tiny_model):
+    """Folders that hold no model that scores, each by its fault."""
+    folder = tmp_path_factory.mktemp("models")
+    names = ("random head", "three labels", "adapter", "flat template", "own head", "no template")
+    made = {name: folder / name for name in names}
+    three = text_classifier(tiny_model, made["three labels"], 3)
+    text_model(tiny_model, made["random head"])
+    shutil.copy(three / "chat_template.jinja", made["random head"])
+    adapter(tiny_model, made["adapter"])
+    record = {"uni_dpo": {"pref_loss": "uni_dpo", "adapters": [{"path": "/some/sft"}]}}
+    (made["adapter"] / "tokenizer_config.json").write_text(json.dumps(record))
+    dropped_head(tiny_model, made["own head"])
+    for name, template in {"flat template": FLAT, "no template": None}.items():
+        shutil.copytree(tiny_model, made[name])
+        (made[name] / "chat_template.json").unlink()
+        change(made[name] / "tokenizer_config.json", chat_template=template)
+    return made | {"demo": DEMO, "absent": folder / "absent"}
+
+
 @pytest.mark.parametrize(
     ("model", "kind", "says"),
     [
         ("demo", "classifier", "no classifier for qwen2_vl"),
         ("demo", "value-head", "no value_head.safetensors"),
-        ("generative", "classifier", "lacks the weights score.weight"),
+        ("random head", "classifier", "lacks the weights score.weight"),
         ("three labels", "classifier", "3 labels"),
-        ("adapter", "yes-no", "is a LoRA adapter. Merge it"),
-        ("adapter on adapter", "yes-no", "adapter_name_or_path: /some/sft,"),
+        ("adapter", "yes-no", "is a LoRA adapter. Merge it.*adapter_name_or_path: /some/sft,"),
         ("flat template", "yes-no", "writes nothing of a question"),
         ("own head", "yes-no", "tie_word_embeddings: true"),
         ("no template", "yes-no", "no chat template"),
         ("absent", "yes-no", "no such folder"),
-        ("demo", None, "--kind says what --model is"),
     ],
 )
-def test_what_is_no_scorer(tmp_path, folder, tiny_model, model, kind, says):
+def test_what_is_no_scorer(folder, no_scorers, model, kind, says):
     """A head of random numbers scores, or the error is a traceback."""
-    made = {
-        "demo": lambda path: DEMO,
-        "generative": lambda path: text_model(tiny_model, text_classifier(tiny_model, path).with_name("other")),
-        "three labels": lambda path: text_classifier(tiny_model, path, 3),
-        "adapter": lambda path: adapter(tiny_model, path),
-        "adapter on adapter": lambda path: adapter(tiny_model, path),
-        "flat template": lambda path: variant(tiny_model, path, FLAT),
-        "own head": lambda path: dropped_head(tiny_model, path),
-        "no template": lambda path: text_model(tiny_model, path),
-        "absent": lambda path: path,
-    }[model](tmp_path / "model")
-    if model == "generative":
-        shutil.copy(tmp_path / "model" / "chat_template.jinja", made)
-    if model == "adapter on adapter":
-        record = {"uni_dpo": {"pref_loss": "uni_dpo", "adapters": [{"path": "/some/sft"}]}}
-        (made / "tokenizer_config.json").write_text(json.dumps(record))
-    if model == "no template":
-        (made / "chat_template.json").unlink()
-        config = json.loads((made / "tokenizer_config.json").read_text())
-        (made / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": None}))
     with pytest.raises(DataError, match=says):
-        both(folder, "text.jsonl", "--model", made, *(("--kind", kind) if kind else ()))
+        both(folder, "text.jsonl", "--model", no_scorers[model], "--kind", kind)

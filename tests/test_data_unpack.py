@@ -9,18 +9,17 @@ from pathlib import Path
 import pytest
 
 from pair_data import DataError
-from pair_data.download.unpack import unpack
+from pair_data.download.unpack import SPARE, unpack
 
 
 GOOD = os.urandom(50_000)
 
 
-def archive(folder: Path, entries, name="long.zip") -> Path:
+def archive(folder: Path, entries=(), name="long.zip", method=zipfile.ZIP_DEFLATED, good=True) -> Path:
     """Write a zip of (name or ZipInfo, content) entries, after a good one."""
     folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as opened:
-        opened.writestr("long/good.png", GOOD)
-        for entry, content in entries:
+    with zipfile.ZipFile(folder / name, "w", method) as opened:
+        for entry, content in [*([("long/good.png", GOOD)] if good else []), *entries]:
             opened.writestr(entry, content)
     return folder / name
 
@@ -36,26 +35,21 @@ def everything(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-@pytest.mark.parametrize(
-    ("entry", "reason"),
-    [
-        ("../outside.png", "leads out of its folder"),
-        ("long/../../outside.png", "leads out of its folder"),
-        ("/outside.png", "is not a relative path"),
-        ("C:/outside.png", "is not a relative path"),
-        ("..\\outside.png", "is not a relative path"),
-        ("long//a.png", "has an empty part"),
-        ("long/./a.png", "has an empty part"),
-        ("long/a\nb.png", "has a name that cannot be written"),
-        ("long/" + "a" * 300 + ".png", "has a name that cannot be written"),
-        ("long/" + "a/" * 600 + "b.png", "has a name that cannot be written"),
-        (special("long/link", stat.S_IFLNK), "is a link"),
-        (special("long/pipe", stat.S_IFIFO), "is not a file"),
-        ("long/good.png", "is there twice"),
-        ("long/good.png/inside.png", "is a file and a folder"),
-    ],
-)
-def test_a_harmful_entry_refuses_the_whole_archive(tmp_path, entry, reason):
+HARMFUL = {
+    "leads out of its folder": ["../outside.png", "long/../../outside.png"],
+    "is not a relative path": ["/outside.png", "C:/outside.png", "..\\outside.png"],
+    "has an empty part": ["long//a.png", "long/./a.png"],
+    "has a name that cannot be written": ["long/a\nb.png", f"long/{'a' * 300}.png", f"long/{'a/' * 600}b.png"],
+    "is a link": [special("long/link", stat.S_IFLNK)],
+    "is not a file": [special("long/pipe", stat.S_IFIFO)],
+    "is there twice": ["long/good.png"],
+    "is a file and a folder": ["long/good.png/inside.png"],
+}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(("reason", "entry"), [(reason, entry) for reason in HARMFUL for entry in HARMFUL[reason]])
+def test_a_harmful_entry_refuses_the_whole_archive(tmp_path, reason, entry):
     """Not even its good entries are written, and nothing appears outside the folder."""
     path = archive(tmp_path / "in", [(entry, "/etc/passwd")])
     before = everything(tmp_path)
@@ -65,74 +59,55 @@ def test_a_harmful_entry_refuses_the_whole_archive(tmp_path, entry, reason):
 
 
 def test_bombs(tmp_path):
-    """One entry of zeros, many of them, and one that lies about its size."""
-    one = archive(tmp_path / "one", [("long/zeros.png", bytes(30 << 20))])
-    with pytest.raises(DataError, match=r"would become 31,457,280 bytes"):
-        unpack(one, tmp_path / "out")
-    many = archive(tmp_path / "many", [(f"long/{i}.png", bytes(900_000)) for i in range(30)])
-    with pytest.raises(DataError, match="as no images do"):
-        unpack(many, tmp_path / "out")
+    """One entry of zeros, many of them, one that lies about its size, and methods without bounds.
+
+    Python reads the latter whole: 352 bytes that promise 10,000 took 600 MB of memory.
+    """
     liar = archive(tmp_path / "liar", [("long/small.png", b"s" * 5000)])
-    data = liar.read_bytes()
-    liar.write_bytes(data.replace((5000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
-    with pytest.raises(DataError, match="is damaged"):
-        unpack(liar, tmp_path / "out")
+    liar.write_bytes(liar.read_bytes().replace((5000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    for path, reason in {
+        archive(tmp_path / "one", [("long/zeros.png", bytes(30 << 20))]): "would become 31,457,280 bytes",
+        archive(tmp_path / "many", [(f"long/{i}.png", bytes(900_000)) for i in range(30)]): "as no images do",
+        archive(tmp_path / "bz", method=zipfile.ZIP_BZIP2): "is compressed by method 12",
+        archive(tmp_path / "xz", method=zipfile.ZIP_LZMA): "is compressed by method 14",
+        liar: "is damaged",
+    }.items():
+        with pytest.raises(DataError, match=reason):
+            unpack(path, tmp_path / "out")
+        assert path == liar or not (tmp_path / "out").exists()
     assert not (tmp_path / "out" / "long" / "small.png").exists()
 
 
-def test_a_folder_that_leads_elsewhere_is_not_followed(tmp_path):
-    path = archive(tmp_path / "in", [])
+def test_links_in_the_folder_are_not_followed(tmp_path):
+    """One in the place of a folder is refused, one in the place of a file replaced."""
+    path, victim = archive(tmp_path / "in"), tmp_path / "victim.png"
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "MM-RLHF").mkdir()
-    (tmp_path / "MM-RLHF" / "long").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "long").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="leads out of"):
-        unpack(path, tmp_path / "MM-RLHF")
+        unpack(path, tmp_path / "first")
     assert everything(tmp_path / "elsewhere") == []
-
-
-def test_a_link_in_a_files_place_is_replaced_not_followed(tmp_path):
-    path = archive(tmp_path / "in", [])
-    victim = tmp_path / "victim.png"
     victim.write_bytes(b"mine")
+    (tmp_path / "second" / "long").mkdir(parents=True)
     for name in ("good.png", ".good.png.part"):
-        (tmp_path / "MM-RLHF" / "long").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "MM-RLHF" / "long" / name).symlink_to(victim)
-    unpack(path, tmp_path / "MM-RLHF")
-    assert victim.read_bytes() == b"mine"
-    assert not (tmp_path / "MM-RLHF" / "long" / "good.png").is_symlink()
+        (tmp_path / "second" / "long" / name).symlink_to(victim)
+    unpack(path, tmp_path / "second")
+    assert victim.read_bytes() == b"mine" and not (tmp_path / "second" / "long" / "good.png").is_symlink()
 
 
-@pytest.mark.parametrize("name", ["long.zip", "long (1).zip"])
 @pytest.mark.parametrize("top", ["", "MM-RLHF/", "long/", "MM-RLHF/long/", "home/them/MM-RLHF/long/", "copy/long/"])
-def test_images_lie_where_the_pairs_look_for_them(tmp_path, top, name):
+def test_images_lie_where_the_pairs_look_for_them(tmp_path, top):
     """The pairs say MM-RLHF/long/x.png, whatever the archive's own folders and, if they tell, its name are."""
-    with zipfile.ZipFile(tmp_path / name, "w") as opened:
-        opened.writestr(f"{top}a.png", GOOD)
-        opened.writestr(f"{top}b/c.png", GOOD)
-        opened.writestr("__MACOSX/long/._a.png", b"")
-        opened.writestr(".DS_Store", b"")
-    assert unpack(tmp_path / name, tmp_path / "MM-RLHF") == 2
-    long = "long" if "long" in top else name.removesuffix(".zip")
-    assert everything(tmp_path / "MM-RLHF") == [long, f"{long}/a.png", f"{long}/b", f"{long}/b/c.png"]
-
-
-@pytest.mark.parametrize("top", ["", "MM-RLHF/"])
-def test_one_archive_of_several_folders(tmp_path, top):
-    with zipfile.ZipFile(tmp_path / "all.zip", "w") as opened:
-        for name in ("long/a.png", "mcq/b.png"):
-            opened.writestr(top + name, GOOD)
-    assert unpack(tmp_path / "all.zip", tmp_path / "to") == 2
-    assert everything(tmp_path / "to") == ["long", "long/a.png", "mcq", "mcq/b.png"]
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_methods_without_bounds_are_refused(tmp_path, method):
-    """Python reads these whole: 352 bytes that promise 10,000 took 600 MB of memory."""
-    with zipfile.ZipFile(tmp_path / "long.zip", "w", method) as opened:
-        opened.writestr("long/a.png", bytes(1000))
-    with pytest.raises(DataError, match=f"is compressed by method {method}"):
-        unpack(tmp_path / "long.zip", tmp_path / "MM-RLHF")
-    assert not (tmp_path / "MM-RLHF").exists()
+    entries = {f"{top}a.png": GOOD, f"{top}b/c.png": GOOD, "__MACOSX/long/._a.png": b"", ".DS_Store": b""}
+    for name in ("long", "long (1)"):
+        path = archive(tmp_path / "in", entries.items(), f"{name}.zip", good=False)
+        assert unpack(path, tmp_path / name) == 2
+        long = "long" if "long" in top else name
+        assert everything(tmp_path / name) == [long, f"{long}/a.png", f"{long}/b", f"{long}/b/c.png"]
+    if "long" not in top:  # one archive of several folders
+        entries = {f"{top}long/a.png": GOOD, f"{top}mcq/b.png": GOOD}
+        unpack(archive(tmp_path / "in", entries.items(), "all.zip", good=False), tmp_path / "all")
+        assert everything(tmp_path / "all") == ["long", "long/a.png", "mcq", "mcq/b.png"]
 
 
 def test_the_disk_must_have_room_for_what_is_missing_only(tmp_path, monkeypatch):
@@ -140,19 +115,12 @@ def test_the_disk_must_have_room_for_what_is_missing_only(tmp_path, monkeypatch)
     path = archive(tmp_path / "in", [(f"long/{i}.png", os.urandom(1_000_000)) for i in range(5)])
     unpack(path, tmp_path / "MM-RLHF")
     (tmp_path / "MM-RLHF" / "long" / "3.png").unlink()
-    full = shutil._ntuple_diskusage(10 << 30, 9 << 30, (1 << 28) + 2_000_000)
+    full = shutil._ntuple_diskusage(10 << 30, 9 << 30, SPARE + 2_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     assert unpack(path, tmp_path / "MM-RLHF") == 1
     with pytest.raises(DataError, match="GB free"):
         unpack(path, tmp_path / "other")
     assert everything(tmp_path / "other") == []
-
-
-def test_a_place_that_cannot_be_written_is_told(tmp_path):
-    (tmp_path / "MM-RLHF").mkdir()
-    (tmp_path / "MM-RLHF" / "long").write_text("a file")
-    with pytest.raises(DataError, match="cannot unpack .*long.zip into .*MM-RLHF"):
-        unpack(archive(tmp_path / "in", []), tmp_path / "MM-RLHF")
 
 
 def test_an_interrupted_run_goes_on_and_damage_is_mended(tmp_path):
@@ -169,8 +137,13 @@ def test_an_interrupted_run_goes_on_and_damage_is_mended(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.99])
-def test_a_truncated_archive_is_told_and_writes_nothing(tmp_path, keep):
-    path = archive(tmp_path / "in", [])
+def test_what_cannot_be_read_or_written_is_told(tmp_path, keep):
+    """A truncated archive, of which nothing is written; a file where a folder has to be."""
+    path = archive(tmp_path / "in")
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file" / "long").write_text("a file")
+    with pytest.raises(DataError, match="cannot unpack .*long.zip into .*file"):
+        unpack(path, tmp_path / "file")
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
     with pytest.raises(DataError, match="is damaged"):
         unpack(path, tmp_path / "MM-RLHF")

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
-SECONDS_HUNG = 8
+SECONDS_HUNG = 60
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,6 @@ class Asked:
     """A request as it came in."""
 
     at: float
-    path: str
     key: str
     body: dict[str, Any]
 
@@ -43,13 +42,9 @@ class Asked:
         return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
     @property
-    def images(self) -> list[str]:
-        """The data URLs of its images."""
-        content = self.body["messages"][0]["content"]
-        return [part["image_url"]["url"] for part in content if isinstance(part, dict) and "image_url" in part]
-
-
-Rule = Callable[[Asked, int], Reply | str]
+    def answer(self) -> str:
+        """The answer that is to be judged."""
+        return self.text.split("Answer:\n")[1].split("\n\nSay in one")[0]
 
 
 class ChatServer:
@@ -60,7 +55,7 @@ class ChatServer:
         asked: all requests in the order in which they came.
     """
 
-    def __init__(self, rule: Rule):
+    def __init__(self, rule: Callable[[Asked, int], Reply | str]):
         """Answer by `rule`."""
         self.rule, self.asked = rule, []
         self.lock, self.closing = threading.Lock(), threading.Event()
@@ -91,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        asked = Asked(time.monotonic(), self.path, self.headers.get("Authorization", ""), body)
+        asked = Asked(time.monotonic(), self.headers.get("Authorization", ""), body)
         with self.chat.lock:
             number = len(self.chat.asked)
             self.chat.asked.append(asked)
@@ -99,26 +94,17 @@ class _Handler(BaseHTTPRequestHandler):
         reply = Reply(reply) if isinstance(reply, str) else reply
         if reply.hang and self.chat.closing.wait(SECONDS_HUNG):
             return
+        choices = [{"index": 0, "message": {"role": "assistant", "content": reply.text}, "finish_reason": "stop"}]
+        body = {"id": "1", "object": "chat.completion", "created": 0, "model": "rule", "choices": choices}
+        body = body if reply.status == 200 else {"error": {"message": f"told to answer {reply.status}"}}
+        content = (reply.raw or json.dumps(body)).encode()
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(content))} | reply.headers
         with contextlib.suppress(OSError):  # nobody waits any more
-            self._send(reply)
-
-    def _send(self, reply: Reply) -> None:
-        message = {"role": "assistant", "content": reply.text}
-        completion = {
-            "id": "1",
-            "object": "chat.completion",
-            "created": 0,
-            "model": "rule",
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        }
-        error = {"error": {"message": f"told to answer {reply.status}"}}
-        content = (reply.raw or json.dumps(completion if reply.status == 200 else error)).encode()
-        self.send_response(reply.status)
-        for name, value in {"Content-Type": "application/json", **reply.headers}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+            self.send_response(reply.status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
         """Keep quiet."""

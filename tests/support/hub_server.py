@@ -13,9 +13,9 @@ class Hub(ThreadingHTTPServer):
         files: what there is.
         wrong: names whose announced checksum is that of something else.
         cut: name to the number of bytes after which the connection is dropped, each time.
-        ranges: the `Range` header of every GET of a file.
         down: parts of paths that are answered by an error.
         asked: the paths of all requests.
+        ranges: the `Range` header of every GET of a file.
     """
 
     daemon_threads = True
@@ -23,9 +23,9 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, files):
         """Start serving on a free port."""
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.files, self.wrong, self.cut, self.ranges = files, set(), {}, []
-        self.down, self.asked = set(), []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        self.files, self.wrong, self.cut, self.down = files, set(), {}, set()
+        self.asked, self.ranges = [], []
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def address(self):
@@ -44,36 +44,29 @@ class _Handler(BaseHTTPRequestHandler):
         self._file(body=False)
 
     def do_GET(self):
-        self.server.asked.append(self.path)
-        if any(part in self.path for part in self.server.down):
+        hub = self.server
+        hub.asked.append(self.path)
+        listed = [(name, len(content), hub.checksum(name)) for name, content in hub.files.items()]
+        if any(part in self.path for part in hub.down):
             self.send_error(503)
         elif self.path.startswith("/api/datasets/"):
-            self._list()
-        elif self.path.startswith("/api/v1/datasets/") and "/repo/tree?" in self.path:
-            self._list_as_modelscope()
-        elif self._name() not in self.server.files:
+            siblings = [
+                {"rfilename": name, "size": size, "blobId": "0" * 40}
+                | {"lfs": {"size": size, "sha256": digest, "pointerSize": 100}}
+                for name, size, digest in listed
+            ]
+            self._json({"id": "somebody/something", "sha": "1" * 40, "siblings": siblings})
+        elif "/repo/tree?" in self.path:  # ModelScope's
+            files = [{"Path": name, "Size": size, "Sha256": digest} for name, size, digest in listed]
+            self._json({"Code": 200, "Data": {"Files": files}})
+        elif self._name() not in hub.files:
             self.send_error(404)
         else:
-            self.server.ranges.append(self.headers.get("Range"))
+            hub.ranges.append(self.headers.get("Range"))
             self._file(body=True)
 
-    def _list(self):
-        siblings = []
-        for name, content in self.server.files.items():
-            lfs = {"size": len(content), "sha256": self.server.checksum(name), "pointerSize": 100}
-            siblings.append({"rfilename": name, "size": len(content), "blobId": "0" * 40, "lfs": lfs})
-        text = json.dumps({"id": "somebody/something", "sha": "1" * 40, "siblings": siblings}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def _list_as_modelscope(self):
-        files = [
-            {"Path": name, "Size": len(content), "Sha256": self.server.checksum(name)}
-            for name, content in self.server.files.items()
-        ]
-        text = json.dumps({"Code": 200, "Data": {"Files": files}}).encode()
+    def _json(self, content):
+        text = json.dumps(content).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -83,9 +76,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self.path.rpartition("FilePath=")[2] if "FilePath=" in self.path else self.path.rsplit("/", 1)[-1]
 
     def _file(self, body):
-        name = self._name()
-        content = self.server.files[name]
-        wanted = self.headers.get("Range")
+        name, wanted = self._name(), self.headers.get("Range")
+        content, cut = self.server.files[name], self.server.cut.get(name)
         start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0
         self.send_response(206 if start else 200)
         self.send_header("ETag", f'"{self.server.checksum(name)}"')
@@ -93,10 +85,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         if body:
-            sent = content[start:]
-            cut = self.server.cut.get(name)
-            self.wfile.write(sent[:cut])
-            if cut is not None and cut < len(sent):
+            self.wfile.write(content[start:][:cut])
+            if cut is not None and cut < len(content) - start:
                 self.wfile.flush()
                 self.connection.close()
                 self.close_connection = True

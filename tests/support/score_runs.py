@@ -2,18 +2,18 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from chat_server import Asked
-from pairs import ROOT, make_rows, mixed
+from data_cli import DATA
+from pairs import make_rows, mixed
 from typer.testing import CliRunner
 
 from pair_data.cli import app
 
 
-PROGRAM = [sys.executable, str(ROOT / "scripts" / "uni_dpo" / "data.py"), "score"]
+PROGRAM = [*map(str, DATA), "score"]
 
 
 def unscored(folder: Path, count: int = 9) -> list[dict[str, Any]]:
@@ -52,17 +52,11 @@ def program(*arguments: Any) -> subprocess.Popen:
     )
 
 
-def answer_in(asked: Asked) -> str:
-    """The answer that an endpoint is asked about."""
-    return asked.text.split("Answer:\n")[1].split("\n\nSay in one")[0]
-
-
-def judge(asked: Asked, number: int) -> str:
-    """Judge by a rule: 8 for "It is", 3 for anything else, and a little for the length."""
-    answer = answer_in(asked)
-    return f"A word of reason.\nScore: {(8 if answer.startswith('It is') else 3) + len(answer) / 100:.2f}"
+def judge(asked: Asked, number: int = 0) -> str:
+    """Judge by a rule, see `judged`."""
+    return f"A word of reason.\nScore: {judged(asked.answer):.2f}"
 
 
 def judged(answer: str) -> float:
-    """The score that `judge` gives."""
+    """The score that `judge` gives: 8 for "It is", 3 for anything else, and a little for the length."""
     return round((8 if answer.startswith("It is") else 3) + len(answer) / 100, 2)

@@ -19,10 +19,9 @@ from ..errors import DataError
 
 TOP = "MM-RLHF"
 FOLDERS = ("long", "short", "mcq", "safety", "video")  # what MM-RLHF's archives hold
-JUNK = ("__MACOSX", ".DS_Store")
+JUNK = {"__MACOSX", ".DS_Store"}
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks the others whole, in memory
-LONGEST_NAME = 240  # bytes of a part of a path, so that there is room for .part
-LONGEST_PATH = 1000  # bytes of a path in the archive
+LONGEST_NAME, LONGEST_PATH = 240, 1000  # bytes: of a part of a path, so that there is room for .part, and of a path
 LARGEST_ENTRY = 1 << 30  # bytes; the largest image of a data set is a few dozen MB
 LARGEST_RATIO = 100  # of a whole archive and of entries above LARGE; images hardly compress at all
 LARGE = 1 << 20
@@ -33,8 +32,8 @@ DRIVE = re.compile(r"^[A-Za-z]:")
 def unpack(archive: Path, folder: Path) -> int:
     """Unpack an archive of images so that `long.zip` becomes `FOLDER/long/...`, whatever its own top folder is.
 
-    Each file appears when it is complete; files that are there with the right content are left, so that an
-    interrupted run goes on where it stopped.
+    Each file appears when it is complete. Files that are there with the right content stay, so that the same call
+    finishes what an interrupted one began.
 
     Args:
         archive: a zip file.
@@ -48,37 +47,53 @@ def unpack(archive: Path, folder: Path) -> int:
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            files = judge(archive, opened.infolist())
-            targets = _targets(archive, files, folder)
-            _require_room(archive, targets, folder)
-            return _write_all(opened, targets, archive, folder)
+            targets = _targets(_harmless(archive, opened.infolist()), archive, folder)
+            require_room(folder, sum(it.file_size for path, it in targets.items() if not _has_size(path, it)))
+            total, written = sum(info.file_size for info in targets.values()), 0
+            with tqdm(total=total, desc=f"unpacking {archive.name}", unit="B", unit_scale=True) as bar:
+                for target, info in targets.items():
+                    if not _is_there(target, info):
+                        _write(opened, info, target)
+                        written += 1
+                    bar.update(info.file_size)
+            return written
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise DataError(f"{archive} is damaged ({error}). Download it again.") from error
     except OSError as error:
         raise DataError(f"cannot unpack {archive} into {folder}: {error}") from error
 
 
-def judge(archive: Path, entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
-    """Return the files among the entries of an archive, if all entries are harmless.
+def require_room(folder: Path, needed: int) -> None:
+    """Make a folder, and refuse to fill its disk.
 
     Raises:
-        DataError: one is not; the message names it.
+        DataError: it has not so many bytes free, and some to spare.
     """
-    seen, folders = set(), set()
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed + SPARE:
+        raise DataError(
+            f"{folder} has {free / 1e9:.1f} GB free, and {(needed + SPARE) / 1e9:.1f} GB are needed. Make room, "
+            "choose another disk with --to, or fetch one file at a time with --files and --remove-archives."
+        )
+
+
+def _harmless(archive: Path, entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
+    """Return the files among the entries of an archive; refuse all of them if one could do harm."""
+    names = [info.filename for info in entries]
+    folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
+    seen, files, total = set(), [], 0
     for info in entries:
-        reason = _harm(info)
-        if reason is None and info.filename in seen:
-            reason = "is there twice"
+        reason = _harm(info) or ("is there twice" if info.filename in seen else None)
+        if not info.is_dir() and info.filename in folders:
+            reason = reason or "is a file and a folder"
         if reason:
             raise DataError(f"{archive}: the entry {info.orig_filename!r} {reason}. Nothing was unpacked.")
         seen.add(info.filename)
-        folders.update(map(str, PurePosixPath(info.filename).parents))
-    files = [info for info in entries if not info.is_dir() and not set(JUNK) & set(info.filename.split("/"))]
-    both = next((info.filename for info in files if info.filename in folders), None)
-    if both:
-        raise DataError(f"{archive}: {both!r} is a file and a folder. Nothing was unpacked.")
+        if not info.is_dir() and JUNK.isdisjoint(info.filename.split("/")):
+            files.append(info)
+            total += info.file_size
     size = archive.stat().st_size
-    total = sum(info.file_size for info in files)
     if total > LARGEST_RATIO * size:
         raise DataError(f"{archive}: {size:,} bytes would become {total:,}, as no images do. Nothing was unpacked.")
     return files
@@ -88,28 +103,24 @@ def _harm(info: zipfile.ZipInfo) -> str | None:
     """Say what is wrong with an entry, None if nothing is. `orig_filename` is the name before zipfile cut it."""
     name, kind = info.orig_filename, stat.S_IFMT(info.external_attr >> 16)
     parts = name.removesuffix("/").split("/")
-    if name.startswith("/") or DRIVE.match(name) or "\\" in name:
-        return "is not a relative path"
-    if any(part in ("", ".", "..") for part in parts):
-        return "leads out of its folder" if ".." in parts else "has an empty part"
-    if any(ord(character) < 32 for character in name) or _too_long(name, parts):
-        return "has a name that cannot be written"
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "is a link" if kind == stat.S_IFLNK else "is not a file"
-    if info.flag_bits & 1:
-        return "is encrypted"
-    if info.compress_type not in METHODS:
-        return f"is compressed by method {info.compress_type}, and only 0 and 8 are unpacked here"
-    if info.file_size > LARGEST_ENTRY or info.file_size > max(LARGE, LARGEST_RATIO * info.compress_size):
-        return f"would become {info.file_size:,} bytes"
-    return None
+    too_long = len(os.fsencode(name)) > LONGEST_PATH or max(len(os.fsencode(it)) for it in parts) > LONGEST_NAME
+    bomb = info.file_size > LARGEST_ENTRY or info.file_size > max(LARGE, LARGEST_RATIO * info.compress_size)
+    reasons = {
+        "is not a relative path": name.startswith("/") or DRIVE.match(name) or "\\" in name,
+        "leads out of its folder": ".." in parts,
+        "has an empty part": "" in parts or "." in parts,
+        "has a name that cannot be written": too_long or any(ord(character) < 32 for character in name),
+        "is a link": kind == stat.S_IFLNK,
+        "is not a file": kind not in (0, stat.S_IFREG, stat.S_IFDIR),
+        "is encrypted": info.flag_bits & 1,
+        f"is compressed by method {info.compress_type}, and only 0 and 8 are unpacked here": info.compress_type
+        not in METHODS,
+        f"would become {info.file_size:,} bytes": bomb,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def _too_long(name: str, parts: list[str]) -> bool:
-    return len(os.fsencode(name)) > LONGEST_PATH or any(len(os.fsencode(part)) > LONGEST_NAME for part in parts)
-
-
-def _targets(archive: Path, files: list[zipfile.ZipInfo], folder: Path) -> dict[Path, zipfile.ZipInfo]:
+def _targets(files: list[zipfile.ZipInfo], archive: Path, folder: Path) -> dict[Path, zipfile.ZipInfo]:
     """Return where each file goes.
 
     Of the folders that all names share, those up to `MM-RLHF/` and up to one of MM-RLHF's own, `long/`, are taken
@@ -124,30 +135,10 @@ def _targets(archive: Path, files: list[zipfile.ZipInfo], folder: Path) -> dict[
     base, start = (folder, own) if own is not None else (folder / archive.stem, start)
     targets = {base.joinpath(*name[start:]): info for name, info in zip(names, files, strict=True)}
     root = folder.resolve()
-    for parent in dict.fromkeys(target.parent for target in targets):
+    for parent in {target.parent for target in targets}:
         if not parent.resolve().is_relative_to(root):
             raise DataError(f"{parent} leads out of {folder} by a link. Remove the link, or unpack elsewhere: --to.")
     return targets
-
-
-def _require_room(archive: Path, targets: dict[Path, zipfile.ZipInfo], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = sum(info.file_size for target, info in targets.items() if not _has_size(target, info))
-    needed, free = missing + SPARE, shutil.disk_usage(folder).free
-    if free < needed:
-        raise DataError(f"{archive} needs {needed / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB free.")
-
-
-def _write_all(opened: zipfile.ZipFile, targets: dict[Path, zipfile.ZipInfo], archive: Path, folder: Path) -> int:
-    written, total = 0, sum(info.file_size for info in targets.values())
-    with tqdm(total=total, desc=f"unpacking {archive.name}", unit="B", unit_scale=True) as bar:
-        for target, info in targets.items():
-            if not _is_there(target, info):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _write(opened, info, target)
-                written += 1
-            bar.update(info.file_size)
-    return written
 
 
 def _has_size(target: Path, info: zipfile.ZipInfo) -> bool:
@@ -157,14 +148,15 @@ def _has_size(target: Path, info: zipfile.ZipInfo) -> bool:
 def _is_there(target: Path, info: zipfile.ZipInfo) -> bool:
     if not _has_size(target, info):
         return False
+    crc = 0
     with target.open("rb") as file:
-        crc = 0
         while block := file.read(1 << 20):
             crc = zlib.crc32(block, crc)
     return crc == info.CRC
 
 
 def _write(opened: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     part.unlink(missing_ok=True)  # of a run that was cut off, or a link that somebody put there
     try:

@@ -17,7 +17,6 @@ from .requests import PLACEHOLDER, parts
 PORTABLE = (
     Path(__file__).resolve().parents[4] / "src" / "llamafactory" / "train" / "uni_dpo" / "models" / "portable.py"
 )
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 CONTENT = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")  # suffixes of what a model consists of
 
 
@@ -27,22 +26,21 @@ class Checkpoint:
     Attributes:
         folder: where it is.
         config: its configuration.
+        is_vision_language: whether transformers has a class for it that reads images and writes text.
+        longest: the most tokens that the model takes, None if its configuration does not say so.
     """
 
     def __init__(self, model: str):
-        """Find a model.
-
-        Args:
-            model: a folder, or a name on the model hub.
+        """Find a model: a folder, or a name on the model hub.
 
         Raises:
             DataError: there is no such model, it is a LoRA adapter, transformers does not know its type, or its
                 config would have a part of it dropped.
         """
         from safetensors import SafetensorError
-        from transformers import AutoConfig
+        from transformers import AutoConfig, AutoModelForImageTextToText
 
-        self.folder = _find(model)
+        self.folder = Path(model) if Path(model).is_dir() else _from_hub(model)
         if (self.folder / "adapter_config.json").is_file():
             chain = ",".join([*_earlier_adapters(self.folder), model])
             raise DataError(
@@ -54,15 +52,17 @@ class Checkpoint:
             self.config = AutoConfig.from_pretrained(self.readable, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"transformers cannot use the model {model}: {str(error).strip()[:200]}") from error
-        tied = any(getattr(it, "tie_word_embeddings", False) for it in (self.config, self.config.get_text_config()))
-        with suppress(SafetensorError):  # of a file that is not whole, loading tells
-            tied = tied and portable().has_own_head(self.folder)
-        if tied:
-            raise DataError(
-                f"{model} has an output layer (lm_head) of its own, but its config.json says `tie_word_embeddings: "
-                "true`, by which it would be dropped: so are exports of LoRA that trains it. Write `false` there, at "
-                "the top and in `text_config`."
-            )
+        text = self.config.get_text_config()
+        self.is_vision_language = type(self.config) in AutoModelForImageTextToText._model_mapping.keys()
+        self.longest = getattr(text, "max_position_embeddings", None)
+        tied = any(getattr(it, "tie_word_embeddings", False) for it in (self.config, text))
+        with suppress(SafetensorError):  # loading says so of a file that is not whole
+            if tied and portable().has_own_head(self.folder):
+                raise DataError(
+                    f"{model} has an output layer (lm_head) of its own, but its config.json says "
+                    "`tie_word_embeddings: true`, by which it would be dropped: so are exports of LoRA that trains "
+                    "it. Write `false` there, at the top and in `text_config`."
+                )
 
     @cached_property
     def readable(self) -> str:
@@ -70,73 +70,48 @@ class Checkpoint:
         return portable().readable(self.folder)
 
     @cached_property
-    def is_vision_language(self) -> bool:
-        """Whether transformers has a class for it that reads images and writes text."""
-        from transformers import AutoModelForImageTextToText
-
-        return type(self.config) in AutoModelForImageTextToText._model_mapping.keys()
-
-    @cached_property
     def processor(self) -> Any:
-        """The processor of a vision-language model, the tokenizer of another.
+        """The processor of a vision-language model, the tokenizer of another, as training has it.
 
-        Raises:
-            DataError: it has none, or none with a chat template.
+        It is refused without a chat template, and with one that writes nothing of what has a role.
         """
         from transformers import AutoProcessor, AutoTokenizer
 
         kind = AutoProcessor if self.is_vision_language else AutoTokenizer
         try:
-            processor = kind.from_pretrained(
-                self.readable, use_fast=True, trust_remote_code=False
-            )  # as training has it
+            processor = kind.from_pretrained(self.readable, use_fast=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{self.folder} has no tokenizer that transformers can load: {error}") from error
-        if not (processor.chat_template or getattr(self._tokenizer_of(processor), "chat_template", None)):
+        tokenizer = getattr(processor, "tokenizer", processor)
+        template = processor.chat_template or tokenizer.chat_template
+        if not template:
             raise DataError(f"{self.folder} has no chat template, so how it wants a dialogue laid out is not known.")
-        tokenizer = self._tokenizer_of(processor)
         tokenizer.padding_side = "right"  # then positions are as without padding, whatever kind the model counts them
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        self._require_roles(processor)
-        return processor
-
-    def _require_roles(self, processor: Any) -> None:
-        """Refuse a chat template that leaves out what has a role, as that of the base Qwen2-VL-2B does."""
-        message = {"role": "user", "content": self._content("question")}
-        template = processor.chat_template or self._tokenizer_of(processor).chat_template
-        try:
-            written = self._tokenizer_of(processor).apply_chat_template(
-                [message], chat_template=template, tokenize=False
-            )
-        except Exception:  # whatever it wants, the dialogues themselves will tell
-            return
-        if "question" not in written:
+        with suppress(Exception):  # whatever the template wants, the dialogues themselves will tell
+            question = [{"role": "user", "content": self._content("question")}]
+            written = tokenizer.apply_chat_template(question, chat_template=template, tokenize=False)
+            processor = processor if "question" in written else None
+        if processor is None:  # so it is with the base Qwen2-VL-2B
             raise DataError(
                 f"The chat template of {self.folder} writes nothing of a question, so that every pair would get the "
                 "same score. Use an instruct model; if this one was trained, export it again with this overlay, which "
                 "saves the chat template of its training."
             )
+        return processor
 
     @property
     def tokenizer(self) -> Any:
         """The tokenizer."""
-        return self._tokenizer_of(self.processor)
-
-    def _tokenizer_of(self, processor: Any) -> Any:
-        return getattr(processor, "tokenizer", processor)
-
-    @property
-    def longest(self) -> int | None:
-        """The most tokens that the model takes, if its configuration says so."""
-        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return getattr(self.processor, "tokenizer", self.processor)
 
     def lay_out(self, messages: Iterable[tuple[str, str]], system: str = "", ask: bool = False) -> str:
-        """Write a dialogue the way the model's chat template does.
+        """Write a dialogue, with `<image>` for an image, the way the model's chat template does.
 
         Args:
-            messages: (role, text); `<image>` stands for an image.
+            messages: (role, text).
             system: the system prompt, empty for the template's own.
-            ask: whether the model is to go on with an answer.
+            ask: whether an answer of the model is to follow.
 
         Raises:
             ValueError: the template refuses it.
@@ -156,52 +131,17 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of everything in the folder that a score may depend on.
-
-        Raises:
-            DataError: there are no weights.
-        """
+        """A hash of everything in the folder that a score may depend on."""
         files = sorted(path for path in self.folder.iterdir() if path.suffix in CONTENT and path.is_file())
         if not any(path.suffix in (".safetensors", ".bin") for path in files):
             raise DataError(f"{self.folder} has no weights (.safetensors or .bin).")
         with ThreadPoolExecutor(4) as pool:
-            digests = list(pool.map(_digest, files))
-        content = [(path.name, digest) for path, digest in zip(files, digests, strict=True)]
+            content = list(zip([path.name for path in files], pool.map(_digest, files), strict=True))
         return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()
 
 
-def _earlier_adapters(folder: Path) -> list[str]:
-    """Name the adapters that an adapter was trained on top of, as our training records them."""
-    try:
-        record = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["uni_dpo"]
-        return [str(adapter["path"]) for adapter in record["adapters"]]
-    except (OSError, ValueError, LookupError, TypeError):
-        return []
-
-
-def _find(model: str) -> Path:
-    if Path(model).is_dir():
-        return Path(model)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model))
-    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise DataError(f"--model {model}: no such folder, and not to be had from the model hub ({error})") from error
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
-
-
 def choose_device(device: str) -> str:
-    """Return the device that "auto" stands for: a GPU if there is one.
-
-    Raises:
-        DataError: there is no such device.
-    """
+    """Return the device that "auto" stands for, a GPU if there is one; refuse a device that is not there."""
     import torch
 
     if device == "auto":
@@ -213,20 +153,6 @@ def choose_device(device: str) -> str:
     return device
 
 
-def choose_dtype(dtype: str, device: str, config: Any) -> str:
-    """Return the precision that "auto" stands for: on a GPU that of the weights, on a CPU float32.
-
-    Raises:
-        DataError: it is none of `DTYPES`.
-    """
-    if dtype not in DTYPES:
-        raise DataError(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}.")
-    if dtype != "auto":
-        return dtype
-    own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
-    return own if device.startswith("cuda") and own in DTYPES else "float32"
-
-
 @cache
 def portable() -> Any:
     """Load a module of training's by its path: vLLM's environment has no LlamaFactory."""
@@ -234,3 +160,27 @@ def portable() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _from_hub(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model))
+    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise DataError(f"--model {model}: no such folder, and not to be had from the model hub ({error})") from error
+
+
+def _earlier_adapters(folder: Path) -> list[str]:
+    """Name the adapters that an adapter was trained on top of, as our training records them."""
+    try:
+        record = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["uni_dpo"]
+        return [str(adapter["path"]) for adapter in record["adapters"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()

@@ -40,17 +40,46 @@ class Pictures:
             ImageError: it cannot be read; the message names it.
         """
         try:
-            with open_image(image, self.source) as file:
+            with self._opened(image) as file:
                 return self._scaled(file)
-        except ImageError as error:
-            raise ImageError(f"{label(image)}: {error}") from error
+        except ImageError:
+            raise
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ImageError(f"{label(image)}: damaged ({error})") from error
+            raise ImageError(f"{_label(image)}: damaged ({error})") from error
+
+    def digest(self, image: Any) -> bytes:
+        """Hash the content of an image, after a look at its header; raises as `load` does."""
+        self._opened(image).close()
+        if isinstance(image, dict):
+            image = image.get("bytes") or image.get("path")
+        if isinstance(image, bytes):
+            return hashlib.blake2b(image).digest()
+        path = self.source.find_image(image)
+        return _file_digest(path, path.stat().st_mtime_ns)
+
+    def tokens(self, image: Any) -> int:
+        """Estimate how much longer an image makes a request; 0 if it cannot be read."""
+        try:
+            with self._opened(image) as file:
+                return vision_tokens(*file.size, self.max_pixels, self.min_pixels)
+        except ImageError:
+            return 0
+
+    def data_url(self, image: Any) -> str:
+        """Return an image as a JPEG inside a URL, as chat endpoints take it; raises as `load` does."""
+        file = io.BytesIO()
+        self.load(image).save(file, "JPEG", quality=95, subsampling=0)  # small text stays legible
+        return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+    def _opened(self, image: Any) -> Image.Image:
+        try:
+            return open_image(image, self.source)
+        except ImageError as error:
+            raise ImageError(f"{_label(image)}: {error}") from error
 
     def _scaled(self, image: Image.Image) -> Image.Image:
         """Scale as LlamaFactory's `_preprocess_image` does, in its order, so that models see what training shows."""
-        pixels = image.width * image.height
-        if pixels > self.max_pixels:
+        if image.width * image.height > self.max_pixels:
             image = _resized_to(image, self.max_pixels)
         if image.width * image.height < self.min_pixels:
             image = _resized_to(image, self.min_pixels)
@@ -62,44 +91,8 @@ class Pictures:
             height = STRETCHED_RATIO * width
         return image if image.size == (width, height) else image.resize((width, height))
 
-    def digest(self, image: Any) -> bytes:
-        """Hash the content of an image, after a look at its header.
 
-        Raises:
-            ImageError: there is no such image.
-        """
-        if isinstance(image, dict):
-            image = image.get("bytes") or image.get("path")
-        try:
-            open_image(image, self.source).close()
-        except ImageError as error:
-            raise ImageError(f"{label(image)}: {error}") from error
-        if isinstance(image, bytes):
-            return hashlib.blake2b(image).digest()
-        path = self.source.find_image(image)
-        return _file_digest(path, path.stat().st_mtime_ns)
-
-    def tokens(self, image: Any) -> int:
-        """Estimate how much longer an image makes a request; 0 if it cannot be read."""
-        try:
-            with open_image(image, self.source) as file:
-                return vision_tokens(*file.size, self.max_pixels, self.min_pixels)
-        except ImageError:
-            return 0
-
-    def data_url(self, image: Any) -> str:
-        """Return an image as a JPEG inside a URL, as chat endpoints take it.
-
-        Raises:
-            ImageError: it cannot be read.
-        """
-        file = io.BytesIO()
-        self.load(image).save(file, "JPEG", quality=95, subsampling=0)  # small text stays legible
-        return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def label(image: Any) -> str:
-    """Name an image in messages."""
+def _label(image: Any) -> str:
     if isinstance(image, dict):
         image = image.get("path") or image.get("bytes")
     if isinstance(image, bytes):

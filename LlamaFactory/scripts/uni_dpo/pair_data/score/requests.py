@@ -1,4 +1,4 @@
-"""One answer with its question: what a scorer scores, and what it is called in the cache."""
+"""One answer with its question: what a scorer scores, what it is called in the cache, and what a scorer is."""
 
 import hashlib
 import json
@@ -6,13 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..errors import DataError
 from ..pairs import Pair, RowError
 from ..sources import Source
 
 
 PLACEHOLDER = "<image>"
-KEY_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class Request:
     """An answer to be scored.
 
     Attributes:
-        key: its name in the cache, `KEY_BYTES` long: the same for the same scorer, dialogue, answer and images.
+        key: its name in the cache: the same for the same scorer, dialogue, answer and images.
         messages: the dialogue up to the question, its last message: (role, text).
         answer: the answer.
         images: one for each `<image>` in the messages, in order.
@@ -36,11 +34,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Unscored:
-    """What stands for the score of an answer that could not be scored.
-
-    Attributes:
-        reason: why not.
-    """
+    """What stands for the score of an answer that could not be scored, for a `reason`."""
 
     reason: str
 
@@ -49,7 +43,7 @@ Scored = list[tuple[Request, float | Unscored]]
 
 
 class Scorer(Protocol):
-    """What gives scores.
+    """What gives scores: a model on this machine or behind an address.
 
     Attributes:
         identity: everything that its scores depend on, as JSON takes it.
@@ -63,30 +57,14 @@ class Scorer(Protocol):
         """Score answers, in whatever order, and yield them as soon as they are scored."""
 
 
-def scorer_key(scorer: Scorer) -> bytes:
-    """Hash everything that scores depend on besides the answer."""
-    return hashlib.blake2b(json.dumps(scorer.identity, sort_keys=True).encode()).digest()
-
-
 def request_key(scorer: bytes, pair: Pair, answer: str, images: Iterable[bytes]) -> bytes:
-    """Return the name of an answer in the cache.
-
-    Args:
-        scorer: from `scorer_key`.
-        pair: the dialogue.
-        answer: one of its two answers.
-        images: a hash of the content of each image.
-    """
+    """Return the name of an answer in the cache, from hashes of the scorer's identity and of each image."""
     text = json.dumps([pair.system, pair.messages, answer])
-    return hashlib.blake2b(scorer + b"".join(images) + text.encode(), digest_size=KEY_BYTES).digest()
+    return hashlib.blake2b(scorer + b"".join(images) + text.encode(), digest_size=16).digest()
 
 
 def check_readable(pair: Pair, source: Source) -> None:
-    """Refuse a pair that training would refuse, as every image needs its `<image>`, or that no scorer sees whole.
-
-    Raises:
-        RowError: it is one.
-    """
+    """Refuse, by a RowError, a pair that no scorer sees whole, or in which images and `<image>` do not match."""
     for use, what in {"videos": "videos", "audios": "sounds", "tools": "descriptions of tools"}.items():
         if getattr(pair, use):
             raise RowError(source.columns[use], f"the scorers here see no {what}, and would judge without")
@@ -94,9 +72,9 @@ def check_readable(pair: Pair, source: Source) -> None:
     if count != len(pair.images):
         column = source.columns.get("prompt") or source.columns.get("messages", "prompt")
         raise RowError(column, f"{count} {PLACEHOLDER} in its text for {len(pair.images)} images")
-    for side, answer in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-        if PLACEHOLDER in answer:
-            raise RowError(source.columns.get(side, side), f"{PLACEHOLDER} in an answer, where no image can be")
+    for use in ("system", "chosen", "rejected"):
+        if PLACEHOLDER in getattr(pair, use):
+            raise RowError(source.columns.get(use, use), f"{PLACEHOLDER} in a text where no image can be")
 
 
 def parts(text: str) -> list[dict[str, str]]:
@@ -106,11 +84,3 @@ def parts(text: str) -> list[dict[str, str]]:
         found += [{"type": "image"}] if number else []
         found += [{"type": "text", "text": piece}] if piece else []
     return found
-
-
-def refuse_images(row: int) -> DataError:
-    """Say that a scorer cannot look at a pair's images."""
-    return DataError(
-        f"row {row} (the first is 0) has images, and this model reads text only: its scores would be guesses. Take a "
-        "vision-language model (--kind yes-no, or --endpoint)."
-    )

@@ -1,4 +1,4 @@
-"""What a judge is asked: a text with a place for the question and one for the answer."""
+"""What a judge is asked, a text with a place for question and answer, and the number in what it says."""
 
 import re
 from pathlib import Path
@@ -34,13 +34,17 @@ Say in one or two sentences what is right and wrong with the answer. Then end wi
 number from {low} (useless or false) to {high} (could not be better):
 Score: N"""
 
+# After the number may come what it is out of, and nothing that would make it another number: "7-8", "7 to 8", "75%".
+_NUMBER = r"(?P<number>[-+]?\d+(?:[.,]\d+)?)(?:\s*(?:/|out\s+of)\s*(?P<of>\d+(?:\.\d+)?))?"
+_NUMBER += r"(?![\w%]|[.,]\d|\s*(?:[-–—~/]|to\b|or\b)\s*\d)"
+_MARKS = r"[\s*_`\"']*"
+_LABEL = re.compile(rf"\bscore{_MARKS}(?:\([^)\n]*\))?{_MARKS}[:=]", re.I)
+_AFTER_LABEL = re.compile(_MARKS + _NUMBER, re.I)
+_ALONE = re.compile(rf"{_MARKS}{_NUMBER}{_MARKS}\.?\s*$", re.I)
+
 
 def read_rubric(path: Path | None, default: str) -> str:
-    """Read a rubric from a file.
-
-    Args:
-        path: a text with {question} and {answer}; None for the default.
-        default: what is asked otherwise.
+    """Read a rubric from a file, a text with {question} and {answer}; None stands for the default.
 
     Raises:
         DataError: the file cannot be read, or lacks one of the two.
@@ -60,14 +64,29 @@ def read_rubric(path: Path | None, default: str) -> str:
 
 
 def fill(rubric: str, request: Request, **values: object) -> str:
-    """Put a dialogue and an answer into a rubric; braces that mean something else stay as they are."""
-    values |= {"question": dialogue(request), "answer": request.answer}
+    """Put a dialogue and an answer into a rubric; braces that mean something else stay as they are.
+
+    A question alone stands there as it is, turns before it with their speakers.
+    """
+    turns = [("system", request.system)] if request.system else []
+    turns += request.messages
+    spoken = "\n\n".join(f"{role.capitalize()}: {text}" for role, text in turns)
+    values |= {"question": spoken if len(turns) > 1 else turns[0][1], "answer": request.answer}
     return re.sub(r"\{(\w+)\}", lambda found: str(values.get(found[1], found[0])), rubric)
 
 
-def dialogue(request: Request) -> str:
-    """Write a dialogue as one text: a question alone as it is, turns before it with their speakers."""
-    if len(request.messages) == 1 and not request.system:
-        return request.messages[0][1]
-    turns = [("system", request.system)] if request.system else []
-    return "\n\n".join(f"{role.capitalize()}: {text}" for role, text in [*turns, *request.messages])
+def read_score(reply: str | None, low: float, high: float) -> float | None:
+    """Find the score in a reply, None if there is none, if it is out of range, or if it could be read in two ways.
+
+    The last "Score: 7" counts, also as "**Score:** 7/10" or `{"score": 7}`; else a reply that is nothing but a number.
+    What is thought aloud before a closing `</think>` does not count.
+    """
+    text = (reply or "").rpartition("</think>")[2]
+    if "<think>" in text:  # cut off before it came to its reply
+        return None
+    *_, label = [None, *_LABEL.finditer(text)]
+    found = _AFTER_LABEL.match(text, label.end()) if label else _ALONE.match(text)
+    if not found or (found["of"] and float(found["of"]) != high):
+        return None
+    score = float(found["number"].replace(",", "."))
+    return score if low <= score <= high else None

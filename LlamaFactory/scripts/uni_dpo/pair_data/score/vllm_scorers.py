@@ -12,121 +12,79 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 from ..errors import DataError
-from ..images import ImageError
-from .checkpoints import Checkpoint
-from .kinds import Classifier, YesNo
-from .local import finite_score
-from .pictures import Pictures
-from .requests import Request, Scored, Unscored
+from .kinds import BatchScorer, TransformersScorer
+from .requests import Request
 
 
 IMAGES_PER_REQUEST = 24
 AT_ONCE = 256  # requests handed over together; their images are in memory
 
 
-class VLLMScorer:
-    """Scores from vLLM's engine, by the words of a scorer for transformers."""
+class VLLMScorer(BatchScorer):
+    """Scores from vLLM's engine, by the words of a scorer for transformers.
+
+    Both kinds have `ask`, which returns the score of each prompt.
+    """
 
     runner: str
+    options: dict[str, Any] = {}  # further ones of the engine
 
-    def __init__(self, plain: YesNo | Classifier, tensor_parallel_size: int = 1):
-        """Prepare; the engine starts when there is something to score.
-
-        Args:
-            plain: the scorer for transformers, whose model is never loaded.
-            tensor_parallel_size: GPUs to split the model over.
-        """
+    def __init__(self, plain: TransformersScorer, tensor_parallel_size: int):
+        """Prepare, with a scorer whose model is never loaded; the engine starts when there is something to score."""
+        _set_defaults()  # before anything imports vLLM
         self.plain, self.parallel = plain, tensor_parallel_size
         self.reads_images = plain.reads_images
         self.identity = plain.identity | {"backend": "vllm"}
 
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """The model."""
-        return self.plain.checkpoint
-
-    @property
-    def pictures(self) -> Pictures:
-        """How images are read."""
-        return self.plain.pictures
-
-    def options(self) -> dict[str, Any]:
-        """Return further options of the engine."""
-        return {}
-
-    def answer(self, prompts: list[dict[str, Any]]) -> list[float]:
-        """Return the score of each prompt."""
-        raise NotImplementedError
-
     @cached_property
     def engine(self) -> Any:
-        """The engine, started; it is killed when this process ends, however it ends.
-
-        Raises:
-            DataError: vLLM cannot run the model.
-        """
-        _set_defaults()
+        """The engine, started; it is killed when this process ends, however it ends."""
         from vllm import LLM
 
         try:
             engine = LLM(
-                model=self.checkpoint.readable,
+                model=self.plain.checkpoint.readable,
                 runner=self.runner,
                 dtype=self.plain.dtype,
                 tensor_parallel_size=self.parallel,
                 enforce_eager=self.plain.device == "cpu",  # compiling takes longer there than it saves
                 limit_mm_per_prompt={"image": IMAGES_PER_REQUEST} if self.reads_images else None,
                 seed=0,
-                **self.options(),
+                **self.options,
             )
         except (ValueError, RuntimeError, OSError) as error:
-            raise DataError(f"vLLM cannot run {self.checkpoint.folder}: {error}") from error
+            raise DataError(f"vLLM cannot run {self.plain.checkpoint.folder}: {error}") from error
         self._guard = _end_with_this_process(multiprocessing.active_children())
         return engine
 
-    def score(self, requests: Iterable[Request]) -> Iterator[Scored]:
-        """Score answers, many at a time."""
-        requests = iter(requests)
+    def batches(self, requests: Iterator[Request]) -> Iterator[list[Request]]:
+        """Hand over many at a time."""
         while batch := list(itertools.islice(requests, AT_ONCE)):
-            yield self._score_batch(batch)
+            yield batch
 
-    def _score_batch(self, batch: list[Request]) -> Scored:
-        """Score a batch; requests that cannot be put to the model are left out first."""
-        scored: Scored = []
-        asked, prompts = [], []
-        for request in batch:
-            try:
-                prompts.append(self._prompt(request))
-                asked.append(request)
-            except (ValueError, ImageError) as error:
-                scored.append((request, Unscored(str(error).strip().split("\n")[0])))
-        return scored + (self._answers(asked, prompts) if asked else [])
-
-    def _answers(self, asked: list[Request], prompts: list[dict[str, Any]]) -> Scored:
+    def scores(self, batch: list[Request]) -> list[float]:
+        """Return the score of each request of a batch; vLLM's ValueError does not say which one is too long."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
+        prompts = [self._prompt(request) for request in batch]
         try:
-            return [(request, finite_score(score)) for request, score in zip(asked, self.answer(prompts), strict=True)]
-        except ValueError as error:  # one of them is too long, which vLLM says of none by name
-            if len(asked) == 1:
-                return [(asked[0], Unscored(str(error).strip().split("\n")[0]))]
+            return self.ask(prompts)
         except EngineDeadError as error:
             raise DataError("vLLM's engine broke down; what it wrote above says why.") from error
-        half = len(asked) // 2
-        return self._answers(asked[:half], prompts[:half]) + self._answers(asked[half:], prompts[half:])
 
     def _prompt(self, request: Request) -> dict[str, Any]:
         if len(request.images) > IMAGES_PER_REQUEST:
             raise ValueError(
                 f"{len(request.images)} images, and {IMAGES_PER_REQUEST} are the most with --backend vllm"
             )
-        tokens = self.checkpoint.tokenizer.encode(self.plain.text(request), add_special_tokens=False)
+        tokens = self.plain.checkpoint.tokenizer.encode(self.plain.text(request), add_special_tokens=False)
         prompt: dict[str, Any] = {"prompt_token_ids": tokens}
         if request.images:
-            prompt["multi_modal_data"] = {"image": [self.pictures.load(image) for image in request.images]}
+            prompt["multi_modal_data"] = {"image": [self.plain.pictures.load(image) for image in request.images]}
         return prompt
 
 
@@ -135,14 +93,12 @@ class VLLMYesNo(VLLMScorer):
 
     runner = "generate"
 
+    @property
     def options(self) -> dict[str, Any]:
-        """Return further options of the engine: log-probs after what is not allowed has been ruled out.
-
-        Ruling out takes the same from all log-probs that are left, so their difference is what it was.
-        """
+        """Log-probs after what is not allowed has been ruled out, which takes the same from all that are left."""
         return {"logprobs_mode": "processed_logprobs", "max_logprobs": sum(map(len, self.plain.words))}
 
-    def answer(self, prompts: list[dict[str, Any]]) -> list[float]:
+    def ask(self, prompts: list[dict[str, Any]]) -> list[float]:
         """Return log-odds of Yes and No, each in all its forms."""
         from vllm import SamplingParams
 
@@ -162,7 +118,7 @@ class VLLMClassifier(VLLMScorer):
 
     runner = "pooling"
 
-    def answer(self, prompts: list[dict[str, Any]]) -> list[float]:
+    def ask(self, prompts: list[dict[str, Any]]) -> list[float]:
         """Return logits, or log-odds."""
         from vllm import PoolingParams
 
@@ -172,25 +128,26 @@ class VLLMClassifier(VLLMScorer):
         return [values[0] if len(values) == 1 else values[1] - values[0] for values in logits]
 
 
-def _logsumexp(values: Iterable[float]) -> float:
-    values = list(values)
-    highest = max(values)
-    return highest + math.log(sum(math.exp(value - highest) for value in values))
+def with_vllm(plain: TransformersScorer, tensor_parallel_size: int) -> VLLMScorer:
+    """Return the scorer that has vLLM do what another would do with transformers, or refuse what vLLM cannot."""
+    if plain.kind == "classifier" and plain.reads_images:
+        raise DataError("--backend vllm takes classifiers of text only. Leave --backend out.")
+    return {"yes-no": VLLMYesNo, "classifier": VLLMClassifier}[plain.kind](plain, tensor_parallel_size)
 
 
 def require_vllm() -> None:
-    """Refuse to go on without vLLM.
-
-    Raises:
-        DataError: it is not installed here.
-    """
-    import importlib.util
-
-    if importlib.util.find_spec("vllm") is None:
+    """Refuse to continue without vLLM."""
+    if find_spec("vllm") is None:
         raise DataError(
             f"--backend vllm: no vLLM for {sys.executable}. `bash scripts/setup.sh --vllm` of this repository makes "
             "an environment with it (.venv-vllm); run the command with its Python, or leave --backend out."
         )
+
+
+def _logsumexp(values: Iterable[float]) -> float:
+    values = list(values)
+    highest = max(values)
+    return highest + math.log(sum(math.exp(value - highest) for value in values))
 
 
 def _set_defaults() -> None:
