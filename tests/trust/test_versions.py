@@ -12,9 +12,8 @@ import pytest
 from pairs import CLI, ROOT, options
 from upstream import transformers_4, wheel_tree
 
-from install_overlay.supported import STATED, oldest, supported
+from install_overlay.kinds import KINDS
 from llamafactory.train.uni_dpo.upstream import versions
-from versions.cells import TRANSFORMERS, accepted_by
 
 
 @pytest.fixture(scope="module")
@@ -189,16 +188,10 @@ def test_evaluation_refuses_too(tmp_path, tiny_model):
 
 
 def test_ranges_are_stated_once():
-    assert supported("llamafactory") == versions.SUPPORTED
-    assert oldest("llamafactory") == "0.9.4" and oldest("vlmeval") == "0.2rc1"
+    llamafactory, vlmeval = KINDS["llamafactory"], KINDS["vlmeval"]
+    assert llamafactory.supported == versions.SUPPORTED
+    assert llamafactory.oldest == "0.9.4" and vlmeval.oldest == "0.2rc1"
     folders = ("LlamaFactory", "VLMEvalKit", "scripts", "tests")
     ours = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    assert {path for path in ours if "\nSUPPORTED = {" in path.read_text()} == set(STATED.values())
-
-
-def test_the_matrix_asks_upstream_what_goes_together():
-    def accepted(version):
-        return accepted_by((wheel_tree(version) / "llamafactory/extras/misc.py").read_text(), list(TRANSFORMERS))
-
-    assert accepted("0.9.4") == ["4.51.3", "4.55.4", "4.56.2", "4.57.1"]
-    assert accepted("0.9.5") == ["4.55.4", "4.56.2", "4.57.6", "5.0.0", "5.2.0", "5.5.4", "5.6.0"]
+    stating = {kind.overlay / kind.ours / kind.states for kind in KINDS.values()}
+    assert {path for path in ours if "\nSUPPORTED = {" in path.read_text()} == stating
