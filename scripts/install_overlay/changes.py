@@ -168,7 +168,7 @@ def leftovers(target: Target, overlay: Overlay, record: Record | None) -> list[s
         code = any(file.startswith(f"{name}/") and file.endswith(".py") for file in overlay.files)
         if code and not folder.is_symlink():
             found += [f"{name}/{path.relative_to(folder).as_posix()}" for path in files_in(folder)]
-    return [name for name in found if name.endswith(".py") and name not in known]
+    return sorted(name for name in found if name.endswith(".py") and name not in known)
 
 
 def foreign(target: Target, known: set[str], names: Iterable[str]) -> list[Path]:
@@ -301,7 +301,8 @@ def clear_folders(target: Target, names: Iterable[str]) -> None:
                 shutil.rmtree(path)
             else:
                 remove_if_empty(Path(path))
-        for parent in folder.parents:
+    for path in filter(None, map(target.locate, names)):
+        for parent in path.parents:
             if parent == target.root or not remove_if_empty(parent):
                 break
 

@@ -85,15 +85,12 @@ def looked_at(target: Target, overlay: Overlay, python: str) -> tuple[Finding, l
         return Finding(False, f"{finding.text}, but nothing trains\n  {judge().refusal(target.package, found)}"), []
     notes = [f"  untried  {untried}"] if untried else []
     if edits := edited(target):
-        notes.append(f"  edited   {_some(edits)}; training goes on")
+        more = f" and {len(edits) - 3} more" if len(edits) > 3 else ""
+        notes.append(f"  edited   {', '.join(edits[:3])}{more}; training goes on")
     if others := leftovers(target, overlay, Record.load(target)):
-        notes.append(f"  unknown  {_some(others)}: from another version of the overlay, or yours; training goes on")
-        notes.append("           install --force removes them")
+        notes.append("  unknown  left by another version of the overlay, or yours (install --force removes them):")
+        notes += [f"    {name}" for name in others]
     return finding, notes
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def report(overlay: Overlay, python: str, checkout: Path | None) -> tuple[list[str], Finding | None]:

@@ -15,7 +15,7 @@ from packaging.version import Version
 from upstream import wheel_tree
 
 from common import ROOT, ToolError
-from install_overlay.kinds import LLAMAFACTORY, VLMEVAL, Kind
+from install_overlay.kinds import KINDS, LLAMAFACTORY, VLMEVAL, Kind
 
 
 # Of every minor version the last release that upstream accepts is tried. 4.51 is older than what the overlay supports,
@@ -76,9 +76,7 @@ def cells(
     if VLMEVAL in kinds:
         found += [Cell(VLMEVAL, vlmeval, None, each) for each in newest_of_minors(transformers)]
     for folder in checkouts:
-        kind = next(
-            (kind for kind in (LLAMAFACTORY, VLMEVAL) if (folder / kind.inside / "__init__.py").is_file()), None
-        )
+        kind = next((kind for kind in KINDS.values() if (folder / kind.inside / "__init__.py").is_file()), None)
         if kind is None:
             raise ToolError(f"--checkout {folder}: neither a LlamaFactory nor a VLMEvalKit checkout")
         if kind in kinds:
