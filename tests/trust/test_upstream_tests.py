@@ -1,12 +1,11 @@
 """Upstream's own tests with and without the overlay: what differs is found, and nothing else is."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from upstream import checkout_tree
+from upstream import CHECKOUTS, checkout_tree
 from upstream_trials.own_tests import counts, differences, main, outcomes_in
 
 
@@ -94,9 +93,6 @@ def test_the_command_on_a_small_checkout(tmp_path, capsys, figure):
     assert "2 of 5 tests differ" in said
     assert not list(checkout.glob("**/uni_dpo"))
     figure("5 upstream's tests", "a made-up suite, 2 of 5 tests hit by the overlay", 2, "both found, the rest alike")
-
-
-CHECKOUTS = [Path(path) for path in os.environ.get("UNI_DPO_CHECKOUTS", "").split(":") if path]
 
 
 @pytest.mark.long

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import eval_tree
 import pytest
 from pairs import CLI, ROOT, options
-from upstream import transformers_4, wheel_tree
+from upstream import overlaid, transformers_4, wheel_tree
 
 from install_overlay.kinds import KINDS
 from llamafactory.train.uni_dpo.upstream import versions
@@ -21,9 +20,7 @@ def patched(tmp_path_factory):
     """A function that copies a LlamaFactory, lays the overlay over it and edits files of it."""
 
     def make(release: str, *edits: tuple[str, str, str]) -> Path:
-        folder = tmp_path_factory.mktemp("patched")
-        shutil.copytree(wheel_tree(release) / "llamafactory", folder / "llamafactory")
-        shutil.copytree(ROOT / "LlamaFactory" / "src" / "llamafactory", folder / "llamafactory", dirs_exist_ok=True)
+        folder = overlaid(release, tmp_path_factory.mktemp("patched"))
         for file, old, new in edits:
             path = folder / "llamafactory" / file
             assert old in path.read_text()
