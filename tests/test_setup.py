@@ -50,6 +50,8 @@ def share_packages(venv: Path) -> None:
             shutil.copytree(path, site(venv) / path.name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         elif path.name != "__pycache__":
             (site(venv) / path.name).symlink_to(path)
+    for wheel in site(venv).glob("decord-*.dist-info/WHEEL"):  # its tag is wrong, and uv would fetch it once more
+        wheel.write_text(re.sub("Tag: .*", "Tag: py3-none-any", wheel.read_text()))
     (venv / "share").symlink_to(Path(sysconfig.get_path("data")) / "share")
     for path in Path(sysconfig.get_path("scripts")).iterdir():
         if not (venv / "bin" / path.name).exists():
