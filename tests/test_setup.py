@@ -59,7 +59,18 @@ def share_packages(venv: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def no_compiler(tmp_path_factory):
+    """The variables of a machine that has all of this one's commands but compilers."""
+    tools = tmp_path_factory.mktemp("tools")
+    for folder in ("/bin", "/usr/bin"):
+        for tool in Path(folder).iterdir():
+            if not re.match(r"(.*-)?(cc|gcc|clang|c\d\d)(-[\d.]+)?$", tool.name) and not (tools / tool.name).exists():
+                (tools / tool.name).symlink_to(tool)
+    return {"PATH": tools, "CC": "no-such-compiler"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, no_compiler):
     """An environment as a run that was cut off left it, completed by two runs at once; and what those said."""
     venv = tmp_path_factory.mktemp("setup") / "an environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
@@ -67,7 +78,7 @@ def made(tmp_path_factory):
     shutil.rmtree(site(venv) / "llamafactory")
     pip_install(venv / "bin/python", "0.9.5", "--force-reinstall")
     (site(venv) / "llamafactory" / "cli.py").unlink()
-    runs = [start(VENV=venv), start(VENV=venv)]
+    runs = [start(VENV=venv, **no_compiler) for _ in range(2)]
     said = [run.communicate(timeout=600)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     return venv, said
@@ -77,12 +88,13 @@ def test_interrupted_run_is_completed_once(made):
     """And the second one, which waited, finds everything done."""
     venv, said = made
     assert all("setup: ready" in text for text in said)
+    assert all("no C compiler" in text for text in said), "without one only evaluation is left out"
     for once in ("interrupted run left damaged: llamafactory", "another setup is at work", "setup: checking"):
         assert sum(once in text for text in said) == 1, said
     assert (site(venv) / "llamafactory" / "cli.py").is_file()
 
 
-def test_second_run_is_quick_and_refreshes_the_overlay(made):
+def test_second_run_is_quick_and_refreshes_the_overlay(made, no_compiler):
     venv, _ = made
     status = [sys.executable, ROOT / "scripts/install_overlay.py", "status", "--python", venv / "bin/python"]
     done = subprocess.run(status, capture_output=True, text=True, check=False)
@@ -90,23 +102,10 @@ def test_second_run_is_quick_and_refreshes_the_overlay(made):
     lost = site(venv) / "llamafactory/train/uni_dpo/objective/loss.py"
     lost.unlink()
     began = time.monotonic()
-    code, said = finish(VENV=venv)
+    code, said = finish(VENV=venv, **no_compiler)
     assert code == 0 and "installing packages" not in said
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # a few seconds on a machine that does nothing else
     assert lost.is_file()
-
-
-def test_without_a_compiler_only_evaluation_is_left_out(made, tmp_path):
-    venv, _ = made
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    for folder in ("/bin", "/usr/bin"):
-        for tool in Path(folder).iterdir():
-            if not re.match(r"(.*-)?(cc|gcc|clang|c\d\d)(-[\d.]+)?$", tool.name) and not (tools / tool.name).exists():
-                (tools / tool.name).symlink_to(tool)
-    code, said = finish(VENV=venv, PATH=tools, CC="no-such-compiler")
-    assert code == 0, said
-    assert "no C compiler" in said and "installing packages" in said and "setup: ready" in said
 
 
 def test_refusals_say_what_to_do(made, tmp_path):
