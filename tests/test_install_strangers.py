@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from installing import SEAM, pip_install, run, small_checkout, snapshot
+from installing import SEAM, git_commit, lay_over, pip_install, run, small_checkout, snapshot
 from pairs import ROOT, options, train
 from upstream import checkout_tree, wheel_tree
 from watched import messages
@@ -128,7 +128,7 @@ def test_installer_and_status_refuse_the_published_overlay(tmp_path, capsys, lai
     small = small_checkout(tmp_path / "small")
     edit(small / "src/llamafactory", *PUBLISHED)
     if laid:
-        subprocess.run(["cp", "-r", f"{ROOT / 'LlamaFactory'}/.", f"{small}/"], check=True)
+        lay_over(ROOT / "LlamaFactory", small)
     before = snapshot(small)
     for command in ("install", "--force"), ("install", "--link", "--force"), ("install", "--dry-run"), ("install",):
         assert run(*command, "--checkout", small) == 2
@@ -142,11 +142,9 @@ def test_installer_and_status_refuse_the_published_overlay(tmp_path, capsys, lai
 
 def test_the_way_out_of_a_git_checkout(small, capsys):
     """What the message says: afterwards ours can be installed, and the edits are gone."""
-    git = ["git", "-C", str(small), "-c", "user.name=a", "-c", "user.email=a@b"]
-    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "upstream"]):
-        subprocess.run([*git, *command], check=True)
+    git_commit(small)
     edit(small / "src/llamafactory", *PUBLISHED)
-    subprocess.run(["cp", "-r", f"{ROOT / 'LlamaFactory'}/.", f"{small}/"], check=True)
+    lay_over(ROOT / "LlamaFactory", small)
     assert run("install", "--checkout", small) == 2
     (said,) = [part for part in capsys.readouterr().err.split(": ") if part.startswith("git -C")]
     subprocess.run(said.partition("   (")[0], shell=True, check=True)
@@ -183,9 +181,7 @@ def test_where_nothing_can_be_tried_it_is_said(tmp_path, python_with_wheel, caps
 
 
 def test_edits_in_a_git_checkout_are_one_line(small, capsys):
-    git = ["git", "-C", str(small), "-c", "user.name=a", "-c", "user.email=a@b"]
-    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "upstream"]):
-        subprocess.run([*git, *command], check=True)
+    git_commit(small)
     edit(small / "src/llamafactory", HARMLESS[0])
     assert run("install", "--checkout", small) == 0
     assert run("status", "--checkout", small) == 0

@@ -58,7 +58,7 @@ def target(request, tmp_path):
 @pytest.fixture
 def small(tmp_path):
     """A checkout with no more than the installer looks at."""
-    for name, text, _ in VLMEVAL.needed:
+    for name, text in VLMEVAL.needed:
         path = tmp_path / "vlmeval" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{text}\n" if text else SEAM_OF_2025)
@@ -99,7 +99,7 @@ def test_an_unknown_file_is_not_replaced(small, capsys):
     before = contents(small)
     assert install_overlay.main(["install", *FOR, "--checkout", str(small)]) == 2
     message = capsys.readouterr().err
-    assert "edited by hand" in message and "a VLMEvalKit we have not seen" in message
+    assert "it was edited" in message and "a VLMEvalKit we have not seen" in message
     assert contents(small) == before
     assert install_overlay.main(["install", *FOR, "--checkout", str(small), "--force"]) == 0
     assert install_overlay.main(["uninstall", *FOR, "--checkout", str(small)]) == 0

@@ -5,33 +5,22 @@ Versions come from the package index. `UNI_DPO_CHECKOUTS`, a colon-separated lis
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from pairs import ALPACA, ROOT, make_rows, options, write_dataset
-from upstream import VERSIONS, transformers_4, wheel_tree
+from upstream import TREES, overlaid, source, transformers_4
 
 
-CHECKOUTS = [Path(path) for path in os.environ.get("UNI_DPO_CHECKOUTS", "").split(":") if path]
-TREES = [*VERSIONS, *CHECKOUTS]
 LOSSES = ("sigmoid", "hinge", "ipo", "orpo", "simpo")
-
-
-def source(tree) -> Path:
-    """The folder that holds `llamafactory/`, of a version or of a checkout."""
-    return wheel_tree(tree) if isinstance(tree, str) else tree / "src"
 
 
 @pytest.fixture(scope="module", params=TREES, ids=str)
 def trees(request, tmp_path_factory):
     """A pristine LlamaFactory, and a copy of it with the overlay copied over it."""
-    pristine, patched = source(request.param), tmp_path_factory.mktemp("patched")
-    shutil.copytree(pristine / "llamafactory", patched / "llamafactory")
-    shutil.copytree(ROOT / "LlamaFactory" / "src" / "llamafactory", patched / "llamafactory", dirs_exist_ok=True)
-    return pristine, patched
+    return source(request.param), overlaid(request.param, tmp_path_factory.mktemp("patched"))
 
 
 @pytest.fixture(scope="module")

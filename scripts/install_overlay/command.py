@@ -13,12 +13,11 @@ from common import ToolError
 from install_overlay.changes import install, uninstall
 from install_overlay.kinds import KINDS, LLAMAFACTORY
 from install_overlay.status import report
-from install_overlay.target import Target, from_checkout, from_python
+from install_overlay.target import from_checkout, from_python
 from install_overlay.tree import Overlay
 
 
-ROOT = Path(__file__).resolve().parents[2]
-OVERLAY = ROOT / LLAMAFACTORY.folder
+OVERLAY = LLAMAFACTORY.overlay
 
 EPILOG = """\
 examples:
@@ -58,18 +57,35 @@ def main(arguments: list[str] | None = None) -> int:
         0 if done (status: patched), 1 if status finds no whole overlay on a clean upstream, 2 on an error.
     """
     options = parser().parse_args(arguments)
+    kind = KINDS[options.upstream]
     try:
-        kind = KINDS[options.upstream]
-        overlay = Overlay.read(OVERLAY if kind is LLAMAFACTORY else ROOT / kind.folder, kind)
-        return {"install": run_install, "status": run_status, "uninstall": run_uninstall}[options.command](
-            options, overlay
-        )
+        overlay = Overlay.read(OVERLAY if kind is LLAMAFACTORY else kind.overlay, kind)
+        if options.command == "status":
+            lines, finding = report(overlay, options.python, options.checkout)
+            print("\n".join(lines))
+            return 2 if finding is None else int(not finding.patched)
+        target = from_checkout(options.checkout, kind) if options.checkout else from_python(options.python, kind)
+        how = {"force": options.force, "dry_run": options.dry_run}
+        if options.command == "install":
+            lines = install(target, overlay, python=str(options.python), link=options.link, **how)
+            done, nothing = f"overlay {overlay.version} installed", "installed already, nothing to do"
+        else:
+            lines = uninstall(target, overlay, **how)
+            done, nothing = "overlay removed", "nothing of the overlay there, nothing to do"
     except ToolError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"error: stopped half way: {error}", file=sys.stderr)
         print("  repair that and run the same command again: it goes on where it stopped", file=sys.stderr)
-    return 2
+        return 2
+    print(f"{kind.package} {target.version or '(incomplete)'} in {target.package} ({target.found})")
+    counts = Counter(line.partition(" ")[0] for line in lines)
+    summary = f"{done}: {', '.join(f'{verb} {count}' for verb, count in counts.items())}"
+    shown = lines if options.dry_run else [line for line in lines if line.startswith("leave ")]
+    summary = "dry run: nothing was changed" if options.dry_run and lines else summary
+    print("\n".join([*shown, summary if counts.keys() - {"leave"} else nothing]))
+    return 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,70 +98,19 @@ def parser() -> argparse.ArgumentParser:
         "status": "say which one each command uses and whether it is patched; changes nothing",
         "uninstall": "undo it: upstream's files are byte-identical afterwards",
     }
+    where_help = "the Python whose installed package is meant (default: the one running this, %(default)s)"
     for name, text in helps.items():
-        command = commands.add_parser(name, help=text, description=text)
-        where = command if name == "status" else command.add_mutually_exclusive_group()
+        add = commands.add_parser(name, help=text, description=text).add_argument
+        where = commands.choices[name] if name == "status" else commands.choices[name].add_mutually_exclusive_group()
         where.add_argument("--checkout", metavar="DIR", type=Path, help="a checkout or unpacked tree")
-        where.add_argument(
-            "--python",
-            metavar="PATH",
-            default=sys.executable,
-            help="the Python whose installed package is meant (default: the one running this, %(default)s)",
-        )
-        command.add_argument(
-            "--for",
-            dest="upstream",
-            choices=KINDS,
-            default=LLAMAFACTORY.package,
-            help="which overlay: the training's or the evaluation's (default: %(default)s)",
-        )
-        if name == "status":
-            continue
-        command.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
-        command.add_argument("--force", action="store_true", help="go on over files that are unknown or were edited")
+        where.add_argument("--python", metavar="PATH", default=sys.executable, help=where_help)
+        which = "which overlay: the training's or the evaluation's (default: %(default)s)"
+        add("--for", dest="upstream", choices=KINDS, default=LLAMAFACTORY.package, help=which)
+        if name != "status":
+            add("--dry-run", action="store_true", help="say what would be done and change nothing")
+            add("--force", action="store_true", help="go on over files that are unknown or were edited")
     kind = commands.choices["install"].add_mutually_exclusive_group()
     kind.add_argument("--link", action="store_true", default=None, help="link to this repository instead of copying")
-    kind.add_argument(
-        "--copy", dest="link", action="store_false", help="copy (the default, unless what is installed is linked)"
-    )
+    copy = "copy (the default, unless what is installed is linked)"
+    kind.add_argument("--copy", dest="link", action="store_false", help=copy)
     return whole
-
-
-def chosen(options: argparse.Namespace) -> Target:
-    """Return the LlamaFactory or VLMEvalKit that the options mean."""
-    kind = KINDS[options.upstream]
-    return from_checkout(options.checkout, kind) if options.checkout else from_python(options.python, kind)
-
-
-def run_install(options: argparse.Namespace, overlay: Overlay) -> int:
-    """Install, and say what was done."""
-    target = chosen(options)
-    lines = install(
-        target, overlay, python=str(options.python), link=options.link, force=options.force, dry_run=options.dry_run
-    )
-    tell(lines, options.dry_run, target, f"overlay {overlay.version} installed", "installed already, nothing to do")
-    return 0
-
-
-def run_uninstall(options: argparse.Namespace, overlay: Overlay) -> int:
-    """Uninstall, and say what was done."""
-    target = chosen(options)
-    lines = uninstall(target, overlay, force=options.force, dry_run=options.dry_run)
-    tell(lines, options.dry_run, target, "overlay removed", "nothing of the overlay there, nothing to do")
-    return 0
-
-
-def run_status(options: argparse.Namespace, overlay: Overlay) -> int:
-    """Report on everything that can start a training run here."""
-    lines, finding = report(overlay, options.python, options.checkout)
-    print("\n".join(lines))
-    return 2 if finding is None else int(not finding.patched)
-
-
-def tell(lines: list[str], dry_run: bool, target: Target, done: str, nothing: str) -> None:
-    """Print which package it was and what the changes amount to; each of them in a dry run."""
-    print(f"{target.kind.package} {target.version or '(incomplete)'} in {target.package} ({target.found})")
-    shown = lines if dry_run else [line for line in lines if line.startswith("leave ")]
-    counts = Counter(line.partition(" ")[0] for line in lines)
-    summary = f"{done}: {', '.join(f'{verb} {count}' for verb, count in counts.items())}" if lines else nothing
-    print("\n".join([*shown, "dry run: nothing was changed" if dry_run and lines else summary]))

@@ -1,8 +1,10 @@
 """The upstreams that have an overlay, and what the overlay takes hold of in each."""
 
+import ast
 from dataclasses import dataclass
+from pathlib import Path
 
-from .supported import oldest
+from common import ROOT
 
 
 # Everything of ours but the replaced files (and `beside`) lies in folders of this name, which no upstream has.
@@ -11,88 +13,84 @@ OWN = "uni_dpo"
 
 @dataclass(frozen=True)
 class Kind:
-    """One upstream.
+    """One upstream."""
 
-    Attributes:
-        title: Its name in messages.
-        package: The name of its Python package.
-        inside: Where the package lies in a checkout, and so in the overlay.
-        folder: The overlay's folder in this repository.
-        seam: The one file that is replaced, as a name inside the overlay.
-        upstream_seams: SHA-256 of upstream's own versions of it.
-        mark: What upstream's own versions of it have in common.
-        ours: The main package of the overlay, which states the version.
-        version_file: The file of the upstream package that states its version.
-        version_name: The name it is stated under.
-        oldest: The oldest version that is supported.
-        needed: What the overlay takes hold of: file of the package, text that must be in it, what it is.
-        command: The console script that starts it, or None.
-        script: What starts it in a checkout.
-        distribution: What pip installs.
-        loose: Files of the overlay's folder that are used where they are and not installed.
-        beside: Files of ours that lie outside our folders, in places that upstream does not use.
-    """
+    title: str  # its name in messages, and of the overlay's folder in this repository
+    package: str  # its Python package
+    distribution: str  # what pip installs
+    inside: str  # where the package lies in a checkout, and so in the overlay
+    script: str  # what starts it in a checkout
+    command: str | None  # the console script that starts it
+    seam: str  # the one file that is replaced, as a name inside the overlay
+    upstream_seams: frozenset[str]  # SHA-256 of upstream's own versions of that file
+    ours: str  # the main package of the overlay, which states its version
+    states: str  # the module of that package that states the supported versions
+    version_file: str  # the file of the upstream package that states its version
+    version_name: str  # the name it is stated under
+    needed: tuple[tuple[str, str], ...]  # what the overlay takes hold of: file of the package, text in it
+    loose: frozenset[str] = frozenset()  # files of the overlay's folder that are used where they are
+    beside: frozenset[str] = frozenset()  # files of ours outside our folders, where upstream has none
 
-    title: str
-    package: str
-    inside: str
-    folder: str
-    seam: str
-    upstream_seams: frozenset[str]
-    mark: bytes
-    ours: str
-    version_file: str
-    version_name: str
-    oldest: str
-    needed: tuple[tuple[str, str, str], ...]
-    command: str | None
-    script: str
-    distribution: str
-    loose: frozenset[str] = frozenset()
-    beside: frozenset[str] = frozenset()
+    @property
+    def overlay(self) -> Path:
+        """The overlay's folder in this repository."""
+        return ROOT / self.title
 
     @property
     def record_folder(self) -> str:
         """The hidden folder for the record of an installation and for upstream's own file, beside our package."""
         return f"{self.ours.rpartition('/')[0]}/.{OWN}_overlay"
 
+    @property
+    def supported(self) -> dict[str, str]:
+        """What the overlay supports: names of packages to ranges of versions, read without importing anything."""
+        for node in ast.parse((self.overlay / self.ours / self.states).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "SUPPORTED":
+                return ast.literal_eval(node.value)
+        raise LookupError(f"{self.states} states no SUPPORTED")
+
+    @property
+    def oldest(self) -> str:
+        """The oldest version of upstream itself that is supported."""
+        return self.supported[self.package].removeprefix(">=").partition(",")[0]
+
 
 LLAMAFACTORY = Kind(
     title="LlamaFactory",
     package="llamafactory",
+    distribution="llamafactory",
     inside="src/llamafactory",
-    folder="LlamaFactory",
+    script="src/train.py",
+    command="llamafactory-cli",
     seam="src/llamafactory/train/dpo/__init__.py",
     # The same in 0.9.4, 0.9.5 and the development versions around them.
     upstream_seams=frozenset({"9b2dbca82aee3f7704500647336a7956d6029552020c1c5de7f1e2ec6d9cca9b"}),
-    mark=b"run_dpo",
     ours=f"src/llamafactory/train/{OWN}",
+    states="upstream/versions.py",
     version_file="extras/env.py",
     version_name="VERSION",
-    oldest=oldest("llamafactory"),
     needed=(
-        ("train/dpo/__init__.py", "", "the package of the DPO stage"),
-        ("train/dpo/workflow.py", "from .trainer import CustomDPOTrainer", "the late import of CustomDPOTrainer"),
-        ("train/dpo/trainer.py", "class CustomDPOTrainer", "CustomDPOTrainer"),
-        ("train/trainer_utils.py", "", "the helpers of trainers"),
-        ("train/tuner.py", "from .dpo import run_dpo", "the import of run_dpo"),
-        ("hparams/parser.py", "_TRAIN_ARGS", "the list of argument classes"),
-        ("hparams/finetuning_args.py", "pref_loss", "the option pref_loss"),
-        ("data/loader.py", "PairwiseDatasetProcessor", "the choice of PairwiseDatasetProcessor"),
-        ("data/converter.py", "DATASET_CONVERTERS", "the table of dataset converters"),
-        ("data/collator.py", "class PairwiseDataCollatorWithPadding", "PairwiseDataCollatorWithPadding"),
+        ("train/dpo/__init__.py", ""),
+        ("train/dpo/workflow.py", "from .trainer import CustomDPOTrainer"),
+        ("train/dpo/trainer.py", "class CustomDPOTrainer"),
+        ("train/trainer_utils.py", ""),
+        ("train/tuner.py", "from .dpo import run_dpo"),
+        ("hparams/parser.py", "_TRAIN_ARGS"),
+        ("hparams/finetuning_args.py", "pref_loss"),
+        ("data/loader.py", "PairwiseDatasetProcessor"),
+        ("data/converter.py", "DATASET_CONVERTERS"),
+        ("data/collator.py", "class PairwiseDataCollatorWithPadding"),
     ),
-    command="llamafactory-cli",
-    script="src/train.py",
-    distribution="llamafactory",
     beside=frozenset({"scripts/change_data_image_path.py"}),  # where the published guide has it
 )
 
 VLMEVAL = Kind(
     title="VLMEvalKit",
     package="vlmeval",
+    distribution="ms-vlmeval",
     inside="vlmeval",
-    folder="VLMEvalKit",
+    script="run.py",
+    command=None,
     seam="vlmeval/vlm/qwen2_vl/__init__.py",
     upstream_seams=frozenset(
         {
@@ -100,22 +98,18 @@ VLMEVAL = Kind(
             "5fc7d952de2ee0d65cb661d770380314b8711f29424704eab997209d65904b41",  # early 2025
         }
     ),
-    mark=b"Qwen2VLChat",
     ours=f"vlmeval/vlm/qwen2_vl/{OWN}",
+    states="versions.py",
     version_file="__init__.py",
     version_name="__version__",
-    oldest=oldest("vlmeval"),
     needed=(
-        ("vlm/qwen2_vl/__init__.py", "", "the package of the Qwen2-VL models"),
-        ("vlm/qwen2_vl/model.py", "class Qwen2VLChat", "Qwen2VLChat"),
-        ("vlm/qwen2_vl/prompt.py", "class Qwen2VLPromptMixin", "Qwen2VLPromptMixin"),
-        ("vlm/__init__.py", "from .qwen2_vl import Qwen2VLChat", "the import of Qwen2VLChat"),
-        ("vlm/base.py", "class BaseModel", "BaseModel"),
-        ("dataset/__init__.py", "SUPPORTED_DATASETS", "the list of data sets"),
+        ("vlm/qwen2_vl/__init__.py", ""),
+        ("vlm/qwen2_vl/model.py", "class Qwen2VLChat"),
+        ("vlm/qwen2_vl/prompt.py", "class Qwen2VLPromptMixin"),
+        ("vlm/__init__.py", "from .qwen2_vl import Qwen2VLChat"),
+        ("vlm/base.py", "class BaseModel"),
+        ("dataset/__init__.py", "SUPPORTED_DATASETS"),
     ),
-    command=None,
-    script="run.py",
-    distribution="ms-vlmeval",
     loose=frozenset({"config.json", "config_poster.json"}),
 )
 

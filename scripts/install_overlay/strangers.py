@@ -1,25 +1,24 @@
 """Whether the LlamaFactory to be patched is one that the overlay can stand on, and what else its owner has edited."""
 
-import base64
 import csv
 import functools
-import hashlib
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+from base64 import urlsafe_b64encode
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 
 from common import ToolError
 
 from .kinds import LLAMAFACTORY, OWN
-from .supported import STATED
 from .target import Target
 
 
-UNDERNEATH = STATED["llamafactory"].with_name("underneath.py")
+UNDERNEATH = (LLAMAFACTORY.overlay / LLAMAFACTORY.ours / LLAMAFACTORY.states).with_name("underneath.py")
 
 # Runs where that LlamaFactory runs, and only for a function that we do not know. The last line is the answer.
 TRIAL = """
@@ -44,9 +43,8 @@ def found_in(target: Target, python: str) -> tuple[list[str], str]:
     """
     if target.kind is not LLAMAFACTORY:
         return [], ""
-    judge = _judge()
-    found = judge.taken(target.package)
-    if found or judge.logps_are_known(target.package):
+    found = judge().taken(target.package)
+    if found or judge().logps_are_known(target.package):
         return found, ""
     wrong, why = _tried(target.package, python)
     untried = f"its get_batch_logps is not upstream's; training tries it at its start ({why})" if why else ""
@@ -61,39 +59,27 @@ def refuse_stranger(target: Target, python: str) -> None:
     """
     found, untried = found_in(target, python)
     if found:
-        raise ToolError(refusal(target, found))
+        raise ToolError(judge().refusal(target.package, found))
     if untried:
         print(f"note: {untried}", file=sys.stderr)
 
 
-def refusal(target: Target, found: list[str]) -> str:
-    """Say what was found and how to get a clean LlamaFactory, in training's own words."""
-    return _judge().refusal(target.package, found)
-
-
-def edited(target: Target) -> list[str]:
-    """Return upstream's own files that differ from what pip installed or git has, as far as these know them."""
-    root = target.checkout
-    names = _edited_of_pip(target) if root is None else _edited_of_git(root, target.kind.inside)
-    return [name for name in names if target.locate(target.kind.seam) != target.root / name and OWN not in name]
-
-
 @functools.cache
-def _judge() -> ModuleType:
+def judge() -> ModuleType:
     """Load the overlay's own judge by its path, as it has nothing but the standard library at its top."""
     spec = importlib.util.spec_from_file_location("underneath", UNDERNEATH)
-    judge = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(judge)
-    return judge
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @functools.cache
 def _tried(package: Path, python: str) -> tuple[str, str]:
+    """Return what is wrong with the package's function, and why it could not be tried."""
     environment = os.environ | {"PYTHONPATH": str(package.parent), "DISABLE_VERSION_CHECK": "1"}
-    command = [python, "-c", TRIAL, str(UNDERNEATH)]
-    how = {"cwd": package.parent, "env": environment, "capture_output": True, "text": True}
+    how = {"cwd": package.parent, "env": environment, "capture_output": True, "text": True, "timeout": 300}
     try:
-        done = subprocess.run(command, timeout=300, check=True, **how)
+        done = subprocess.run([python, "-c", TRIAL, str(UNDERNEATH)], check=True, **how)
     except subprocess.CalledProcessError as error:
         return "", (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -101,24 +87,23 @@ def _tried(package: Path, python: str) -> tuple[str, str]:
     return done.stdout.splitlines()[-1], ""
 
 
+def edited(target: Target) -> list[str]:
+    """Return upstream's own files that differ from what pip installed or git has, as far as these know them."""
+    names = _edited_of_pip(target) if target.checkout is None else _edited_of_git(target.checkout, target.kind.inside)
+    return [name for name in names if target.locate(target.kind.seam) != target.root / name and OWN not in name]
+
+
 def _edited_of_pip(target: Target) -> list[str]:
-    facts = target.package.parent.glob(f"{target.kind.distribution.replace('-', '_')}-*.dist-info/RECORD")
-    edits = []
-    for record in facts:
+    """Compare with the hashes that pip keeps."""
+    edits, site = [], target.package.parent
+    for record in site.glob(f"{target.kind.distribution.replace('-', '_')}-*.dist-info/RECORD"):
         with record.open(encoding="utf-8", newline="") as file:
             for name, kept, *_ in csv.reader(file):
-                path = target.package.parent / name
-                if name.startswith(f"{target.kind.package}/") and kept.startswith("sha256=") and _hash(path) != kept:
+                content = (site / name).read_bytes() if (site / name).is_file() else b""
+                found = "sha256=" + urlsafe_b64encode(sha256(content).digest()).decode().rstrip("=")
+                if name.startswith(f"{target.kind.package}/") and kept.startswith("sha256=") and found != kept:
                     edits.append(name)
     return edits
-
-
-def _hash(path: Path) -> str:
-    """Return a file's hash as pip's RECORD writes it."""
-    if not path.is_file():
-        return ""
-    digest = hashlib.sha256(path.read_bytes()).digest()
-    return "sha256=" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def _edited_of_git(root: Path, inside: str) -> list[str]:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -22,25 +21,18 @@ spec = importlib.util.find_spec(sys.argv[1])
 print(json.dumps([str(path) for path in spec.submodule_search_locations or []] if spec else []))
 """
 
-# Where a console script's interpreter has spaces in its path or a long one, pip writes `#!/bin/sh` and in the second
-# line this, the interpreter in double quotes, and the arguments.
-LONG_PATH = "'''exec'"
+# The first line of a console script; where the interpreter's path is long or has spaces, pip writes `#!/bin/sh` and
+# the path into the second line.
+SHEBANG = re.compile(r"#!(?:\S*/env )?(\S*python\S*)|#!/bin/sh\n'''exec' \"?([^\"\n]*python[^\" \n]*)")
 
 
 @dataclass(frozen=True)
 class Target:
-    """One LlamaFactory or VLMEvalKit on this machine.
+    """One LlamaFactory or VLMEvalKit on this machine."""
 
-    Attributes:
-        package: The folder of the `llamafactory` or `vlmeval` package.
-        checkout: The root of the checkout that holds it, or None for a package among a Python's installed ones.
-        found: How it was found, for messages.
-        kind: Which of the two it is.
-    """
-
-    package: Path
-    checkout: Path | None
-    found: str
+    package: Path  # the folder of the `llamafactory` or `vlmeval` package
+    checkout: Path | None  # the root of the checkout that holds it; None for a package among a Python's installed ones
+    found: str  # how it was found, for messages
     kind: Kind = LLAMAFACTORY
 
     def locate(self, name: str) -> Path | None:
@@ -62,19 +54,14 @@ class Target:
     @property
     def version(self) -> str | None:
         """The version as the package states it, or None if it states none."""
-        try:
-            text = (self.package / self.kind.version_file).read_text(encoding="utf-8")
-        except OSError:
-            return None
-        stated = re.search(rf"""^{self.kind.version_name}\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
-        return stated.group(1) if stated else None
+        return stated(self.package / self.kind.version_file, self.kind.version_name)
 
-    @property
-    def pinned(self) -> str:
-        """What pip has to install to get this very version back."""
-        # ms-vlmeval states VLMEvalKit's version in its code, not its own.
-        name = self.kind.distribution
-        return f"{name}=={self.version}" if name == self.kind.package else name
+
+def stated(file: Path, name: str) -> str | None:
+    """Return the text that a Python file assigns to a name, without running it; None if there is none."""
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    found = re.search(rf"""^{name}\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
+    return found and found.group(1)
 
 
 def from_checkout(folder: Path, kind: Kind = LLAMAFACTORY) -> Target:
@@ -86,13 +73,12 @@ def from_checkout(folder: Path, kind: Kind = LLAMAFACTORY) -> Target:
     if not folder.is_dir():
         raise ToolError(f"no such folder: {folder}\n  give --checkout the root of a {kind.title} checkout")
     checkout = folder.resolve()
-    package = checkout / kind.inside
-    if not (package / "__init__.py").is_file():
+    if not (checkout / kind.inside / "__init__.py").is_file():
         raise ToolError(
             f"not a {kind.title} checkout: {folder} has no {kind.inside}\n"
             f"  give --checkout the folder that git clone made, the one with {kind.inside.split('/')[0]}/ in it"
         )
-    return Target(package, checkout, "checkout", kind)
+    return Target(checkout / kind.inside, checkout, "checkout", kind)
 
 
 def from_python(python: Path | str, kind: Kind = LLAMAFACTORY) -> Target:
@@ -103,15 +89,12 @@ def from_python(python: Path | str, kind: Kind = LLAMAFACTORY) -> Target:
     Raises:
         ToolError: The interpreter does not run or does not have it.
     """
+    command = [python, "-c", PROBE, kind.package]
     try:
-        done = subprocess.run(
-            [python, "-c", PROBE, kind.package], capture_output=True, text=True, timeout=120, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        hint = "give --python the path of a Python interpreter"
-        raise ToolError(f"cannot run {python}: {error}\n  {hint}") from error
-    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         folders = json.loads(done.stdout.splitlines()[-1])
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ToolError(f"cannot run {python}: {error}\n  give --python the path of a Python interpreter") from error
     except (ValueError, IndexError) as error:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise ToolError(f"{python} does not answer like a Python interpreter: {last}") from error
@@ -124,8 +107,7 @@ def from_python(python: Path | str, kind: Kind = LLAMAFACTORY) -> Target:
     package = Path(folders[0]).resolve()
     checkout = package.parents[len(Path(kind.inside).parts) - 1]
     # Among installed packages there is neither a folder src nor a run.py.
-    in_checkout = "/" in kind.inside or (checkout / kind.script).is_file()
-    if in_checkout and package == checkout / kind.inside:
+    if package == checkout / kind.inside and ("/" in kind.inside or (checkout / kind.script).is_file()):
         return Target(package, checkout, f"editable install of {checkout}", kind)
     return Target(package, None, "installed package", kind)
 
@@ -137,16 +119,10 @@ def interpreter_of(script: Path) -> Path:
         ToolError: The script names none that can be recognised.
     """
     with script.open("rb") as file:
-        head = file.read(2000).decode("utf-8", errors="replace").splitlines() or [""]
-    line = head[0].removeprefix("#!")
-    if len(head) > 1 and head[1].startswith(LONG_PATH):
-        line = head[1].removeprefix(LONG_PATH)
-    words = shlex.split(line)
-    if words and Path(words[0]).name == "env":
-        words = words[1:]
-    if not words or "python" not in Path(words[0]).name:
+        found = SHEBANG.match(file.read(2000).decode("utf-8", errors="replace"))
+    if not found:
         raise ToolError(f"cannot tell which Python {script} starts")
-    return Path(words[0])
+    return Path(found.group(1) or found.group(2))
 
 
 def check_supported(target: Target) -> None:
@@ -167,20 +143,20 @@ def check_supported(target: Target) -> None:
         if os.environ.get("DISABLE_VERSION_CHECK", "").lower() not in ("1", "y", "true"):
             raise ToolError(f"{old}\n  DISABLE_VERSION_CHECK=1 tries it all the same")
         print(f"warning: {old}; going on, as DISABLE_VERSION_CHECK is set", file=sys.stderr)
-    missing = [f"  {what} ({file})" for file, text, what in kind.needed if not _holds(target.package / file, text)]
+    missing = [f"  {text or 'the file'} ({file})" for file, text in kind.needed if not _has(target, file, text)]
     if missing:
         raise ToolError(f"the overlay does not fit {where}; not found there:\n" + "\n".join(missing))
 
 
-def _holds(file: Path, text: str) -> bool:
+def _has(target: Target, file: str, text: str) -> bool:
     """Tell whether a file holds a text; for no text, whether it is there at all, if only as a broken link of ours."""
-    return file.is_file() and text in file.read_text(encoding="utf-8") if text else os.path.lexists(file)
+    path = target.package / file
+    return path.is_file() and text in path.read_text(encoding="utf-8") if text else os.path.lexists(path)
 
 
 def _sortable(version: str) -> tuple[int, ...]:
     """Order versions well enough to tell which is older: a pre-release comes before its release."""
     numbers = re.match(r"\d+(?:\.\d+)*", version)
     parts = [int(part) for part in numbers.group().split(".")] if numbers else [0]
-    parts += [0] * (3 - len(parts))
     released = not re.search(r"(dev|a|b|rc)\d*", version)
-    return (*parts, int(released))
+    return (*parts, *[0] * (3 - len(parts)), int(released))

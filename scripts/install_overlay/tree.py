@@ -3,85 +3,76 @@
 import hashlib
 import json
 import os
-import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from common import ToolError
+from common import ToolError, replacing, write_json, write_text
 
-from .kinds import KINDS, LLAMAFACTORY, OWN, Kind
-from .target import Target
+from .kinds import KINDS, OWN, Kind
+from .target import Target, stated
 
 
-SCRATCH = f".{OWN}-tmp"
+# What is being prepared beside a file: by `common.replacing`, and by versions of this installer before it.
+SCRATCH = (".unfinished", f".{OWN}-tmp")
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """The overlay as this repository has it.
-
-    Attributes:
-        folder: The `LlamaFactory/` or `VLMEvalKit/` folder.
-        files: Name inside the overlay, with slashes, to the file.
-        kind: The upstream it is for.
-    """
+    """The overlay as this repository has it: its folder, and its files by their names in it, with slashes."""
 
     folder: Path
     files: dict[str, Path]
-    kind: Kind = LLAMAFACTORY
+    kind: Kind
 
     @classmethod
-    def read(cls, folder: Path, kind: Kind = LLAMAFACTORY) -> "Overlay":
+    def read(cls, folder: Path, kind: Kind) -> "Overlay":
         """List the overlay's files.
 
         Raises:
             ToolError: The folder is not a whole overlay, or holds a file in a place that is not ours.
         """
-        files = {
-            path.relative_to(folder).as_posix(): path
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-            and not any(map(is_cache, path.relative_to(folder).parts))
-            and not is_download(path, folder)
-            and path.relative_to(folder).as_posix() not in kind.loose
-        }
+        files = {}
+        for path in sorted(folder.rglob("*")):
+            inside = path.relative_to(folder)
+            hidden = any(part.startswith(".") or part == "__pycache__" for part in inside.parts)
+            # The recipe has users put pairs and images beside our dataset_info.json.
+            download = inside.parts[:2] == ("data", OWN) and inside.name != "dataset_info.json"
+            if path.is_file() and not hidden and not download and inside.as_posix() not in kind.loose:
+                files[inside.as_posix()] = path
         if kind.seam not in files or f"{kind.ours}/__init__.py" not in files:
             raise ToolError(f"{folder} is not the overlay: {kind.seam} or {kind.ours}/__init__.py is missing")
-        placed = {kind.seam, *kind.beside}
-        strange = [name for name in files if name not in placed and own_folder(name) is None]
+        strange = [name for name in files if own_folder(name) is None and name not in {kind.seam, *kind.beside}]
         if strange:
             raise ToolError(f"{folder} would replace more of upstream than {kind.seam}: {', '.join(strange)}")
         return cls(folder, files, kind)
 
-    def wanted(self, target: Target, link: bool) -> dict[str, Path]:
+    def wanted(self, target: Target, link: bool = False) -> dict[str, Path]:
         """Return what an installation puts where: names to the files (or, linked, folders) they come from.
 
         The replaced file comes last, so that upstream never imports a package that is not whole yet.
         """
         names = {own_folder(name) or name for name in self.files} if link else set(self.files)
-        placed = sorted(names - {self.kind.seam}) + [self.kind.seam]
+        placed = [*sorted(names - {self.kind.seam}), self.kind.seam]
         return {name: self.folder / name for name in placed if target.locate(name) is not None}
+
+    def folders(self, target: Target) -> list[str]:
+        """Return the names of our folders that have a place in a target."""
+        return sorted({own_folder(name) for name in self.wanted(target)} - {None})
 
     @property
     def version(self) -> str:
         """The version of the overlay."""
-        return package_version(self.folder / self.kind.ours) or "unknown"
+        return version_of(self.folder / self.kind.ours) or "unknown"
 
 
 @dataclass
 class Record:
-    """What was done to one upstream package, kept in a hidden folder beside our package.
+    """What was done to one upstream package, kept in a hidden folder beside our package."""
 
-    Attributes:
-        files: Name to every content we may have put there, as `fingerprint` writes it.
-        replaced: Hash of the replaced file of upstream, kept beside the record; None if there was none to keep.
-        complete: False from before the first change until after the last.
-    """
-
-    files: dict[str, list[str]] = field(default_factory=dict)
-    replaced: str | None = None
-    complete: bool = True
+    files: dict[str, list[str]] = field(default_factory=dict)  # name to every content that we may have put there
+    replaced: str | None = None  # SHA-256 of the replaced file of upstream, kept beside the record, if it is
+    complete: bool = True  # False from before the first change until after the last
 
     @classmethod
     def load(cls, target: Target) -> "Record | None":
@@ -97,25 +88,18 @@ class Record:
     def save(self, target: Target) -> None:
         """Write the record; the folder hides itself from git."""
         folder = target.locate(target.kind.record_folder)
-        folder.mkdir(exist_ok=True)
-        write(folder / ".gitignore", b"*\n")
-        write(folder / "manifest.json", json.dumps(vars(self), indent=1).encode())
+        write_text(folder / ".gitignore", "*\n")
+        write_json(folder / "manifest.json", vars(self))
 
-    def backup(self, target: Target) -> Path | None:
-        """Return the kept file of upstream if it is there and whole."""
-        path = target.locate(target.kind.record_folder) / "replaced__init__.py"
+    def kept(self, target: Target) -> Path | None:
+        """Return the copy of upstream's file if it is there and whole."""
+        path = copy_of_seam(target)
         return path if self.replaced is not None and fingerprint(path) == self.replaced else None
 
 
-def is_download(path: Path, folder: Path) -> bool:
-    """Whether a file is data that the user put beside ours: the recipe's pairs and images are told to lie there."""
-    data = folder / "data" / OWN
-    return data in path.parents and path != data / "dataset_info.json"
-
-
-def is_cache(part: str) -> bool:
-    """Tell whether a part of a path is what tools leave beside source files: a hidden name or Python's cache."""
-    return part.startswith(".") or part == "__pycache__"
+def copy_of_seam(target: Target) -> Path:
+    """Return where the replaced file of upstream is kept."""
+    return target.locate(target.kind.record_folder) / "replaced__init__.py"
 
 
 def own_folder(name: str) -> str | None:
@@ -130,12 +114,7 @@ def fingerprint(path: Path) -> str | None:
         return f"link {os.readlink(path)}"
     if path.is_dir():
         return "folder"
-    return hash_of(path.read_bytes()) if path.exists() else None
-
-
-def hash_of(content: bytes) -> str:
-    """Return the SHA-256 of some content, in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
 def present(target: Target, name: str) -> str | None:
@@ -146,6 +125,12 @@ def present(target: Target, name: str) -> str | None:
     return fingerprint(target.locate(name))
 
 
+def files_in(folder: Path) -> list[Path]:
+    """Return the files below a folder, without what Python and interrupted runs leave there."""
+    found = [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
+    return [path for path in found if "__pycache__" not in path.parts and not path.name.endswith(SCRATCH)]
+
+
 def is_our_seam(path: Path) -> bool:
     """Tell whether a replaced file is ours, in any version: upstream's never speaks of our package."""
     if path.is_symlink() and os.readlink(path).endswith(tuple(kind.seam for kind in KINDS.values())):
@@ -153,19 +138,9 @@ def is_our_seam(path: Path) -> bool:
     return path.is_file() and OWN.encode() in path.read_bytes()
 
 
-def package_version(package: Path) -> str | None:
-    """Return the `__version__` our package states, without importing it."""
-    path = package / "__init__.py"
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    stated = re.search(r"""^__version__\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
-    return stated.group(1) if stated else None
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file so that no reader ever sees half of it."""
-    scratch = scratch_beside(path)
-    scratch.write_bytes(content)
-    os.replace(scratch, path)
+def version_of(package: Path) -> str | None:
+    """Return the `__version__` that our package states."""
+    return stated(package / "__init__.py", "__version__")
 
 
 def place(source: Path, path: Path, link: bool) -> None:
@@ -173,20 +148,11 @@ def place(source: Path, path: Path, link: bool) -> None:
 
     A copy is executable where its source is, and otherwise gets the permissions of any new file, as with `cp -r`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = scratch_beside(path)
-    if link:
-        scratch.symlink_to(source)
-    else:
+    with replacing(path) as scratch:
+        if link:
+            scratch.symlink_to(source)
+            return
         shutil.copyfile(source, scratch)
         if source.stat().st_mode & 0o111:
             mode = scratch.stat().st_mode
             scratch.chmod(mode | (mode & 0o444) >> 2)
-    os.replace(scratch, path)
-
-
-def scratch_beside(path: Path) -> Path:
-    """Return the name under which a file is prepared; one that an interrupted run left there is removed."""
-    scratch = path.with_name(f".{path.name}{SCRATCH}")
-    scratch.unlink(missing_ok=True)
-    return scratch

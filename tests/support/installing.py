@@ -18,10 +18,9 @@ from install_overlay import command as install_overlay
 from install_overlay.kinds import LLAMAFACTORY
 
 
-PACKAGE = "src/llamafactory/train/uni_dpo"
-SEAM, RECORD_FOLDER, NEEDED = LLAMAFACTORY.seam, LLAMAFACTORY.record_folder, LLAMAFACTORY.needed
-DATASET_INFO = "data/uni_dpo/dataset_info.json"
-KINDS = ("--copy", "--link")
+PACKAGE, SEAM, RECORD_FOLDER = LLAMAFACTORY.ours, LLAMAFACTORY.seam, LLAMAFACTORY.record_folder
+INSTALL_KINDS = ("--copy", "--link")
+LOSS = f"{PACKAGE}/objective/loss.py"
 
 
 def snapshot(folder: Path) -> dict[str, tuple]:
@@ -49,6 +48,19 @@ def run(*arguments: object) -> int:
     return install_overlay.main([str(argument) for argument in arguments])
 
 
+def lay_over(overlay: Path, folder: Path) -> None:
+    """Do what people do without the installer: `cp -r overlay/. folder/`, in several versions one over the other."""
+    subprocess.run(["cp", "-r", f"{overlay}/.", f"{folder}/"], check=True)
+
+
+def git_commit(folder: Path) -> list[str]:
+    """Make a git repository of a folder, with everything in it, and return the start of a git command for it."""
+    git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "upstream"]):
+        subprocess.run([*git, *command], check=True)
+    return git
+
+
 def copy_of_overlay(folder: Path) -> Path:
     """Return a copy of our overlay that a test may change."""
     shutil.copytree(install_overlay.OVERLAY, folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
@@ -56,14 +68,9 @@ def copy_of_overlay(folder: Path) -> Path:
 
 
 def part_of_overlay(folder: Path) -> Path:
-    """Return two files of our package, and one of the examples and of the data, for tests that install often."""
-    for name in (
-        SEAM,
-        f"{PACKAGE}/__init__.py",
-        f"{PACKAGE}/objective/loss.py",
-        "examples/uni_dpo/run.sh",
-        DATASET_INFO,
-    ):
+    """Return a few files of our overlay, one of each sort, for tests that install often."""
+    others = ("examples/uni_dpo/run.sh", "data/uni_dpo/dataset_info.json", "scripts/change_data_image_path.py")
+    for name in (SEAM, f"{PACKAGE}/__init__.py", LOSS, *others):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(install_overlay.OVERLAY / name, folder / name)
     return folder
@@ -71,7 +78,7 @@ def part_of_overlay(folder: Path) -> Path:
 
 def small_checkout(folder: Path) -> Path:
     """Return the part of upstream that the installer looks at, to copy it many times."""
-    for name in ("__init__.py", "extras/env.py", *(file for file, _, _ in NEEDED)):
+    for name in ("__init__.py", "extras/env.py", *(file for file, _ in LLAMAFACTORY.needed)):
         path = folder / "src" / "llamafactory" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(wheel_tree("0.9.5") / "llamafactory" / name, path)
@@ -86,7 +93,16 @@ def checkout(request, tmp_path) -> Path:
 
 @pytest.fixture
 def small(tmp_path) -> Path:
+    """As much of a LlamaFactory checkout as the installer looks at."""
     return small_checkout(tmp_path / "small")
+
+
+@pytest.fixture
+def small_overlay(tmp_path, monkeypatch) -> Path:
+    """An overlay of a few files that the installer takes for ours; a test may change it."""
+    folder = part_of_overlay(tmp_path / "overlay")
+    monkeypatch.setattr(install_overlay, "OVERLAY", folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -104,11 +120,11 @@ def python_with_wheel(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def unpatched_python(python_with_wheel) -> Path:
-    """The Python of an environment that several tests share and leave as it was."""
+    """The Python of an environment that several tests share and restore."""
     return python_with_wheel("0.9.5")
 
 
 def pip_install(python: Path, version: str, *options: str) -> None:
     """Install LlamaFactory's real wheel, without what it depends on."""
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-index", "--no-deps"]
-    subprocess.run([*pip, *options, str(wheel_file(version))], check=True)
+    subprocess.run([*pip, "--no-compile", *options, str(wheel_file(version))], check=True)

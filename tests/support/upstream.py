@@ -5,6 +5,7 @@
 need, so that the tests themselves can run without a network, and transformers 4 for those that read its checkpoints.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,10 +15,14 @@ from pathlib import Path
 
 
 VERSIONS = ("0.9.4", "0.9.5")
+# Git checkouts to test as well: a colon-separated list.
+CHECKOUTS = [Path(path) for path in os.environ.get("UNI_DPO_CHECKOUTS", "").split(":") if path]
+TREES = [*VERSIONS, *CHECKOUTS]
 
 # The last transformers 4, with what it needs in other versions than transformers 5 does.
 TRANSFORMERS_4 = ("transformers==4.57.6", "huggingface_hub==0.36.2", "tokenizers==0.22.2")
-UPSTREAM = Path(__file__).resolve().parents[2] / "outputs" / "upstream"
+ROOT = Path(__file__).resolve().parents[2]
+UPSTREAM = ROOT / "outputs" / "upstream"
 
 
 def wheel_file(version: str) -> Path:
@@ -79,6 +84,18 @@ def checkout_tree(version: str, destination: Path) -> Path:
     launcher = "from llamafactory.train.tuner import run_exp\n\n\nif __name__ == '__main__':\n    run_exp()\n"
     (destination / "src" / "train.py").write_text(launcher)
     return destination
+
+
+def source(tree: str | Path) -> Path:
+    """Return the folder that holds `llamafactory/`, of a version or of a checkout."""
+    return wheel_tree(tree) if isinstance(tree, str) else tree / "src"
+
+
+def overlaid(tree: str | Path, folder: Path) -> Path:
+    """Copy a `llamafactory` package of a version or a checkout into a folder, and our overlay over it."""
+    shutil.copytree(source(tree) / "llamafactory", folder / "llamafactory")
+    shutil.copytree(ROOT / "LlamaFactory" / "src" / "llamafactory", folder / "llamafactory", dirs_exist_ok=True)
+    return folder
 
 
 def transformers_4() -> Path:

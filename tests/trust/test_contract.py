@@ -1,7 +1,6 @@
 """The upstream contract: what our sources touch is listed, and what is listed is where and as we expect it."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,7 @@ import eval_tree
 import pytest
 import upstream_names
 from pairs import ROOT
-from test_upstream_versions import TREES, source
-from upstream import path_of
+from upstream import TREES, overlaid, path_of
 
 
 LISTED = contract.spread(contract_list.TRAINING) | contract.spread(contract_list.EVALUATION)
@@ -27,14 +25,7 @@ def touched():
 @pytest.fixture(scope="module")
 def patched(tmp_path_factory):
     """A function that copies a LlamaFactory and lays the overlay over it."""
-
-    def make(tree) -> Path:
-        folder = tmp_path_factory.mktemp("patched")
-        shutil.copytree(source(tree) / "llamafactory", folder / "llamafactory")
-        shutil.copytree(ROOT / "LlamaFactory" / "src" / "llamafactory", folder / "llamafactory", dirs_exist_ok=True)
-        return folder
-
-    return make
+    return lambda tree: overlaid(tree, tmp_path_factory.mktemp("patched"))
 
 
 def look(part: str, tree: Path) -> subprocess.CompletedProcess[str]:

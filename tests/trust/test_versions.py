@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +9,10 @@ from pathlib import Path
 import eval_tree
 import pytest
 from pairs import CLI, ROOT, options
-from upstream import transformers_4, wheel_tree
+from upstream import overlaid, transformers_4, wheel_tree
 
-from install_overlay.supported import STATED, oldest, supported
+from install_overlay.kinds import KINDS
 from llamafactory.train.uni_dpo.upstream import versions
-from versions.cells import TRANSFORMERS, accepted_by
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +20,7 @@ def patched(tmp_path_factory):
     """A function that copies a LlamaFactory, lays the overlay over it and edits files of it."""
 
     def make(release: str, *edits: tuple[str, str, str]) -> Path:
-        folder = tmp_path_factory.mktemp("patched")
-        shutil.copytree(wheel_tree(release) / "llamafactory", folder / "llamafactory")
-        shutil.copytree(ROOT / "LlamaFactory" / "src" / "llamafactory", folder / "llamafactory", dirs_exist_ok=True)
+        folder = overlaid(release, tmp_path_factory.mktemp("patched"))
         for file, old, new in edits:
             path = folder / "llamafactory" / file
             assert old in path.read_text()
@@ -189,16 +185,10 @@ def test_evaluation_refuses_too(tmp_path, tiny_model):
 
 
 def test_ranges_are_stated_once():
-    assert supported("llamafactory") == versions.SUPPORTED
-    assert oldest("llamafactory") == "0.9.4" and oldest("vlmeval") == "0.2rc1"
+    llamafactory, vlmeval = KINDS["llamafactory"], KINDS["vlmeval"]
+    assert llamafactory.supported == versions.SUPPORTED
+    assert llamafactory.oldest == "0.9.4" and vlmeval.oldest == "0.2rc1"
     folders = ("LlamaFactory", "VLMEvalKit", "scripts", "tests")
     ours = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    assert {path for path in ours if "\nSUPPORTED = {" in path.read_text()} == set(STATED.values())
-
-
-def test_the_matrix_asks_upstream_what_goes_together():
-    def accepted(version):
-        return accepted_by((wheel_tree(version) / "llamafactory/extras/misc.py").read_text(), list(TRANSFORMERS))
-
-    assert accepted("0.9.4") == ["4.51.3", "4.55.4", "4.56.2", "4.57.1"]
-    assert accepted("0.9.5") == ["4.55.4", "4.56.2", "4.57.6", "5.0.0", "5.2.0", "5.5.4", "5.6.0"]
+    stating = {kind.overlay / kind.ours / kind.states for kind in KINDS.values()}
+    assert {path for path in ours if "\nSUPPORTED = {" in path.read_text()} == stating

@@ -5,14 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
-from upstream import checkout_tree
+from upstream import checkout_tree, wheel_tree
+from upstream_trials import versions
+from upstream_trials.layers import TRANSFORMERS, Cell, accepted_by, cells
+from upstream_trials.versions import last_words, summary, tables
 
 from common import ToolError
 from install_overlay.kinds import LLAMAFACTORY, VLMEVAL
-from versions import command
-from versions.cells import Cell, cells, kind_of
-from versions.tables import summary, tables
-from versions.trials import last_words
 
 
 def cell(transformers: str, version: str = "0.9.5", checkout: Path | None = None) -> Cell:
@@ -43,29 +42,39 @@ def test_last_words_are_ours_or_the_error():
     assert last_words("Traceback\n  File\nKeyError: 'x'\n") == "KeyError: 'x'"
 
 
-def test_a_checkout_is_recognised(tmp_path):
+def test_what_goes_together_is_upstreams_word(tmp_path):
+    def accepted(version):
+        return accepted_by(wheel_tree(version) / "llamafactory", list(TRANSFORMERS))
+
+    assert accepted("0.9.4") == ["4.51.3", "4.55.4", "4.56.2", "4.57.1"]
+    assert accepted("0.9.5") == ["4.55.4", "4.56.2", "4.57.6", "5.0.0", "5.2.0", "5.5.4", "5.6.0"]
     checkout = checkout_tree("0.9.4", tmp_path / "LLaMA-Factory")
     (tmp_path / "kit" / "vlmeval").mkdir(parents=True)
     (tmp_path / "kit" / "vlmeval" / "__init__.py").touch()
-    assert kind_of(checkout) is LLAMAFACTORY and kind_of(tmp_path / "kit") is VLMEVAL
-    found = cells([LLAMAFACTORY], [], [checkout], ["4.55.4", "4.57.1", "4.57.6", "5.0.0"], "")
-    assert [each.transformers for each in found] == ["4.55.4", "4.57.1"]
+    both = [checkout, tmp_path / "kit"]
+    found = cells([LLAMAFACTORY, VLMEVAL], [], both, ["4.55.4", "4.57.1", "4.57.6", "5.0.0"], "1")[3:]
+    assert [(cell.version, cell.transformers) for cell in found] == [
+        *(("LLaMA-Factory", version) for version in ("4.55.4", "4.57.1")),
+        *(("kit", version) for version in ("4.55.4", "4.57.6", "5.0.0")),
+    ]
     with pytest.raises(ToolError, match="neither a LlamaFactory"):
-        kind_of(tmp_path)
+        cells([LLAMAFACTORY], [], [tmp_path], [], "1")
 
 
 def test_what_was_tried_is_not_tried_again(tmp_path, monkeypatch):
     """Unless the overlay has changed since, or it is asked for."""
     tries = []
-    monkeypatch.setattr(command, "Trial", lambda *given: tries.append(given) or Worked())
+    monkeypatch.setattr(versions, "Trial", lambda *given: tries.append(given) or Worked())
     one = cell("5.0.0")
-    assert command.tried(one, tmp_path, again=False) == command.tried(one, tmp_path, again=False) == Worked().outcome()
+    assert (
+        versions.tried(one, tmp_path, again=False) == versions.tried(one, tmp_path, again=False) == Worked().outcome()
+    )
     assert len(tries) == 1
-    command.tried(one, tmp_path, again=True)
+    versions.tried(one, tmp_path, again=True)
     assert len(tries) == 2
     note = tmp_path / f"{one.name}.json"
     note.write_text(json.dumps(json.loads(note.read_text()) | {"stamp": "of another overlay"}))
-    command.tried(one, tmp_path, again=False)
+    versions.tried(one, tmp_path, again=False)
     assert len(tries) == 3
 
 
@@ -84,7 +93,7 @@ class Worked:
 )
 def test_oldest_and_newest(only, transformers, capsys, figure):
     """LlamaFactory 0.9.4 and 0.9.5, and ms-vlmeval, in environments made on the spot."""
-    code = command.main(["--only", only, "--transformers", *transformers])
+    code = versions.main(["--only", only, "--transformers", *transformers])
     said = capsys.readouterr().out
     assert code == 0, said
     words = said.splitlines()[-1]

@@ -1,7 +1,7 @@
 """One side of the table of checkpoints, run by any Python that has the overlays: it writes them, or reads them.
 
 `crossing_side.py write WORLD FOLDER` trains a checkpoint of each kind and notes what the trained model itself says.
-`crossing_side.py read WORLD FOLDER` loads those in every way that we load checkpoints and prints the differences.
+`crossing_side.py read WORLD FOLDER` loads those as we load checkpoints anywhere and prints the differences.
 `crossing_side.py vllm WORLD FOLDER` asks vLLM the same. Further arguments name the kinds, if not all.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LORA = {"finetuning_type": "lora", "lora_rank": 4, "lora_target": "q_proj,v_proj,up_proj", "learning_rate": 0.05}
 KINDS = {
     "full tied": {"learning_rate": 0.01},
@@ -114,7 +114,7 @@ def write(world: Path, folder: Path, kinds: list[str]) -> None:
 
 
 def read(world: Path, folder: Path, kinds: list[str]) -> dict[str, dict[str, Any]]:
-    """Load every kind in every way; the largest difference of a logit from the trained model's own, or the message."""
+    """Load every kind; the largest difference of a logit from the trained model's own, or the message."""
     return {kind: _read(world, kind, folder / kind.replace(" ", "-")) for kind in kinds}
 
 
@@ -130,16 +130,16 @@ def _read(world: Path, kind: str, output: Path) -> dict[str, Any]:
     start = {"adapter_name_or_path": str(output)} if kind.startswith("LoRA") else {"model_name_or_path": str(output)}
     if kind.startswith("LoRA"):  # the policy starts from the adapter, so the reference has to be told to
         start |= {"ref_model": str(world / "tied"), "ref_model_adapters": str(output)}
-    ways = {
+    readers = {
         "training": lambda: train(options(world, kind, scratch, **again | start), on_train_begin=note("training")),
         "resuming": lambda: _resumed(world, kind, output, scratch, note("resuming", "checkpoint")),
         "evaluation": lambda: note("evaluation")(_evaluated(output)),
     }
     if not kind.startswith("LoRA"):
-        ways["scoring"] = lambda: note("scoring")(_scorer(output))
-    for name, way in ways.items():
-        with _told(found, name):
-            way()
+        readers["scoring"] = lambda: note("scoring")(_scorer(output))
+    for name, reader in readers.items():
+        with _noted(found, name):
+            reader()
         shutil.rmtree(scratch, ignore_errors=True)
     return found
 
@@ -179,7 +179,7 @@ def vllm(world: Path, folder: Path, kinds: list[str]) -> dict[str, dict[str, Any
     for kind in kinds:
         output, found = folder / kind.replace(" ", "-"), {}
         expected = torch.load(output / "seen.pt", weights_only=True)["said"]
-        with _told(found, "vLLM"):
+        with _noted(found, "vLLM"):
             backend = VLLMBackend(open_checkpoint(str(output)), "float32", generation, max_model_len=512)
             sampling = SamplingParams(max_tokens=WORDS, temperature=0.0, logprobs=1, ignore_eos=True)
             answer = backend.llm.generate([{"prompt_token_ids": prompt().tolist()}], sampling, use_tqdm=False)
@@ -194,7 +194,7 @@ def vllm(world: Path, folder: Path, kinds: list[str]) -> dict[str, dict[str, Any
 
 
 @contextmanager
-def _told(found: dict[str, Any], name: str) -> Iterator[None]:
+def _noted(found: dict[str, Any], name: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:

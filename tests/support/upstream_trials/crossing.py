@@ -1,34 +1,28 @@
 """The table of checkpoints: written under each transformers, read under each, and by vLLM."""
 
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from common import ToolError
+from demo.model import build
 from install_overlay.kinds import LLAMAFACTORY
 
-from .cells import Cell
-from .layers import ROOT, Layer
-from .trials import last_words, make_world
+from .layers import Cell, Layer, run_alone
+from .versions import last_words, make_world
 
 
-SIDE = ROOT / "scripts" / "versions" / "crossing_side.py"
-VERSIONS = ("4.57.6", "5.0.0", "5.5.4")
+SIDE = Path(__file__).with_name("crossing_side.py")
 BOUND, BOUND_OF_VLLM = 1e-4, 1e-3  # of logits of different versions, and of log-probs of different engines, in float32
 
 
 def make_crossing_world(folder: Path) -> None:
     """Make what every version starts from: a tiny model with tied embeddings, the same untied, and pairs."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    from demo.model import build
-
     make_world(folder)
     tied, untied = folder / "tied", folder / "untied"
     if untied.is_dir():
@@ -53,7 +47,7 @@ def cross(folder: Path, versions: list[str], vllm: Path | None) -> dict[str, dic
         vllm: the Python of an environment with vLLM; None to leave it out.
 
     Returns:
-        For "A, kind" what "B, way" found there: the largest difference, or a message.
+        For "A, kind" what "B, reader" found there: the largest difference, or a message.
 
     Raises:
         ToolError: an environment could not be made, or a version could not train.
@@ -61,34 +55,30 @@ def cross(folder: Path, versions: list[str], vllm: Path | None) -> dict[str, dic
     world, table = folder / "world", {}
     make_crossing_world(world)
     layers = {version: Layer(folder / f"crossing-{version}") for version in versions}
-    steps = len(versions) * (len(versions) + 1 + (vllm is not None))
-    with tqdm(total=steps, unit="side") as bar:
+    readers = {version: (layer.python, "read") for version, layer in layers.items()}
+    readers |= {"vLLM": (vllm, "vllm")} if vllm else {}
+    with tqdm(total=len(layers) * (1 + len(readers)), unit="side") as bar:
         for version, layer in layers.items():
             bar.set_description(f"written by transformers {version}")
             cell = Cell(LLAMAFACTORY, "0.9.5", None, version)
-            layer.make(cell)
+            layer.make()
+            layer.add_upstream(cell)
             layer.lay_overlay(cell)
             _side(layer.python, "write", world, layer.folder / "checkpoints")
             bar.update()
-        readers = {version: (layer.python, "read") for version, layer in layers.items()}
-        readers |= {"vLLM": (vllm, "vllm")} if vllm else {}
         for writer, layer in layers.items():
             for reader, (python, side) in readers.items():
                 bar.set_description(f"written by {writer}, read by {reader}")
-                found = _side(python, side, world, layer.folder / "checkpoints")
-                for kind, ways in found.items():
+                for kind, found in _side(python, side, world, layer.folder / "checkpoints").items():
                     row = table.setdefault(f"{writer}, {kind}", {})
-                    row |= {f"{reader}, {way}" if way != "vLLM" else way: seen for way, seen in ways.items()}
+                    row |= {name if name == "vLLM" else f"{reader}, {name}": seen for name, seen in found.items()}
                 bar.update()
     return table
 
 
 def _side(python: Path, side: str, world: Path, folder: Path) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
-    alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    command = [str(python), str(SIDE), side, str(world), str(folder)]
-    done = subprocess.run(command, env=kept | alone, cwd=folder, capture_output=True, text=True, check=False)
+    done = run_alone([str(python), str(SIDE), side, str(world), str(folder)], folder, seconds=3600)
     if done.returncode != 0:
         raise ToolError(f"{side} with {python}: {last_words(done.stderr)}")
     return json.loads(done.stdout.strip().splitlines()[-1]) if side != "write" else {}
@@ -98,13 +88,10 @@ def crossing_table(table: dict[str, dict[str, Any]]) -> str:
     """Return the table in Markdown, and under it what does not hold."""
     columns = list(dict.fromkeys(column for row in table.values() for column in row))
     lines = [["written by, kind", *columns], ["---"] * (len(columns) + 1)]
-    lines += [[name, *(_cell(row.get(column)) for column in columns)] for name, row in table.items()]
-    notes = [
-        f"- {name}, {column}: {seen}"
-        for name, row in table.items()
-        for column, seen in row.items()
-        if isinstance(seen, str) or not holds(column, seen)
-    ]
+    notes = []
+    for name, row in table.items():
+        lines.append([name, *(_shown(row[column]) if column in row else "–" for column in columns)])
+        notes += [f"- {name}, {column}: {seen}" for column, seen in row.items() if not holds(column, seen)]
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), *([""] if notes else []), *notes])
 
 
@@ -113,5 +100,5 @@ def holds(column: str, seen: Any) -> bool:
     return not isinstance(seen, str) and seen <= (BOUND_OF_VLLM if column == "vLLM" else BOUND)
 
 
-def _cell(seen: Any) -> str:
-    return "–" if seen is None else "**see below**" if isinstance(seen, str) else f"{seen:.0e}"
+def _shown(seen: Any) -> str:
+    return "**see below**" if isinstance(seen, str) else f"{seen:.0e}"
