@@ -98,7 +98,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             answers[way] = found
     seconds = {way: times[1:] for way, times in seconds.items()}  # the first turn warms up and unpacks the images
     return {
-        **surroundings("ms-vlmeval", "torch", "transformers", "vllm"),
+        **surroundings("ms-vlmeval", "vlmeval", "torch", "transformers", "vllm"),
         "model": options.model,
         "backend": "vllm" if options.vllm else "transformers",
         "dtype": model.dtype,
