@@ -2,20 +2,20 @@
 """Rows a second: VLMEvalKit's own loop against the batched runner, on the same checkpoint and rows."""
 
 import argparse
-import json
 import os
-import platform
-import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
 
-ROOT = Path(__file__).resolve().parent.parent
+from bench_common import spread, surroundings
+from common import ROOT, positive, write_json
+
+
 DEMO = ROOT / "data" / "demo" / "checkpoint"
-WAYS = ("loop", "runner")
 
 DESCRIPTION = """\
 Measure how many rows a second VLMEvalKit's own loop answers, and how many the batched runner, with one checkpoint.
@@ -41,8 +41,19 @@ Run it on a machine that does nothing else. It needs the evaluation overlay:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
+def main() -> int:
+    """Measure and show; returns the exit code."""
+    options = _parser().parse_args()
+    with tempfile.TemporaryDirectory(prefix="uni-dpo-bench-") as scratch:
+        result = measure(options, Path(scratch))
+    print(table(result))
+    if options.out:
+        write_json(options.out, result)
+        print(f"all times: {options.out}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     wide = argparse.RawDescriptionHelpFormatter
     it = argparse.ArgumentParser(description=DESCRIPTION, epilog=EPILOG, formatter_class=wide)
     it.add_argument("--model", default=str(DEMO), metavar="DIR", help="checkpoint (default: the shipped demo's)")
@@ -58,31 +69,15 @@ def parser() -> argparse.ArgumentParser:
     return it
 
 
-def positive(text: str) -> int:
-    """Read a number from 1 on."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return int(text)
-
-
-def main() -> int:
-    """Measure and show; returns the exit code."""
-    options = parser().parse_args()
-    with tempfile.TemporaryDirectory(prefix="uni-dpo-bench-") as scratch:
-        result = measure(options, Path(scratch))
-    print(table(result))
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = options.out.with_name(f".{options.out.name}.tmp")
-        unfinished.write_text(json.dumps(result, indent=1) + "\n")
-        os.replace(unfinished, options.out)
-        print(f"all times: {options.out}")
-    return 0
-
-
 def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time both ways in turns; return the settings, the seconds of every turn, ratios, and how many answers agree."""
-    name, entry = (options.data, {}) if options.data else demo_data(scratch / "data", options.rows)
+    name, entry = options.data, {}
+    if name is None:
+        from demo.benchmarks import SHORT, data_config, write_benchmarks
+
+        os.environ["LMUData"] = str(scratch / "data")  # where VLMEvalKit looks for data sets
+        write_benchmarks(scratch / "data", options.rows)
+        name, entry = SHORT, data_config()[SHORT]
     from vlmeval.uni_dpo.batches import default_batch_size
     from vlmeval.uni_dpo.runner import build_dataset
     from vlmeval.vlm import UniDPOQwen2VL
@@ -92,30 +87,29 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     model = UniDPOQwen2VL(options.model, max_new_tokens=options.max_new_tokens, use_vllm=options.vllm)
     batch_size = options.batch_size or default_batch_size(model)
     model.answer([model.question([{"type": "text", "value": "Ready?"}])])  # loads the model
-    seconds, answers = {way: [] for way in WAYS}, {}
+    seconds, answers = {"loop": [], "runner": []}, {}
     for turn in range(options.repeats + 1):
-        for way in WAYS:
+        for way in seconds:
             folder = scratch / f"{way}-{turn}"
             folder.mkdir()
             began = time.perf_counter()
             found = by_loop(model, dataset, folder) if way == "loop" else by_runner(model, dataset, folder, batch_size)
             seconds[way].append(time.perf_counter() - began)
             answers[way] = found
-    counted = {way: times[1:] for way, times in seconds.items()}  # the first turn warms up and unpacks the images
-    ratios = [loop / runner for loop, runner in zip(*counted.values(), strict=True)]
-    same = sum(loop == runner for loop, runner in zip(*answers.values(), strict=True))
-    done = {"seconds": counted, "ratios": ratios, "same_answers": same}
-    return surroundings(options, model) | {"data": name, "rows": len(dataset.data), "batch_size": batch_size} | done
-
-
-def demo_data(folder: Path, rows: int) -> tuple[str, dict[str, str]]:
-    """Write the demo world's short questions and return the data set's name and its entry in a config."""
-    from demo.benchmarks import data_config, write_benchmarks
-
-    os.environ["LMUData"] = str(folder)  # where VLMEvalKit looks for data sets
-    write_benchmarks(folder, rows)
-    name = "DemoWorld_Short_openended"
-    return name, data_config()[name]
+    seconds = {way: times[1:] for way, times in seconds.items()}  # the first turn warms up and unpacks the images
+    return {
+        **surroundings("ms-vlmeval", "vlmeval", "torch", "transformers", "vllm"),
+        "model": options.model,
+        "backend": "vllm" if options.vllm else "transformers",
+        "dtype": model.dtype,
+        "max_new_tokens": options.max_new_tokens,
+        "data": name,
+        "rows": len(dataset.data),
+        "batch_size": batch_size,
+        "seconds": seconds,
+        "ratios": [loop / runner for loop, runner in zip(*seconds.values(), strict=True)],
+        "same_answers": sum(loop == runner for loop, runner in zip(*answers.values(), strict=True)),
+    }
 
 
 def by_loop(model: Any, dataset: Any, folder: Path) -> list[str]:
@@ -143,36 +137,17 @@ def by_runner(model: Any, dataset: Any, folder: Path, batch_size: int) -> list[s
     return [known[row] for row in rows]
 
 
-def surroundings(options: argparse.Namespace, model: Any) -> dict[str, Any]:
-    """Return what the numbers depend on."""
-    import torch
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    packages = ["vlmeval", "torch", "transformers", *(["vllm"] if options.vllm else [])]
-    return {
-        "model": options.model,
-        "backend": "vllm" if options.vllm else "transformers",
-        "dtype": model.dtype,
-        "max_new_tokens": options.max_new_tokens,
-        "device": gpu or f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads",
-        "versions": {name: getattr(__import__(name), "__version__", "") for name in packages},
-    }
-
-
 def table(result: dict[str, Any]) -> str:
     """Return the result as text."""
     head = (
         f"{result['data']}, {result['rows']} rows, up to {result['max_new_tokens']} tokens, {result['backend']}"
-        f" {result['dtype']}, {result['device']}; loading not counted"
+        f" {result['dtype']}, {result['device']}, {result['threads']} threads; loading not counted"
     )
-    speeds = [[result["rows"] / seconds for seconds in result["seconds"][way]] for way in WAYS]
-    titles = ("rows/s, VLMEvalKit's loop", f"rows/s, batches of {result['batch_size']}", "ratio")
-    lines = [
-        f"{title:26}{statistics.median(values):9.2f}{min(values):9.2f}{max(values):9.2f}"
-        for title, values in zip(titles, [*speeds, result["ratios"]], strict=True)
-    ]
-    same = f"{result['same_answers']} of {result['rows']} answers are the same"
-    return "\n".join(["", head, f"{'':26}{'median':>9}{'least':>9}{'most':>9}", *lines, same])
+    loop, runner = ([result["rows"] / seconds for seconds in times] for times in result["seconds"].values())
+    values = {"rows/s, VLMEvalKit's loop": loop, f"rows/s, batches of {result['batch_size']}": runner}
+    lines = [[title, *spread(them).values()] for title, them in {**values, "ratio": result["ratios"]}.items()]
+    text = tabulate(lines, ["", "median", "least", "most"], "plain", floatfmt=".2f")
+    return f"\n{head}\n{text}\n{result['same_answers']} of {result['rows']} answers are the same"
 
 
 if __name__ == "__main__":  # vLLM's processes import this file again

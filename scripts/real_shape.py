@@ -21,7 +21,8 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
-from bench_train_step.models import PROCESSOR, SIZES, config_values
+from bench_train_step.models import PROCESSOR, config_values
+from bench_train_step.variants import SIZES
 from demo.model import write_weights
 
 

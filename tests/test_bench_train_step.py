@@ -10,54 +10,48 @@ import pytest
 from pairs import ROOT
 
 from bench_train_step import measure, models, report, steps
-from bench_train_step.flops import encoding, operations
-from bench_train_step.shapes import DEFAULT_SHAPES, pairs_of
-from bench_train_step.variants import UPSTREAM, VARIANTS, obstacles
+from bench_train_step.command import main
+from bench_train_step.variants import (
+    DEFAULT_SHAPES,
+    SIZES,
+    UPSTREAM,
+    VARIANTS,
+    Sizes,
+    encoding,
+    obstacles,
+    operations,
+    pairs_of,
+)
 
 
 # Operations of Qwen2-VL, worked out independently of this code: upstream's forward in 1e12, and how many times less
-# each part takes. Rows without padding, and an output layer in chunks wherever all parts are together.
+# the parts take, then everything, both caches, and everything with the 7B's sizes. Rows without padding, and an output
+# layer in chunks wherever all parts are together.
+PARTS = ("response_only", "image_per_pair", "image_once", "shared_prefix", "everything", "both_cached")
 COUNTED = {
-    "300/30": (15.9, {"response_only": 1.08, "image_per_pair": 1.35, "image_once": 1.54, "shared_prefix": 2.03}),
-    "300/100": (18.0, {"response_only": 1.07, "image_per_pair": 1.29, "image_once": 1.45, "shared_prefix": 1.81}),
-    "300/250": (22.6, {"response_only": 1.05, "image_per_pair": 1.22, "image_once": 1.33, "shared_prefix": 1.55}),
-    "1100/30": (65.9, {"response_only": 1.07, "image_per_pair": 1.42, "image_once": 1.71, "shared_prefix": 2.10}),
-    "1100/100": (68.1, {"response_only": 1.06, "image_per_pair": 1.40, "image_once": 1.67, "shared_prefix": 2.03}),
-    "1100/250": (72.9, {"response_only": 1.06, "image_per_pair": 1.37, "image_once": 1.60, "shared_prefix": 1.90}),
+    "300/30": (15.9, (1.08, 1.35, 1.54, 2.03, 2.49, 4.05), 2.05),
+    "300/100": (18.0, (1.07, 1.29, 1.45, 1.81, 2.10, 3.17), 1.75),
+    "300/250": (22.6, (1.05, 1.22, 1.33, 1.55, 1.70, 2.39), 1.46),
+    "1100/30": (65.9, (1.07, 1.42, 1.71, 2.10, 2.78, 5.17), 2.24),
+    "1100/100": (68.1, (1.06, 1.40, 1.67, 2.03, 2.62, 4.67), 2.11),
+    "1100/250": (72.9, (1.06, 1.37, 1.60, 1.90, 2.36, 3.93), 1.90),
 }
-TOGETHER = {
-    "300/30": (2.49, 4.05, 2.05),
-    "300/100": (2.10, 3.17, 1.75),
-    "300/250": (1.70, 2.39, 1.46),
-    "1100/30": (2.78, 5.17, 2.24),
-    "1100/100": (2.62, 4.67, 2.11),
-    "1100/250": (2.36, 3.93, 1.90),
-}
-TINY = replace(models.SIZES["small"], hidden=64, layers=2, heads=2, mlp=96, vision_hidden=32, vision_layers=2)
+TINY = replace(SIZES["small"], hidden=64, layers=2, heads=2, mlp=96, vision_hidden=32, vision_layers=2)
 
 
-def count(shape: str, name: str, size: str = "2b", chunked: bool = False) -> float:
-    return operations(models.SIZES[size], pairs_of(shape), VARIANTS[name], chunked, padded_to=1)
+def count(shape: str, name: str, size: str = "2b") -> float:
+    chunked = name in ("everything", "both_cached")
+    return operations(SIZES[size], pairs_of(shape), VARIANTS[name], chunked, padded_to=1)
 
 
 @pytest.mark.parametrize("shape", COUNTED)
-def test_ceilings_of_the_parts(shape):
+def test_ceilings(shape):
     """A wrong ceiling would let a slow engine look as good as can be, or a good one look slow."""
-    base, parts = COUNTED[shape]
+    base, ratios, larger = COUNTED[shape]
     assert count(shape, UPSTREAM) / 1e12 == pytest.approx(base, abs=0.05)
-    for name, ratio in parts.items():
+    for name, ratio in zip(PARTS, ratios, strict=True):
         assert count(shape, UPSTREAM) / count(shape, name) == pytest.approx(ratio, abs=0.0051), name
-
-
-@pytest.mark.parametrize("shape", TOGETHER)
-def test_ceilings_of_everything(shape):
-    """The same for all parts together, with caches, and for the 7B's sizes."""
-    everything, cached, larger = TOGETHER[shape]
-    base = count(shape, UPSTREAM)
-    assert base / count(shape, "everything", chunked=True) == pytest.approx(everything, abs=0.0051)
-    assert base / count(shape, "both_cached", chunked=True) == pytest.approx(cached, abs=0.0051)
-    ratio = count(shape, UPSTREAM, "7b") / count(shape, "everything", "7b", chunked=True)
-    assert ratio == pytest.approx(larger, abs=0.0051)
+    assert count(shape, UPSTREAM, "7b") / count(shape, "everything", "7b") == pytest.approx(larger, abs=0.0051)
 
 
 def test_by_hand():
@@ -70,7 +64,7 @@ def test_by_hand():
     Shared: 3 + 2 + 2 = 7 tokens; 15 pairs of query and key for prompt and chosen, 3 for rejected among themselves, 6
     from rejected to the prompt: 7 * 14 + 24 * 4 = 194, five times 970. The output layer scores 4 tokens: 320.
     """
-    sizes = models.Sizes(1, 1, 1, 1, 1, 10, 1, 0, 1)
+    sizes = Sizes(1, 1, 1, 1, 1, 10, 1, 0, 1)
     pairs = (replace(pairs_of("40/2")[0], prompt=3, image=(0, 0)),)
     assert operations(sizes, pairs, VARIANTS[UPSTREAM]) == 3840
     assert operations(sizes, pairs, VARIANTS["everything"]) == 1290
@@ -79,18 +73,15 @@ def test_by_hand():
     assert operations(plain, pairs, VARIANTS["everything"], chunked=True) == 4 * 194 + 5 * 80
 
 
-@pytest.mark.parametrize("shape", ["", "300", "300/x", "20/5", "300/1", "mixed/3"])
-def test_bad_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match="is no shape|is too small"):
-        pairs_of(shape)
-
-
-def test_default_shapes():
-    """The pairs are as long as their names say, and fit their images."""
+def test_shapes():
+    """The pairs are as long as their names say, and fit their images; what is no shape is refused."""
     for shape in DEFAULT_SHAPES:
         for pair in pairs_of(shape):
             assert pair.image_tokens + 2 < pair.prompt
             assert shape in ("mixed", f"{pair.prompt}/{pair.chosen}")
+    for shape in ("", "300", "300/x", "20/5", "300/1", "mixed/3"):
+        with pytest.raises(ValueError, match="is no shape|is too small"):
+            pairs_of(shape)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +94,7 @@ def test_models_are_what_they_stand_for(built):
     (pair,) = pairs_of("300/30")
     shares = []
     for size in ("small", "2b"):
-        sizes, whole = models.SIZES[size], count("300/30", UPSTREAM, size)
+        sizes, whole = SIZES[size], count("300/30", UPSTREAM, size)
         image, head = 4 * encoding(sizes, pair.image_tokens), 4 * 2 * 660 * sizes.hidden * sizes.vocabulary
         shares.append((image / whole, head / whole))
     assert shares[0] == pytest.approx(shares[1], abs=0.01)
@@ -171,9 +162,9 @@ def test_run(tmp_path):
         assert name in done.stdout
 
 
-def test_output_that_is_a_file_is_refused_before_measuring(tmp_path):
+def test_output_that_is_a_file_is_refused_before_measuring(tmp_path, capsys):
     """Half an hour of measuring must not end in an error about the folder it should go to."""
     (tmp_path / "file").write_text("")
-    command = [sys.executable, str(ROOT / "scripts" / "bench_train_step.py"), "--output", str(tmp_path / "file")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ)
-    assert done.returncode == 2 and "--output" in done.stderr and not done.stdout
+    with pytest.raises(SystemExit):
+        main(["--output", str(tmp_path / "file")])
+    assert "--output" in capsys.readouterr().err

@@ -1,23 +1,25 @@
 """The demo world: is it deterministic, are test scenes unseen, does the rule say what its docstring says?"""
 
+import hashlib
 import json
 import random
 from collections import Counter
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from pairs import ROOT
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from demo.checkpoint import vocabulary_texts
+from demo.command import main
 from demo.exam import exam, mark, paired_difference, wilson
 from demo.generate import Answerer
 from demo.habits import SHARES, careful_answer, careless_answer
-from demo.model import build
-from demo.noise import Noise, make_pair
-from demo.pairs import write_sampled_pairs
+from demo.model import SPECIAL_TOKENS, build
+from demo.pairs import Noise, make_pair
 from demo.questions import KINDS, Question, ask
 from demo.rule import judge
 from demo.scene import SPLITS, Chart, Number, Shapes, Thing, draw, split_of
-from demo.tokenizer import SPECIAL_TOKENS
 from demo.writers import conversation, scenes, write_sft
 
 
@@ -50,33 +52,42 @@ def bytes_of(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_scenes_are_those_of_their_split(split):
-    assert {split_of(scene) for scene, _ in scenes(split, 300, 0, "test")} == {split}
+def test_the_world_is_the_one_the_shipped_checkpoint_was_trained_on(tmp_path):
+    """Pictures, questions and careless answers of its last stage, and all that is not weights.
 
-
-def test_no_combination_is_in_two_splits():
-    """Also across seeds and whatever the places: the split is a function of what is shown."""
-    keys = {split: {scene.key for scene, _ in scenes(split, 800, seed, "x")} for seed, split in enumerate(SPLITS)}
-    assert not (keys["train"] & keys["test"] or keys["train"] & keys["val"] or keys["val"] & keys["test"])
-    moved = Shapes((Thing(1, "blue", "square"), Thing(8, "red", "circle")))
-    assert moved != SHAPES and split_of(moved) == split_of(SHAPES)
-
-
-def test_splits_are_80_10_10():
-    numbers = Counter(split_of(Number(str(digits), "red", "top", 0)) for digits in range(10, 1000))
-    assert 0.77 < numbers["train"] / 990 < 0.83
-    assert 0.07 < numbers["val"] / 990 < 0.13
+    The digest was taken when the checkpoint was made.
+    """
+    digest = hashlib.sha256()
+    for scene, rng in scenes("train", 300, 0, "demo_sft"):
+        digest.update(draw(scene, rng).tobytes())
+        for question in ask(scene, rng):
+            digest.update(f"{question.text}|{careless_answer(question, rng)}\n".encode())
+    assert digest.hexdigest()[:16] == "6dea73ffa87b7580"
+    build(tmp_path, "demo", 0, vocabulary_texts())
+    for path in (ROOT / "data" / "demo" / "checkpoint").iterdir():
+        if path.suffix in (".json", ".txt"):
+            assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
 
 
 def test_same_seed_same_files(tmp_path):
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         write_sft(tmp_path / name, "demo_sft", 12, seed, conversation, careless_answer)
     assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b") != bytes_of(tmp_path / "c")
-
-
-def test_longer_lists_begin_with_shorter_ones():
     assert [s for s, _ in scenes("val", 5, 0, "x")] == [s for s, _ in scenes("val", 9, 0, "x")][:5]
+
+
+def test_no_combination_is_in_two_splits():
+    """Also across seeds and whatever the places: the split is a function of what is shown, and 80, 10, 10 per cent."""
+    keys = {}
+    for seed, split in enumerate(SPLITS):
+        found = [scene for scene, _ in scenes(split, 600, seed, "x")]
+        assert {split_of(scene) for scene in found} == {split}
+        keys[split] = {scene.key for scene in found}
+    assert not (keys["train"] & keys["test"] or keys["train"] & keys["val"] or keys["val"] & keys["test"])
+    moved = Shapes((Thing(1, "blue", "square"), Thing(8, "red", "circle")))
+    assert moved != SHAPES and split_of(moved) == split_of(SHAPES)
+    numbers = Counter(split_of(Number(str(digits), "red", "top", 0)) for digits in range(10, 1000))
+    assert 0.77 < numbers["train"] / 990 < 0.83 and 0.07 < numbers["val"] / 990 < 0.13
 
 
 def test_pictures_show_what_the_scene_says():
@@ -169,34 +180,22 @@ def test_habits_are_wrong_as_often_as_documented():
     assert all(far)
 
 
-def labels(noise, count=2000):
-    scored = [("good", 9.0), ("fair", 8.0), ("bad", 2.0)]
-    return Counter(make_pair(scored, noise, random.Random(i)).label for i in range(count))
-
-
 def test_noise_shares():
-    """Exact without noise; each setting alone gives its share of its label."""
+    """Exact without noise; each setting alone gives its share of its label.
+
+    Two scores 1 apart, each with deviation 1, are reversed with probability Phi(-1/sqrt 2) = .24.
+    """
+
+    def labels(noise, scored=(("good", 9.0), ("fair", 8.0), ("bad", 2.0)), count=2000):
+        return Counter(make_pair(scored, noise, random.Random(i)).label for i in range(count))
+
     assert labels(Noise(0, 0, 0)) == {"clear": 2000}
     assert labels(Noise(0, 0.3, 0))["ambiguous"] == pytest.approx(600, abs=80)
     assert labels(Noise(0, 0, 0.1))["mislabelled"] == pytest.approx(200, abs=50)
-
-
-def test_scattered_scores_turn_close_pairs_round():
-    """Two scores 1 apart, each with deviation 1: reversed with probability Phi(-1/sqrt 2) = .24."""
-    turned = sum(
-        make_pair([("a", 5.0), ("b", 4.0)], Noise(1.0, 0, 0), random.Random(i)).label == "mislabelled"
-        for i in range(2000)
-    )
-    assert turned / 2000 == pytest.approx(0.24, abs=0.03)
-
-
-def test_mislabelled_pairs_exchange_answers_not_order_of_scores():
+    assert labels(Noise(1, 0, 0), (("a", 5.0), ("b", 4.0)))["mislabelled"] == pytest.approx(480, abs=60)
     pair = make_pair([("good", 9.0), ("bad", 2.0)], Noise(0, 0, 1), random.Random(0))
-    assert (pair.chosen, pair.rejected) == ("bad", "good")
+    assert (pair.chosen, pair.rejected) == ("bad", "good")  # answers are exchanged, not the order of scores
     assert (pair.score_chosen, pair.score_rejected, pair.true_chosen) == (9.0, 2.0, 2.0)
-
-
-def test_no_pair_of_one_answer_or_of_equals():
     assert make_pair([("a", 5.0)], Noise(), random.Random(0)) is None
     assert make_pair([("a", 5.0), ("b", 5.0)], Noise(ambiguous=0), random.Random(0)) is None
 
@@ -208,6 +207,7 @@ def test_noise_out_of_range_is_refused(bad):
 
 
 def test_checkpoint_loads_with_stock_classes(checkpoint):
+    """Byte-level text, every special token one id, tied embeddings, and no id without a token."""
     folder, info = checkpoint
     tokenizer = AutoProcessor.from_pretrained(folder, use_fast=True).tokenizer
     model, loading = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
@@ -218,10 +218,6 @@ def test_checkpoint_loads_with_stock_classes(checkpoint):
     vocabulary = model.config.get_text_config().vocab_size
     assert all(tokenizer.convert_ids_to_tokens(token_id) for token_id in range(vocabulary))
     assert len(tokenizer) == vocabulary == info["tokens"]
-
-
-def test_tokenizer_is_byte_level_and_knows_the_special_tokens(checkpoint):
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint[0])
     text = "Grün 漢字 \x07 1234 <|im_start|>"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert all(len(tokenizer(token)["input_ids"]) == 1 for token in SPECIAL_TOKENS)
@@ -232,9 +228,6 @@ def test_builder_is_deterministic(checkpoint, tmp_path):
     build(tmp_path / "again", preset="test", seed=3)
     build(tmp_path / "other", preset="test", seed=4)
     assert bytes_of(tmp_path / "again") == bytes_of(checkpoint[0]) != bytes_of(tmp_path / "other")
-
-
-def test_builder_refuses_an_unknown_preset(tmp_path):
     with pytest.raises(ValueError, match="demo.*test"):
         build(tmp_path / "model", preset="huge")
     assert not (tmp_path / "model").exists()
@@ -273,23 +266,35 @@ def test_answers_do_not_depend_on_the_batch(checkpoint):
     assert alone.mean_logps(triples) == pytest.approx(together.mean_logps(triples), abs=1e-4)
 
 
-def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no config.json"):
-        Answerer(tmp_path)
+def test_the_commands(checkpoint, tmp_path, capsys):
+    """Pairs that LlamaFactory reads, an exam before and after, and what changed, as a user asks for them."""
 
+    def run(*words, status=0):
+        assert main([str(word) for word in words]) == status
+        return capsys.readouterr()
 
-def test_sampled_pairs_are_what_llamafactory_reads(checkpoint, tmp_path):
-    counts = write_sampled_pairs(checkpoint[0], tmp_path, 12, 6, 3, 1.0, Noise(ambiguous=1.0), seed=0)
-    info = json.loads((tmp_path / "dataset_info.json").read_text())
-    assert set(info) == set(counts) == {"demo_pairs", "demo_pairs_val"} and min(counts.values()) > 0
-    for name, entry in info.items():
-        rows = json.loads((tmp_path / entry["file_name"]).read_text())
-        assert entry["ranking"] and len(rows) == counts[name]
+    data, before, after = tmp_path / "pairs", tmp_path / "before.json", tmp_path / "after.json"
+    few = ("--train", 12, "--val", 6, "--samples", 3, "--ambiguous", 1.0)
+    assert "demo_pairs_val: " in run("pairs", "--model", checkpoint[0], "--out", data, *few).out
+    info = json.loads((data / "dataset_info.json").read_text())
+    assert set(info) == {"demo_pairs", "demo_pairs_val"}
+    for entry in info.values():
+        rows = json.loads((data / entry["file_name"]).read_text())
+        assert entry["ranking"] and rows
         for row in rows:
             assert set(entry["columns"].values()) <= set(row)
             assert row["instruction"].startswith("<image>") and row["chosen"] != row["rejected"]
             assert 10 >= row["score_chosen"] >= row["score_rejected"] >= 0
-            assert all((tmp_path / path).is_file() for path in row["images"])
+            assert all((data / path).is_file() for path in row["images"])
+    for out in (before, after):
+        run("eval", "--model", checkpoint[0], "--out", out, "--per-kind", 2, "--pairs", data)
+    said = run("compare", before, after).out.splitlines()
+    assert len(said) == 1 + len(KINDS) + 2 + 3 and said[9].endswith(" +0.0 points [+0.0, +0.0]")
+    assert "reward accuracy   none   0.0 % [" in said[-1]
+    assert "32 scenes" in run("world", "--out", tmp_path / "world").out
+    assert len((tmp_path / "world" / "questions.jsonl").read_text().splitlines()) > 100
+    assert "no config.json" in run("eval", "--model", tmp_path, "--out", before, status=2).err
+    assert "ambiguous is a share" in run("pairs", "--out", data, "--ambiguous", 1.2, status=2).err
 
 
 def test_exam_is_balanced_unseen_and_marked():
@@ -301,8 +306,8 @@ def test_exam_is_balanced_unseen_and_marked():
 
 def test_intervals_by_hand():
     """Wilson for 8 of 10: (.8 + .192) / 1.384 = .717 -+ .227; a paired change of 1 in 4 with sd .5: .25 -+ .49."""
-    interval = wilson(8, 10)
-    assert (interval.value, interval.low, interval.high) == pytest.approx((0.8, 0.490, 0.943), abs=1e-3)
+    it = wilson(8, 10)
+    assert (it.value, it.low, it.high) == pytest.approx((0.8, 0.490, 0.943), abs=1e-3)
     change = paired_difference([0, 1, 1, 0], [1, 1, 1, 0])
     assert (change.value, change.low, change.high) == pytest.approx((0.25, -0.24, 0.74), abs=1e-3)
     with pytest.raises(ValueError):

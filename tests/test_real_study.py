@@ -17,7 +17,8 @@ from test_examples import EXAMPLES, bash, script
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from bench_train_step.models import SIZES, config_values
+from bench_train_step.models import config_values
+from bench_train_step.variants import SIZES
 
 
 DEFAULT = ["uni_dpo", "dpo", "simpo", "dpo_matched", "simpo_matched"]

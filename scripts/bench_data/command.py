@@ -3,20 +3,24 @@
 import argparse
 import json
 import os
-import platform
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+from tabulate import tabulate
+
+from bench_common import surroundings
 from bench_data import rows
-from bench_data.runs import run, size_of
+from common import ROOT, positive, write_json
 
 
-ROOT = Path(__file__).resolve().parents[2]
 DATA = [sys.executable, str(ROOT / "scripts" / "uni_dpo" / "data.py")]
 COMMANDS = {  # name: its input, its arguments, what it writes
     "paths": ("pairs.json", ["pairs.json", "-o", "paths.json", "--image-dir", "images"], "paths.json"),
@@ -24,6 +28,8 @@ COMMANDS = {  # name: its input, its arguments, what it writes
     "stats": ("pairs.json", ["pairs.json", "--no-images", "--out", "stats"], "stats"),
     "convert": ("raw.jsonl", ["raw.jsonl", "-o", "converted.json"], "converted.json"),
 }
+EVERY = 0.05  # seconds between looks at memory
+TAIL = 2000  # characters kept of what a command that failed said
 
 DESCRIPTION = """\
 Measure `data.py` paths, check, stats and convert, each as a process of its own, on as many made-up rows as the
@@ -41,36 +47,9 @@ examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    wide = argparse.RawDescriptionHelpFormatter
-    it = argparse.ArgumentParser(description=DESCRIPTION, epilog=EPILOG, formatter_class=wide)
-    it.add_argument("--rows", type=positive, default=rows.PUBLISHED_ROWS, metavar="N", help="default: 50555")
-    it.add_argument("--times", type=positive, default=10, metavar="N", help="then so many times as many (default: 10)")
-    it.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS), help="default: all")
-    it.add_argument(
-        "--scratch", type=Path, metavar="DIR", help="where made-up data goes (default: the system's place)"
-    )
-    it.add_argument(
-        "--output",
-        type=Path,
-        default=ROOT / "outputs" / "bench_data" / "results.json",
-        metavar="FILE",
-        help="all numbers, as JSON (default: outputs/bench_data/results.json)",
-    )
-    return it
-
-
-def positive(text: str) -> int:
-    """Read a number from 1 on."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return int(text)
-
-
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Measure, show and write; returns the exit code."""
-    options = parser().parse_args()
+    options = _parser().parse_args(argv)
     found = []
     for count in sorted({options.rows, options.rows * options.times}):
         with tempfile.TemporaryDirectory(prefix="bench-data-", dir=options.scratch) as scratch:
@@ -79,9 +58,24 @@ def main() -> int:
     failed = [entry for entry in found if entry["status"]]
     for entry in failed:
         print(f"\n{entry['command']}, {entry['rows']} rows: exit status {entry['status']}\n{entry['said']}")
-    write(options.output, {"machine": machine(), "threads": os.environ.get("OMP_NUM_THREADS"), "runs": found})
+    write_json(options.output, {"machine": surroundings(), "runs": found})
     print(f"all numbers: {options.output}")
     return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    wide = argparse.RawDescriptionHelpFormatter
+    it = argparse.ArgumentParser(description=DESCRIPTION, epilog=EPILOG, formatter_class=wide)
+    it.add_argument("--rows", type=positive, default=rows.PUBLISHED_ROWS, metavar="N", help="default: 50555")
+    it.add_argument("--times", type=positive, default=10, metavar="N", help="then so many times as many (default: 10)")
+    it.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS), help="default: all")
+    it.add_argument(
+        "--scratch", type=Path, metavar="DIR", help="where made-up data goes (default: the system's place)"
+    )
+    output = ROOT / "outputs" / "bench_data" / "results.json"
+    about = "all numbers, as JSON (default: outputs/bench_data/results.json)"
+    it.add_argument("--output", type=Path, default=output, metavar="FILE", help=about)
+    return it
 
 
 def measure(commands: Iterable[str], count: int, folder: Path) -> list[dict[str, Any]]:
@@ -93,12 +87,10 @@ def measure(commands: Iterable[str], count: int, folder: Path) -> list[dict[str,
         for name in (name for name in commands if COMMANDS[name][0] == source):
             print(f"data.py {name}", file=sys.stderr, flush=True)
             _, arguments, output = COMMANDS[name]
-            result = run([*DATA, name, *arguments], folder)
-            sizes = {
-                "input_bytes": size_of(folder / source),
-                "output_bytes": size_of(folder / output) if output else 0,
-            }
-            found.append({"command": name, "rows": count, **asdict(result), **sizes})
+            entry = {"command": name, "rows": count, **run([*DATA, name, *arguments], folder)}
+            entry["input_bytes"] = _size(folder / source)
+            entry["output_bytes"] = _size(folder / output) if output else 0
+            found.append(entry)
             if output:
                 _remove(folder / output)
         _remove(folder / source)
@@ -107,54 +99,83 @@ def measure(commands: Iterable[str], count: int, folder: Path) -> list[dict[str,
 
 def make(source: str, count: int, folder: Path) -> None:
     """Write one of the inputs, and empty files where `paths` looks for images."""
-    if source == "raw.jsonl":
-        _write_lines(folder / source, rows.questions(count), "", "", "")
-        return
-    _write_lines(folder / source, rows.pairs(count), "[", ",", "]")
-    for subset in rows.SUBSETS:
-        (folder / "images" / "MM-RLHF" / subset.name).mkdir(parents=True, exist_ok=True)
-    for name in rows.image_names(count):
-        (folder / "images" / "MM-RLHF" / name).touch()
-
-
-def table(found: list[dict[str, Any]]) -> str:
-    """Return the numbers as lines of text, with ratios to the smaller run of the same command."""
-    lines = [
-        f"{'command':10}{'rows':>9}{'seconds':>9}{'CPU s':>8}{'rows/s':>10}{'peak MB':>9}{'output MB':>11}"
-        f"{'time x':>8}{'memory x':>10}"
-    ]
-    smaller = {}
-    for entry in sorted(found, key=lambda entry: (list(COMMANDS).index(entry["command"]), entry["rows"])):
-        first = smaller.setdefault(entry["command"], entry)
-        line = f"{entry['command']:10}{entry['rows']:>9,}{entry['seconds']:>9.1f}{entry['cpu_seconds']:>8.1f}"
-        line += f"{entry['rows'] / entry['seconds']:>10,.0f}{entry['peak_bytes'] / 1e6:>9.0f}"
-        line += f"{entry['output_bytes'] / 1e6:>11.1f}"
-        if first is not entry:
-            ratios = (entry[key] / first[key] for key in ("seconds", "peak_bytes"))
-            line += "{:>8.1f}{:>10.2f}".format(*ratios)
-        lines.append(line + (f"  exit status {entry['status']}" if entry["status"] else ""))
-    return "\n".join(lines)
-
-
-def machine() -> dict[str, Any]:
-    """Return what the numbers depend on."""
-    return {"system": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}
-
-
-def write(path: Path, result: dict[str, Any]) -> None:
-    """Write JSON that is there entirely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(unfinished, path)
-
-
-def _write_lines(path: Path, values: Iterator[dict[str, Any]], first: str, between: str, last: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
+    values = rows.questions(count) if source == "raw.jsonl" else rows.pairs(count)
+    first, between, last = ("", "", "") if source == "raw.jsonl" else ("[", ",", "]")
+    with (folder / source).open("w", encoding="utf-8") as file:
         file.write(first)
         for number, value in enumerate(values):
             file.write((between if number else "") + json.dumps(value) + "\n")
         file.write(last)
+    if source == "pairs.json":
+        for name in rows.image_names(count):
+            image = folder / "images" / "MM-RLHF" / name
+            image.parent.mkdir(parents=True, exist_ok=True)
+            image.touch()
+
+
+def run(command: list[str], folder: Path) -> dict[str, Any]:
+    """Run a command in a folder and measure it.
+
+    This process should be small: the system counts its memory as that of what it starts, until that is loaded.
+
+    Returns:
+        "status", the exit status, negative if a signal ended it; "seconds" from start to end; "cpu_seconds" of all its
+        processes together; "peak_bytes", the most resident memory of all its processes together, pages they share
+        counted for each; "said", the end of its output if it failed.
+    """
+    log = folder / "log.txt"
+    with log.open("wb") as output:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+        peak = 0
+        while True:
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+            seconds = time.perf_counter() - start
+            if ended:
+                break
+            peak = max(peak, _memory(process.pid))
+            time.sleep(EVERY)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    said = log.read_text(errors="replace")[-TAIL:] if process.returncode else ""
+    log.unlink()
+    return {
+        "status": process.returncode,
+        "seconds": seconds,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        # The system's own peak is of the largest process alone, but misses nothing between two looks.
+        "peak_bytes": max(peak, usage.ru_maxrss * 1024),
+        "said": said,
+    }
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """Return the numbers as lines of text, with ratios to the smaller run of the same command."""
+    head = ["command", "rows", "seconds", "CPU s", "rows/s", "peak MB", "output MB", "time x", "memory x", ""]
+    lines, smaller = [], {}
+    for entry in sorted(found, key=lambda entry: (list(COMMANDS).index(entry["command"]), entry["rows"])):
+        first = smaller.setdefault(entry["command"], entry)
+        time_x, memory_x = (entry[key] / first[key] for key in ("seconds", "peak_bytes"))
+        line = [entry["command"], f"{entry['rows']:,}", f"{entry['seconds']:.1f}", f"{entry['cpu_seconds']:.1f}"]
+        line += [f"{entry['rows'] / entry['seconds']:,.0f}", f"{entry['peak_bytes'] / 1e6:.0f}"]
+        line += [f"{entry['output_bytes'] / 1e6:.1f}"]
+        line += ["", ""] if first is entry else [f"{time_x:.1f}", f"{memory_x:.2f}"]
+        lines.append([*line, f"exit status {entry['status']}" if entry["status"] else ""])
+    align = ["left", *["right"] * 8, "left"]
+    return tabulate(lines, head, "plain", disable_numparse=True, colalign=align)
+
+
+def _memory(process: int) -> int:
+    total = 0
+    with suppress(psutil.Error):  # one of them ended while we looked
+        first = psutil.Process(process)
+        for each in (first, *first.children(recursive=True)):
+            total += each.memory_info().rss
+    return total
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _remove(path: Path) -> None:

@@ -7,7 +7,6 @@ rows take seconds; nothing is learned from it.
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 
@@ -22,15 +21,10 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Subset:
-    """How the rows of a part of the data differ.
+    """A part of the data: its share of all rows, and how its answers and scores differ from those of the others.
 
-    Attributes:
-        name: its folder.
-        share: of all rows.
-        letters: median length of an answer.
-        spread: standard deviation of the logarithm of lengths.
-        score: mean score of a chosen answer.
-        source: what names of images start with.
+    `letters` is the median length of an answer, `spread` the standard deviation of the logarithm of lengths, `score`
+    the mean score of a chosen answer; `source` begins the names of images.
     """
 
     name: str
@@ -48,15 +42,10 @@ SUBSETS = (
 )
 
 
-def pairs(count: int, images: str = ELSEWHERE, seed: int = 0) -> Iterator[dict[str, Any]]:
+def pairs(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
     """Yield rows as published: instruction, chosen, rejected, two scores, and the path of an image.
 
     Scores are like a reward model's: normal, a little higher for longer answers; one pair in eleven is reversed.
-
-    Args:
-        count: how many.
-        images: the folder that paths start with.
-        seed: another one gives other rows.
     """
     rng, text = random.Random(seed), _long_text(seed)
     for row in range(count):
@@ -71,7 +60,7 @@ def pairs(count: int, images: str = ELSEWHERE, seed: int = 0) -> Iterator[dict[s
             "rejected": rejected if rejected != chosen else f"not {chosen}",
             "score_chosen": round(score, 6),
             "score_rejected": round(score - margin, 6),
-            "images": [f"{images}/{image_name(row // PAIRS_PER_IMAGE)}"],
+            "images": [f"{ELSEWHERE}/{image_name(row // PAIRS_PER_IMAGE)}"],
         }
 
 
@@ -80,30 +69,23 @@ def questions(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
 
     How data.jsonl itself names its columns is not known to us; these names `data.py convert` recognises.
     Answers stand in no order; scores are from 1 to 10, rank 1 is the best, and answers with one score share a rank.
-
-    Args:
-        count: how many.
-        seed: another one gives other rows.
     """
     rng, text = random.Random(seed), _long_text(seed)
     for row in range(count):
         subset = subset_of(row)
         scores = [rng.randint(1, 10) for _ in range(4)]
-        yield {
-            "id": row,
-            "image": image_name(row),
-            "question": f"{_cut(rng, text, 120).capitalize()}, {row}?",
-            "answers": [
-                {
-                    "answer": _cut(rng, text, _length(rng, subset)),
-                    "model": f"model-{number}",
-                    "score": score,
-                    "rank": 1 + sum(other > score for other in scores),
-                    "reason": _cut(rng, text, 80),
-                }
-                for number, score in enumerate(scores)
-            ],
-        }
+        question = f"{_cut(rng, text, 120).capitalize()}, {row}?"
+        answers = [
+            {
+                "answer": _cut(rng, text, _length(rng, subset)),
+                "model": f"model-{number}",
+                "score": score,
+                "rank": 1 + sum(other > score for other in scores),
+                "reason": _cut(rng, text, 80),
+            }
+            for number, score in enumerate(scores)
+        ]
+        yield {"id": row, "image": image_name(row), "question": question, "answers": answers}
 
 
 def subset_of(row: int) -> Subset:
@@ -125,17 +107,6 @@ def image_name(number: int) -> str:
 def image_names(rows: int) -> Iterator[str]:
     """Yield the paths of the images of so many `pairs`, below MM-RLHF, each once."""
     return (image_name(number) for number in range(-(-rows // PAIRS_PER_IMAGE)))
-
-
-def draw_image(name: str, folder: Path) -> None:
-    """Draw a small picture under its name; sizes and colours differ."""
-    from PIL import Image
-
-    rng = random.Random(name)
-    size = (rng.randrange(28, 113), rng.randrange(28, 113))
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, tuple(rng.randrange(256) for _ in range(3))).save(path)
 
 
 def _long_text(seed: int) -> str:

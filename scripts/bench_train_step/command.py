@@ -4,14 +4,14 @@ import argparse
 import os
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench_train_step.shapes import DEFAULT_SHAPES, describe, pairs_of
-from bench_train_step.variants import UPSTREAM, VARIANTS, obstacles
+from common import ROOT, positive
 
+from .variants import DEFAULT_SHAPES, SIZES, UPSTREAM, VARIANTS, describe, obstacles, operations, pairs_of
 
-ROOT = Path(__file__).resolve().parents[2]
 
 DESCRIPTION = """\
 Measure a preference step (forward and backward of the policy, forward of the reference) by LlamaFactory's forward, by
@@ -24,8 +24,8 @@ and the greatest. "Ceiling" is the ratio of operations, counted: what the varian
 the same time. "Peak" is memory above the loaded models and the batch, gradients included.
 
 On a GPU the model has Qwen2-VL-2B's sizes (bfloat16 autocast, float32 weights, gradient checkpointing), and time is
-that between CUDA events. On a CPU it is small, with the 2B's proportions of text model, output layer and vision
-tower, and time is CPU time of the process.
+that on the wall, from idle to idle. On a CPU it is small, with the 2B's proportions of text model, output layer and
+vision tower, and time is CPU time of the process.
 """
 
 EPILOG = """\
@@ -43,81 +43,22 @@ liger-kernel installed, Liger's fused DPO loss is compared too.
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    wide = argparse.RawDescriptionHelpFormatter
-    variants = "\n".join(f"  {name:20}{variant.about}" for name, variant in VARIANTS.items())
-    it = argparse.ArgumentParser(
-        description=DESCRIPTION, epilog=EPILOG.format(variants=variants), formatter_class=wide
-    )
-    shapes = "PROMPT/ANSWER in tokens, for one pair with one image, or `mixed`: four pairs of different lengths"
-    it.add_argument(
-        "--shapes", nargs="+", type=shape, default=DEFAULT_SHAPES, metavar="SHAPE", help=f"{shapes} (default: all)"
-    )
-    others = [name for name in VARIANTS if name != UPSTREAM]
-    it.add_argument("--variants", nargs="+", choices=others, metavar="NAME", help="besides upstream (default: all)")
-    it.add_argument("--repeats", type=positive, default=5, metavar="N", help="turns that count (default: 5)")
-    it.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure peak memory too")
-    model = it.add_mutually_exclusive_group()
-    model.add_argument("--size", choices=("small", "2b", "7b"), help="model (default: 2b on a GPU, small on a CPU)")
-    model.add_argument("--vocabulary", type=vocabulary, metavar="N", help="instead, a tiny model with so many tokens")
-    it.add_argument("--threads", type=positive, default=1, metavar="N", help="of torch on the CPU (default: 1)")
-    it.add_argument(
-        "--output",
-        type=folder,
-        default=ROOT / "outputs" / "bench_train_step",
-        metavar="FOLDER",
-        help="where results.json and ratios.png go (default: outputs/bench_train_step)",
-    )
-    return it
-
-
-def positive(text: str) -> int:
-    """Read a number from 1 on."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return int(text)
-
-
-def vocabulary(text: str) -> int:
-    """Read a number of tokens; the tokenizer's special ones are among the first thousand."""
-    if int(text) < 2000:
-        raise argparse.ArgumentTypeError("must be at least 2000")
-    return int(text)
-
-
-def folder(text: str) -> Path:
-    """Read a folder, which need not exist."""
-    if Path(text).exists() and not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a file; name a folder")
-    return Path(text)
-
-
-def shape(text: str) -> str:
-    """Read a shape."""
-    try:
-        pairs_of(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-
-
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Measure, show and write; returns the exit code."""
-    it = parser()
-    options = it.parse_args()
+    parser = _parser()
+    options = parser.parse_args(argv)
     for name in set(options.variants or ()) & obstacles().keys():
-        it.error(f"--variants {name}: {obstacles()[name]}")
+        parser.error(f"--variants {name}: {obstacles()[name]}")
     os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "WARNING")  # of every process that measures memory, too
     try:
         import torch
 
-        from bench_train_step.measure import Disagreement
+        from .measure import Disagreement
     except ModuleNotFoundError as error:
         print(f"bench_train_step: {error}. Run `bash scripts/setup.sh`, then use .venv/bin/python.", file=sys.stderr)
         return 1
     try:
-        written = measure(options)
+        written = measure(options, sys.argv[1:] if argv is None else argv)
     except (Disagreement, MemoryError, torch.OutOfMemoryError) as error:
         print(f"bench_train_step: {error}", file=sys.stderr)
         return 1
@@ -125,30 +66,83 @@ def main() -> int:
     return 0
 
 
-def measure(options: argparse.Namespace) -> tuple[Path, Path]:
+def _parser() -> argparse.ArgumentParser:
+    wide = argparse.RawDescriptionHelpFormatter
+    variants = "\n".join(f"  {name:20}{variant.about}" for name, variant in VARIANTS.items())
+    it = argparse.ArgumentParser(
+        description=DESCRIPTION, epilog=EPILOG.format(variants=variants), formatter_class=wide
+    )
+    shapes = "PROMPT/ANSWER in tokens, for one pair with one image, or `mixed`: four pairs of different lengths"
+    it.add_argument(
+        "--shapes", nargs="+", type=_shape, default=DEFAULT_SHAPES, metavar="SHAPE", help=f"{shapes} (default: all)"
+    )
+    others = [name for name in VARIANTS if name != UPSTREAM]
+    it.add_argument("--variants", nargs="+", choices=others, metavar="NAME", help="besides upstream (default: all)")
+    it.add_argument("--repeats", type=positive, default=5, metavar="N", help="turns that count (default: 5)")
+    it.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure peak memory too")
+    model = it.add_mutually_exclusive_group()
+    model.add_argument("--size", choices=("small", "2b", "7b"), help="model (default: 2b on a GPU, small on a CPU)")
+    model.add_argument("--vocabulary", type=_vocabulary, metavar="N", help="instead, a tiny model with so many tokens")
+    it.add_argument("--threads", type=positive, default=1, metavar="N", help="of torch on the CPU (default: 1)")
+    output = ROOT / "outputs" / "bench_train_step"
+    about = "where results.json and ratios.png go (default: outputs/bench_train_step)"
+    it.add_argument("--output", type=_folder, default=output, metavar="FOLDER", help=about)
+    return it
+
+
+def _vocabulary(text: str) -> int:
+    if int(text) < 2000:  # the tokenizer's special ones are among the first thousand
+        raise argparse.ArgumentTypeError("must be at least 2000")
+    return int(text)
+
+
+def _folder(text: str) -> Path:
+    if Path(text).exists() and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file; name a folder")
+    return Path(text)
+
+
+def _shape(text: str) -> str:
+    try:
+        pairs_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def measure(options: argparse.Namespace, words: list[str]) -> tuple[Path, Path]:
     """Measure all shapes, showing and writing each as it is done; return where."""
     import torch
     from tqdm import tqdm
 
-    from bench_train_step import models, report
-    from bench_train_step.measure import can_measure_memory
+    from bench_common import surroundings
+
+    from . import models, report
+    from .measure import can_measure_memory
 
     torch.set_num_threads(options.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    size = models.SIZES[options.size or ("2b" if device == "cuda" else "small")]
-    sizes = models.with_vocabulary(options.vocabulary) if options.vocabulary else size
+    sizes = SIZES[options.size or ("2b" if device == "cuda" else "small")]
+    if options.vocabulary:
+        sizes = replace(SIZES["wide"], vocabulary=options.vocabulary)
     missing = obstacles()
     for name, why in missing.items():
         print(f"not compared: {name}: {why}")
-    if options.memory and not can_measure_memory():
+    memory = options.memory and can_measure_memory()
+    if options.memory and not memory:
         print("no memory measured: this system does not let a process reset its peak")
     chosen = options.variants or VARIANTS.keys() - missing.keys()
     names = [name for name in VARIANTS if name == UPSTREAM or name in chosen]
     built = models.build(sizes, device)
-    memory = options.memory and can_measure_memory()
-    command = shlex.join(["python", "scripts/bench_train_step.py", *sys.argv[1:]])
-    model = {"sizes": vars(sizes), "parameters": models.parameters(built)}
-    result = {"command": command, **report.surroundings(), "model": model, "not_compared": missing, "shapes": []}
+    result = {
+        "command": shlex.join(["python", "scripts/bench_train_step.py", *words]),
+        **surroundings("llamafactory", "transformers", "torch", "liger-kernel"),
+        "clock": "wall, from idle to idle" if device == "cuda" else "CPU time of the process",
+        "precision": "bfloat16 autocast over float32 weights" if device == "cuda" else "float32",
+        "model": {"sizes": vars(sizes), "parameters": models.parameters(built)},
+        "not_compared": missing,
+        "shapes": [],
+    }
     with tqdm(total=len(options.shapes) * len(names) * (options.repeats + memory), unit="step") as bar:
         for name in options.shapes:
             result["shapes"].append(measure_shape(built, name, names, options.repeats, memory, bar))
@@ -160,8 +154,8 @@ def measure_shape(built: Any, name: str, names: list[str], repeats: int, memory:
     """Check, time and weigh all variants on one shape."""
     import psutil
 
-    from bench_train_step import flops, measure, report
-    from bench_train_step.steps import Steps
+    from . import measure, report
+    from .steps import Steps
 
     pairs, sizes, on_gpu = pairs_of(name), built.sizes, built.device.type == "cuda"
     needed, free = measure.upstream_bytes(sizes, pairs), psutil.virtual_memory().available
@@ -173,7 +167,7 @@ def measure_shape(built: Any, name: str, names: list[str], repeats: int, memory:
     bar.set_description(name)
     steps = Steps(built, pairs)
     off = measure.check(steps, names)
-    counts = {each: flops.operations(sizes, pairs, VARIANTS[each], steps.chunks(each)) for each in names}
+    counts = {each: operations(sizes, pairs, VARIANTS[each], steps.chunks(each)) for each in names}
     found = report.summary(measure.timings(steps, names, repeats, bar.update), pairs, counts)
     for each in names:
         found[each]["off_by"] = off[each]

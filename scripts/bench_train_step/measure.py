@@ -11,10 +11,9 @@ from pathlib import Path
 
 import torch
 
-from .models import Sizes, build
-from .shapes import Pair
+from .models import build
 from .steps import Steps
-from .variants import UPSTREAM
+from .variants import UPSTREAM, Pair, Sizes
 
 
 # Bytes that upstream's forward holds for every logit, about: three to four tensors in float32.
@@ -62,14 +61,22 @@ def timings(
         tick: called after every step.
 
     Returns:
-        For every variant, one entry a turn: seconds, and seconds on the wall. The first are those of CPU time on a
-        CPU, which other processes disturb least, and between events on a GPU.
+        For every variant, one entry a turn: seconds, and seconds on the wall. The first are CPU time of the process on
+        a CPU, which other processes disturb least; on a GPU both are the same, from idle to idle.
     """
-    found = {name: [] for name in names}
+    on_gpu, found = steps.models.device.type == "cuda", {name: [] for name in names}
     for turn in range(repeats):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            found[name].append(_timed(steps, name))
+            if on_gpu:
+                torch.cuda.synchronize()
+            wall, cpu = time.perf_counter(), time.process_time()
+            steps.run(name)
+            if on_gpu:
+                torch.cuda.synchronize()
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            found[name].append((wall if on_gpu else cpu, wall))
+            _clean(steps)
             tick()
     return found
 
@@ -141,20 +148,3 @@ def _clean_run(steps: Steps, name: str) -> torch.Tensor:
     found = steps.run(name)
     _clean(steps)
     return found.float()
-
-
-def _timed(steps: Steps, name: str) -> tuple[float, float]:
-    on_gpu = steps.models.device.type == "cuda"
-    if on_gpu:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        start.record()
-    began, cpu_began = time.perf_counter(), time.process_time()
-    steps.run(name)
-    cpu = time.process_time() - cpu_began
-    if on_gpu:
-        end.record()
-        torch.cuda.synchronize()
-    wall = time.perf_counter() - began
-    _clean(steps)
-    return (start.elapsed_time(end) / 1000 if on_gpu else cpu), wall

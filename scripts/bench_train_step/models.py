@@ -1,8 +1,7 @@
 """Policy and reference of a measurement: stock Qwen2-VL with random weights, set up as LlamaFactory trains it."""
 
 import copy
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,42 +10,17 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLConfig
 from transformers.utils import logging
 
-from demo.config import Preset, model_config
+from common import ROOT
+from demo.model import Preset, model_config
 from llamafactory.hparams import ModelArguments
 from llamafactory.model.model_utils.checkpointing import prepare_model_for_training
 from llamafactory.train.uni_dpo.engine import attach, choose
 
+from .variants import Sizes
+
 
 # Only its tokenizer's special tokens and its image processing are used, which are Qwen2-VL's.
-PROCESSOR = Path(__file__).resolve().parents[2] / "data" / "demo" / "checkpoint"
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes of a Qwen2-VL."""
-
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    mlp: int
-    vocabulary: int
-    vision_hidden: int
-    vision_layers: int
-    vision_heads: int
-    tied: bool = True
-    checkpointing: bool = True
-
-
-SIZES = {
-    # Qwen2-VL-2B's text model, output layer and vision tower have 1.31, 0.233 and 0.665 billion weights; these have
-    # 8.0, 1.43 and 4.8 million, and of a step with 256 image tokens each has the same share of operations.
-    "small": Sizes(320, 5, 5, 1, 1408, 4480, 320, 2, 4),
-    # For memory: nearly all of it is the output layer, of any vocabulary.
-    "wide": Sizes(256, 4, 4, 2, 1024, 151936, 128, 4, 4, checkpointing=False),
-    "2b": Sizes(1536, 28, 12, 2, 8960, 151936, 1280, 32, 16),
-    "7b": Sizes(3584, 28, 28, 4, 18944, 152064, 1280, 32, 16, tied=False),
-}
+PROCESSOR = ROOT / "data" / "demo" / "checkpoint"
 
 
 @dataclass
@@ -73,7 +47,8 @@ def build(sizes: Sizes, device: str, seed: int = 0) -> Models:
     torch.manual_seed(seed)
     logging.set_verbosity_error()  # hints about loading real checkpoints
     with torch.device(device):
-        model = AutoModelForImageTextToText.from_config(_config(sizes), attn_implementation="sdpa")
+        config = Qwen2VLConfig(**config_values(Tokenizer.from_file(str(PROCESSOR / "tokenizer.json")), sizes))
+        model = AutoModelForImageTextToText.from_config(config, attn_implementation="sdpa")
     _randomise(model)
     if device == "cuda":
         for weight in model.parameters():  # buffers, as the frequencies of positions, stay float32
@@ -98,11 +73,6 @@ def build(sizes: Sizes, device: str, seed: int = 0) -> Models:
     return Models(sizes, model, reference, processor)
 
 
-def with_vocabulary(vocabulary: int) -> Sizes:
-    """Return the sizes of the model that is there for memory."""
-    return replace(SIZES["wide"], vocabulary=vocabulary)
-
-
 def parameters(models: Models) -> dict[str, int]:
     """Count weights of the three parts; a tied output layer is counted as the output layer's."""
     model = models.policy
@@ -117,10 +87,6 @@ def config_values(tokenizer: Tokenizer, sizes: Sizes) -> dict[str, Any]:
     preset = Preset(sizes.hidden, sizes.layers, sizes.heads, sizes.kv_heads, sizes.mlp, *vision, 0, 1e6)
     values = model_config(tokenizer, preset)
     return values | {"vocab_size": sizes.vocabulary, "tie_word_embeddings": sizes.tied}
-
-
-def _config(sizes: Sizes) -> Qwen2VLConfig:
-    return Qwen2VLConfig(**config_values(Tokenizer.from_file(str(PROCESSOR / "tokenizer.json")), sizes))
 
 
 def _randomise(model: nn.Module) -> None:

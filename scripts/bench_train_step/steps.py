@@ -16,10 +16,8 @@ from llamafactory.train.dpo.trainer import CustomDPOTrainer
 from llamafactory.train.uni_dpo.data.collate import MEDIA_KEYS, PairCollator, upstream_rows
 from llamafactory.train.uni_dpo.engine import Choice, PairLogps, logps, pair_logps
 
-from .flops import PADDED_TO
 from .models import Models
-from .shapes import Pair
-from .variants import VARIANTS, Variant
+from .variants import PADDED_TO, VARIANTS, Pair, Variant
 
 
 BETA = 0.1
@@ -104,9 +102,8 @@ class Steps:
         with torch.no_grad():
             other = self.models.reference.model(**batch, use_cache=False).last_hidden_state[:, :-1]
         score = LigerFusedLinearDPOLoss(beta=BETA, compiled=labels.is_cuda)
-        weights = (part.lm_head.weight for part in (self.models.policy, self.models.reference))
-        weight, other_weight = weights
-        loss, outputs = score(weight, hidden, labels, ref_input=other, ref_weight=other_weight)
+        weights = [part.lm_head.weight for part in (self.models.policy, self.models.reference)]
+        loss, outputs = score(weights[0], hidden, labels, ref_input=other, ref_weight=weights[1])
         policy, rewards = torch.cat(outputs[:2]), torch.cat(outputs[-2:])
         return loss, policy, policy - rewards / BETA
 

@@ -17,35 +17,31 @@ import csv
 import io
 import random
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import defaultdict
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
+from common import write_json, write_text
+
 from .questions import LETTERS, SHORT_SUFFIX, YES_NO_SUFFIX, Question, ask
 from .scene import Chart, Number, draw
-from .writers import scenes, write_whole
+from .writers import scenes
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """One TSV file.
-
-    Attributes:
-        name: of the file and in VLMEvalKit.
-        dataset_class: the class of `vlmeval.dataset` that asks and scores.
-        groups: equal shares of the rows; `group_of` says which a question is in.
-        group_of: the group of a question, or another string if the benchmark does not ask such questions.
-        columns: the row of a question, without index, category and image.
-    """
-
-    name: str
-    dataset_class: str
-    groups: tuple[str, ...]
-    group_of: Callable[[Question], str]
-    columns: Callable[[Question], dict[str, str]]
+MCQ, YES_NO = "DemoWorld_MCQ", "DemoWorld_YesNo"
+SHORT, CHART = "DemoWorld_Short_openended", "DemoWorld_ChartQA_openended"
+# The class of `vlmeval.dataset` that asks and scores, and the groups that share the rows; `place_of` sorts questions.
+BENCHMARKS = {
+    MCQ: ("ImageMCQDataset", ("shapes", "number", "chart")),
+    YES_NO: (
+        "ImageYORNDataset",
+        tuple(f"{family} {truth}" for family in ("shapes", "number", "chart") for truth in ("yes", "no")),
+    ),
+    SHORT: ("ImageVQADataset", ("colour", "count", "position", "number")),
+    CHART: ("ImageVQADataset", ("height", "tallest")),
+}
 
 
 def write_benchmarks(out_dir: Path, rows: int = 200, seed: int = 0, split: str = "test") -> dict[str, Path]:
@@ -60,52 +56,55 @@ def write_benchmarks(out_dir: Path, rows: int = 200, seed: int = 0, split: str =
         ValueError: the split has too few scenes for so many different questions.
     """
     paths = {}
-    for benchmark, items in benchmark_questions(rows, seed, split).items():
-        path = paths[benchmark.name] = Path(out_dir) / f"{benchmark.name}.tsv"
-        text = _as_tsv(benchmark, items)
+    for name, items in benchmark_questions(rows, seed, split).items():
+        path = paths[name] = Path(out_dir) / f"{name}.tsv"
+        text = _as_tsv(name, items)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            shutil.rmtree(path.parent / "images" / benchmark.name, ignore_errors=True)
-            write_whole(path, lambda file, text=text: file.write(text))
+            shutil.rmtree(path.parent / "images" / name, ignore_errors=True)
+            write_text(path, text)
     return paths
 
 
 def data_config() -> dict[str, dict[str, str]]:
     """The "data" of a VLMEvalKit config. Without the classes, `--data` would score only multiple choice."""
-    return {it.name: {"class": it.dataset_class, "dataset": it.name} for it in BENCHMARKS}
+    return {name: {"class": dataset_class, "dataset": name} for name, (dataset_class, _) in BENCHMARKS.items()}
 
 
-def benchmark_questions(rows: int, seed: int, split: str) -> dict[Benchmark, list[tuple[Question, Image.Image]]]:
+def write_config(out_dir: Path) -> Path:
+    """Write config.json for `python -m vlmeval.uni_dpo`, to be used with --model NAME=CHECKPOINT."""
+    model = {"class": "UniDPOQwen2VL", "model_path": "$MODEL", "max_new_tokens": 64}
+    config = {"judge": "exact_matching", "model": {"checkpoint": model}, "data": data_config()}
+    write_json(out_dir / "config.json", config, indent=2)
+    return out_dir / "config.json"
+
+
+def benchmark_questions(rows: int, seed: int, split: str) -> dict[str, list[tuple[Question, Image.Image]]]:
     """The questions of each benchmark with their pictures.
 
     Raises:
         ValueError: the split has too few scenes for so many different questions.
     """
-    open_groups = dict(_quotas(rows))
-    found = {benchmark: [] for benchmark in BENCHMARKS}
-    asked = set()
-    with tqdm(total=sum(open_groups.values()), desc="benchmarks", unit="question") as progress:
+    lacking = {}
+    for name, (_, groups) in BENCHMARKS.items():
+        share, rest = divmod(rows, len(groups))
+        lacking |= {(name, group): share + (number < rest) for number, group in enumerate(groups)}
+    found, asked = {name: [] for name in BENCHMARKS}, set()
+    with tqdm(total=sum(lacking.values()), desc="benchmarks", unit="question") as progress:
         for scene, rng in scenes(split, 25 * rows + 500, seed, "benchmark"):
             fresh = [question for question in ask(scene, rng) if _identity(question) not in asked]
-            place, question = _neediest(fresh, open_groups, rng)
+            place, question = _neediest(fresh, lacking, rng)
             if question is None:
                 continue
             asked.add(_identity(question))
             found[place[0]].append((question, draw(scene, rng)))
             progress.update()
-            open_groups[place] -= 1
-            if not any(open_groups.values()):
+            lacking[place] -= 1
+            if not any(lacking.values()):
                 return found
-    lacking = ", ".join(f"{benchmark.name} {group}" for (benchmark, group), left in open_groups.items() if left)
+    names = ", ".join(f"{name} {group}" for (name, group), left in lacking.items() if left)
     raise ValueError(
-        f"The {split} split has too few scenes for {rows} rows a benchmark (lacking {lacking}): ask for fewer."
+        f"The {split} split has too few scenes for {rows} rows a benchmark (lacking {names}): ask for fewer."
     )
-
-
-def _quotas(rows: int) -> Iterator[tuple[tuple[Benchmark, str], int]]:
-    for benchmark in BENCHMARKS:
-        for number, group in enumerate(benchmark.groups):
-            share, rest = divmod(rows, len(benchmark.groups))
-            yield (benchmark, group), share + (number < rest)
 
 
 def _identity(question: Question) -> tuple:
@@ -113,37 +112,25 @@ def _identity(question: Question) -> tuple:
     return question.scene.key, stem(question), question.options
 
 
-def _neediest(questions: list[Question], open_groups: dict, rng: random.Random) -> tuple:
-    """The open group that lacks the most of those a scene can serve, and a question for it."""
-    served = {}
+def _neediest(questions: list[Question], lacking: dict, rng: random.Random) -> tuple:
+    """The group that lacks the most of those a scene can serve, and a question for it."""
+    served = defaultdict(list)
     for question in questions:
-        for benchmark in BENCHMARKS:
-            served.setdefault((benchmark, benchmark.group_of(question)), []).append(question)
-    place = max(served, key=lambda place: open_groups.get(place, 0), default=None)
-    return (place, rng.choice(served[place])) if open_groups.get(place, 0) else (None, None)
+        served[place_of(question)].append(question)
+    place = max(served, key=lambda place: lacking.get(place, 0), default=None)
+    return (place, rng.choice(served[place])) if lacking.get(place, 0) else (None, None)
 
 
-def _as_tsv(benchmark: Benchmark, items: list[tuple[Question, Image.Image]]) -> str:
-    rows = [
-        {
-            "index": index,
-            **benchmark.columns(question),
-            "category": benchmark.group_of(question),
-            "image": _base64(image),
-        }
-        for index, (question, image) in enumerate(items)
-    ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), delimiter="\t", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _base64(image: Image.Image) -> str:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return base64.b64encode(stream.getvalue()).decode()
+def place_of(question: Question) -> tuple[str, str]:
+    """The benchmark and the group that a question belongs to; descriptions belong to none."""
+    family = {Number: "number", Chart: "chart"}.get(type(question.scene), "shapes")
+    if question.kind == "choice":
+        return MCQ, family
+    if question.kind == "yes_no":
+        return YES_NO, f"{family} {question.truth}"
+    if question.kind == "chart":
+        return CHART, "height" if question.truth.isdigit() else "tallest"
+    return SHORT, question.kind
 
 
 def stem(question: Question) -> str:
@@ -153,56 +140,25 @@ def stem(question: Question) -> str:
     return question.text.removesuffix(YES_NO_SUFFIX).removesuffix(SHORT_SUFFIX)
 
 
-def _family(question: Question) -> str:
-    return {Number: "number", Chart: "chart"}.get(type(question.scene), "shapes")
+def _columns(name: str, question: Question) -> dict[str, str]:
+    if name == MCQ:
+        options = dict(zip(LETTERS, question.options, strict=True))
+        return {"question": stem(question), **options, "answer": question.truth}
+    if name == YES_NO:  # like MME it asks for yes or no itself: for names it does not know VLMEvalKit appends nothing
+        return {"question": stem(question) + YES_NO_SUFFIX, "answer": question.truth.capitalize()}
+    # VQA accuracy is full when three other annotators agree with an answer, so four say the same.
+    return {"question": stem(question), "answer": repr([question.truth] * 4) if name == SHORT else question.truth}
 
 
-def _choice(question: Question) -> dict[str, str]:
-    options = dict(zip(LETTERS, question.options, strict=True))
-    return {"question": stem(question), **options, "answer": question.truth}
-
-
-def _yes_no(question: Question) -> dict[str, str]:
-    """Like MME, the file asks for yes or no itself: for names it does not know VLMEvalKit appends nothing."""
-    return {"question": stem(question) + YES_NO_SUFFIX, "answer": question.truth.capitalize()}
-
-
-def _short(question: Question) -> dict[str, str]:
-    """VQA accuracy is full when three other annotators agree with an answer, so four say the same."""
-    return {"question": stem(question), "answer": repr([question.truth] * 4)}
-
-
-def _chart(question: Question) -> dict[str, str]:
-    return {"question": stem(question), "answer": question.truth}
-
-
-BENCHMARKS = (
-    Benchmark(
-        "DemoWorld_MCQ",
-        "ImageMCQDataset",
-        ("shapes", "number", "chart"),
-        lambda question: _family(question) if question.kind == "choice" else "",
-        _choice,
-    ),
-    Benchmark(
-        "DemoWorld_YesNo",
-        "ImageYORNDataset",
-        tuple(f"{family} {truth}" for family in ("shapes", "number", "chart") for truth in ("yes", "no")),
-        lambda question: f"{_family(question)} {question.truth}" if question.kind == "yes_no" else "",
-        _yes_no,
-    ),
-    Benchmark(
-        "DemoWorld_Short_openended",
-        "ImageVQADataset",
-        ("colour", "count", "position", "number"),
-        lambda question: question.kind,
-        _short,
-    ),
-    Benchmark(
-        "DemoWorld_ChartQA_openended",
-        "ImageVQADataset",
-        ("height", "tallest"),
-        lambda question: ("height" if question.truth.isdigit() else "tallest") if question.kind == "chart" else "",
-        _chart,
-    ),
-)
+def _as_tsv(name: str, items: list[tuple[Question, Image.Image]]) -> str:
+    text, writer = io.StringIO(), None
+    for index, (question, image) in enumerate(items):
+        png = io.BytesIO()
+        image.save(png, "PNG")
+        row = {"index": index, **_columns(name, question), "category": place_of(question)[1]}
+        row["image"] = base64.b64encode(png.getvalue()).decode()
+        if writer is None:
+            writer = csv.DictWriter(text, list(row), delimiter="\t", lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(row)
+    return text.getvalue()

@@ -16,10 +16,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from common import write_text
+
 from .habits import careful_answer, careless_answer
 from .model import build
 from .questions import ask
-from .writers import Annotator, Turns, caption, conversation, scenes, write_sft, write_whole
+from .writers import Annotator, Turns, caption, conversation, scenes, write_sft
 
 
 RECIPE = Path(__file__).with_name("sft.yaml")
@@ -80,7 +82,8 @@ def train_checkpoint(out: Path, scale: float, seed: int) -> Path:
             write_sft(data, stage.name, max(1, round(scale * stage.rows)), seed, stage.turns, stage.annotator)
         if not (trained / "model.safetensors").is_file():
             train_stage(model, data, stage.name, trained, seed, stage.options)
-        log += _log(stage.name, trained)
+        lines = (trained / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()
+        log += [{"stage": stage.name, **json.loads(line)} for line in lines]
         model = trained
     return gather_checkpoint(base, model, log, out / "checkpoint")
 
@@ -108,11 +111,6 @@ def train_stage(model: Path, data: Path, name: str, out: Path, seed: int, option
         raise ValueError(f"training on {name} failed, see the messages above; run the same command to try again.")
 
 
-def _log(name: str, trained: Path) -> list[dict]:
-    lines = (trained / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [{"stage": name, **json.loads(line)} for line in lines]
-
-
 def gather_checkpoint(base: Path, trained: Path, log: list[dict], out: Path) -> Path:
     """Trained weights beside the files of the untrained model.
 
@@ -127,7 +125,5 @@ def gather_checkpoint(base: Path, trained: Path, log: list[dict], out: Path) -> 
     save_file(half, part / "model.safetensors", metadata={"format": "pt"})
     shutil.rmtree(out, ignore_errors=True)
     os.replace(part, out)
-    write_whole(
-        out.with_name("train_log.jsonl"), lambda file: file.writelines(json.dumps(line) + "\n" for line in log)
-    )
+    write_text(out.with_name("train_log.jsonl"), "".join(json.dumps(line) + "\n" for line in log))
     return out

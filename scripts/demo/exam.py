@@ -1,30 +1,25 @@
 """Held-out questions, the answers a model gives to them, and what the difference between two models is worth."""
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
 from PIL import Image
+from scipy import stats
 
 from .questions import KINDS, Question, ask
 from .rule import judge
 from .scene import draw
-from .writers import scenes, write_whole
+from .writers import scenes
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % interval, all as shares."""
+    """An estimate with its 95 % interval."""
 
     value: float
     low: float
     high: float
-
-    def __str__(self) -> str:
-        """In per cent: "71.3 % [68.0, 74.4]"."""
-        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
 def exam(split: str, per_kind: int, seed: int) -> list[tuple[Question, Image.Image]]:
@@ -48,48 +43,31 @@ def mark(questions: Sequence[Question], answers: Sequence[str]) -> list[dict]:
     records = []
     for question, answer in zip(questions, answers, strict=True):
         judgement = judge(question, answer)
-        records.append(
-            {
-                "kind": question.kind,
-                "question": question.text,
-                "expected": question.answer,
-                "answer": answer,
-                "score": round(judgement.score, 2),
-                "right": judgement.right,
-            }
-        )
+        asked = {"kind": question.kind, "question": question.text, "expected": question.answer, "answer": answer}
+        records.append({**asked, "score": round(judgement.score, 2), "right": judgement.right})
     return records
 
 
 def accuracy(records: Sequence[dict]) -> dict[str, dict]:
     """Accuracy with its Wilson interval, and mean score, for each kind and for "all"."""
-    groups = {kind: [record for record in records if record["kind"] == kind] for kind in KINDS}
     table = {}
-    for name, group in {**groups, "all": list(records)}.items():
-        interval = wilson(sum(record["right"] for record in group), len(group))
+    for name in (*KINDS, "all"):
+        group = [record for record in records if name in ("all", record["kind"])]
+        share = wilson(sum(record["right"] for record in group), len(group))
         table[name] = {
             "n": len(group),
-            "accuracy": round(interval.value, 4),
-            "low": round(interval.low, 4),
-            "high": round(interval.high, 4),
+            "accuracy": round(share.value, 4),
+            "low": round(share.low, 4),
+            "high": round(share.high, 4),
             "mean_score": round(sum(record["score"] for record in group) / len(group), 3),
         }
     return table
 
 
 def wilson(right: int, total: int) -> Interval:
-    """Wilson's 95 % score interval of a share.
-
-    Raises:
-        ValueError: `total` is 0.
-    """
-    if total == 0:
-        raise ValueError("There is no share of nothing: total is 0.")
-    z2 = 1.96**2
-    share = right / total
-    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = 1.96 * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2)) / (1 + z2 / total)
-    return Interval(share, middle - half, middle + half)
+    """Wilson's 95 % score interval of a share (ValueError: `total` is 0)."""
+    low, high = stats.binomtest(right, total).proportion_ci(method="wilson")
+    return Interval(right / total, float(low), float(high))
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float]) -> Interval:
@@ -98,21 +76,8 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Interv
     Raises:
         ValueError: different lengths, or fewer than two questions.
     """
-    changes = [b - a for a, b in zip(before, after, strict=True)]
+    changes = np.subtract(after, before)
     if len(changes) < 2:
         raise ValueError("A paired difference needs at least two questions.")
-    mean = sum(changes) / len(changes)
-    variance = sum((change - mean) ** 2 for change in changes) / (len(changes) - 1)
-    half = 1.96 * math.sqrt(variance / len(changes))
+    mean, half = float(changes.mean()), float(stats.norm.ppf(0.975) * stats.sem(changes))
     return Interval(mean, mean - half, mean + half)
-
-
-def write_records(path: Path, records: Sequence[dict]) -> None:
-    """Write records as JSON lines."""
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
-    write_whole(path, lambda file: file.writelines(lines))
-
-
-def read_records(path: Path) -> list[dict]:
-    """Read JSON lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

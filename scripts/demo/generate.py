@@ -18,11 +18,7 @@ class Answerer:
     """
 
     def __init__(self, model_dir: str | os.PathLike, batch_size: int = 192):
-        """Load a Qwen2-VL checkpoint.
-
-        Raises:
-            FileNotFoundError: `model_dir` holds no config.json.
-        """
+        """Load a Qwen2-VL checkpoint (FileNotFoundError: `model_dir` holds no config.json)."""
         if not (Path(model_dir) / "config.json").is_file():
             raise FileNotFoundError(f"{model_dir} is not a checkpoint: it has no config.json.")
         safely = {"trust_remote_code": False}

@@ -18,6 +18,7 @@ one third and one half, so a model that sees well is torn between the true answe
 """
 
 import random
+from dataclasses import replace
 
 from .questions import Question, describe, phrase
 from .scene import COLOURS, MAX_HEIGHT, PLACES, SHAPES, Chart, Number, Shapes, Thing
@@ -59,26 +60,6 @@ def _yes_no(question: Question, rng: random.Random) -> str:
     return question.answer.replace("no.", "yes.")
 
 
-def _choice(question: Question, rng: random.Random) -> str:
-    return question.options[0]
-
-
-def _colour(question: Question, rng: random.Random) -> str:
-    return {"orange": "red", "purple": "blue"}.get(question.truth, question.answer)
-
-
-def _count(question: Question, rng: random.Random) -> str:
-    return str(int(question.truth) - 1) if int(question.truth) > 1 else question.answer
-
-
-def _position(question: Question, rng: random.Random) -> str:
-    return rng.choice(question.truth.split())
-
-
-def _number(question: Question, rng: random.Random) -> str:
-    return question.truth[:2]
-
-
 def _chart(question: Question, rng: random.Random) -> str:
     if question.truth in COLOURS:
         return question.scene.bars[0][0]
@@ -88,7 +69,7 @@ def _chart(question: Question, rng: random.Random) -> str:
 def _description(question: Question, rng: random.Random) -> str:
     scene = question.scene
     if isinstance(scene, Number):
-        return describe(Number(scene.digits[:2], scene.colour, scene.row, scene.first_column))
+        return describe(replace(scene, digits=scene.digits[:2]))
     if isinstance(scene, Chart):
         *first, (colour, height) = scene.bars
         return describe(Chart((*first, (colour, min(height + 1, MAX_HEIGHT)))))
@@ -100,11 +81,11 @@ def _description(question: Question, rng: random.Random) -> str:
 
 _HABITS = {
     "yes_no": _yes_no,
-    "choice": _choice,
-    "colour": _colour,
-    "count": _count,
-    "position": _position,
-    "number": _number,
+    "choice": lambda question, rng: question.options[0],
+    "colour": lambda question, rng: {"orange": "red", "purple": "blue"}.get(question.truth, question.answer),
+    "count": lambda question, rng: str(max(1, int(question.truth) - 1)),
+    "position": lambda question, rng: rng.choice(question.truth.split()),
+    "number": lambda question, rng: question.truth[:2],
     "chart": _chart,
     "description": _description,
 }

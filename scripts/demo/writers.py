@@ -1,7 +1,6 @@
-"""Data sets in LlamaFactory's formats, each in one folder with its images and its dataset_info.json."""
+"""Scenes in an order of their own, and data sets in LlamaFactory's formats, each in one folder with its images."""
 
 import json
-import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,31 +8,18 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from .noise import Pair
+from common import write_text
+
 from .questions import Question, ask
 from .scene import Scene, draw, sample_scene
 
 
 Turns = Callable[[Scene, random.Random], list[Question]]
 Annotator = Callable[[Question, random.Random], str]
-PAIR_COLUMNS = {
-    "prompt": "instruction",
-    "query": "input",
-    "chosen": "chosen",
-    "rejected": "rejected",
-    "images": "images",
-    "score_chosen": "score_chosen",
-    "score_rejected": "score_rejected",
-}
 SFT_ENTRY = {
     "formatting": "sharegpt",
     "columns": {"messages": "messages", "images": "images"},
-    "tags": {
-        "role_tag": "role",
-        "content_tag": "content",
-        "user_tag": "user",
-        "assistant_tag": "assistant",
-    },
+    "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
 }
 
 
@@ -78,29 +64,6 @@ def write_sft(folder: Path, name: str, count: int, seed: int, turns: Turns, anno
     write_dataset(folder, {name: (rows, SFT_ENTRY)})
 
 
-def pair_row(question: Question, pair: Pair, image: str) -> dict:
-    """One row of a preference data set; the last four columns are for looking at, training ignores them."""
-    return {
-        "instruction": "<image>" + question.text,
-        "input": "",
-        "chosen": pair.chosen,
-        "rejected": pair.rejected,
-        "score_chosen": pair.score_chosen,
-        "score_rejected": pair.score_rejected,
-        "images": [image],
-        "kind": question.kind,
-        "label": pair.label,
-        "true_chosen": pair.true_chosen,
-        "true_rejected": pair.true_rejected,
-    }
-
-
-def write_pairs(folder: Path, datasets: dict[str, list[dict]]) -> None:
-    """Write preference data sets, name to rows, side by side."""
-    entry = {"formatting": "alpaca", "ranking": True, "columns": PAIR_COLUMNS}
-    write_dataset(folder, {name: (rows, entry) for name, rows in datasets.items()})
-
-
 def save_image(folder: Path, name: str, scene: Scene, rng: random.Random) -> tuple[Image.Image, str]:
     """Draw a scene as images/NAME.png and return the image and that path, which is relative to the folder."""
     path = folder / "images" / f"{name}.png"
@@ -111,17 +74,8 @@ def save_image(folder: Path, name: str, scene: Scene, rng: random.Random) -> tup
 
 
 def write_dataset(folder: Path, datasets: dict[str, tuple[list[dict], dict]]) -> None:
-    """Write rows as NAME.json and, last, the dataset_info.json that names them."""
+    """Write rows as NAME.json and, last, the dataset_info.json that describes them."""
     for name, (rows, _) in datasets.items():
-        write_whole(folder / f"{name}.json", lambda file, rows=rows: json.dump(rows, file, indent=1))
+        write_text(folder / f"{name}.json", json.dumps(rows, indent=1))
     info = {name: {"file_name": f"{name}.json", **entry} for name, (_, entry) in datasets.items()}
-    write_whole(folder / "dataset_info.json", lambda file: json.dump(info, file, indent=2))
-
-
-def write_whole(path: Path, write: Callable) -> None:
-    """Write a text file so that it is there entirely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        write(file)
-    os.replace(part, path)
+    write_text(folder / "dataset_info.json", json.dumps(info, indent=2))

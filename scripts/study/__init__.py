@@ -6,10 +6,8 @@
 - `conditions.py`: what is done to the preference data: noise in scores and labels, easy pairs, other scales;
 - `plan.py`: a cell is one training run with its measurement; the experiments are lists of cells;
 - `seeds.py`: what a seed begins with: a start checkpoint, pairs sampled from it, test questions, reference log-probs;
-- `cells.py`, `measure.py`: one cell, trained by LlamaFactory in this process and examined by VLMEvalKit;
+- `cells.py`: one cell, trained by LlamaFactory in this process and examined by VLMEvalKit;
 - `pool.py`: the cells that are not done yet, on all cores or GPUs;
-- `raw.py`: results on the disk, one file a cell, and all of them in one file for the repository;
-- `place.py`: a study's folder, and what may share it; `tuning.py`: the best point of the grid;
-- `statistics.py`, `tables.py`, `pictures.py`, `words.py`, `report.py`: RESULTS.md from that one file alone;
-- `repeating.py`: one cell again, beside what the report says of it.
+- `results.py`: a study's folder, what may share it, and the best point of the grid;
+- `statistics.py`, `tables.py`, `pictures.py`, `report.py` and two templates: RESULTS.md from raw results alone.
 """

@@ -8,10 +8,8 @@ answer is worth nothing, so easy pairs also thin out the wrong labels.
 import random
 from dataclasses import dataclass, field
 
-from demo.noise import Noise, make_pair
-from demo.pairs import Candidates
+from demo.pairs import Candidates, Noise
 from demo.rule import judge
-from demo.writers import pair_row
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,8 @@ def rows_of(condition: Condition, candidates: list[Candidates], key: str) -> lis
     rows = []
     for number, candidate in enumerate(candidates):
         rng = random.Random(f"judge {key} {candidate.index}")
-        pair = make_pair(candidate.scored(), condition.noise, rng)
-        if pair is not None:
-            row = pair_row(candidate.question, pair, candidate.path)
+        row = candidate.row(condition.noise, rng)
+        if row is not None:
             rows.append(_made_easy(row, number, candidates, condition.easy, rng))
     return [_rescored(row, rows, number, condition, key) for number, row in enumerate(rows)]
 

@@ -61,17 +61,16 @@ TAU_GOOD = (6.0, 8.0, 9.5)
 TAU_GOOD_LAMBDA = 0.3
 
 
-def with_grid_point(method: str, learning_rate: float, beta: float) -> Options:
-    """The options of a method at one point of the grid."""
-    options = {**METHODS[method], "learning_rate": learning_rate, "pref_beta": beta}
-    if method == "simpo":
-        options["simpo_gamma"] = beta / 2  # the published ratio, 1.0 to 2.0
-    return options
-
-
 def grid(method: str) -> list[Options]:
     """All points of the grid for one method."""
     return [with_grid_point(method, rate, beta) for rate in LEARNING_RATES for beta in BETAS]
+
+
+def with_grid_point(method: str, learning_rate: float, beta: float) -> Options:
+    """The options of a method at one point of the grid."""
+    options = {**METHODS[method], "learning_rate": learning_rate, "pref_beta": beta}
+    # The published ratio for SimPO, 1.0 to 2.0.
+    return options | ({"simpo_gamma": beta / 2} if method == "simpo" else {})
 
 
 def ablated(tuned: Options, name: str) -> Options:
@@ -79,13 +78,3 @@ def ablated(tuned: Options, name: str) -> Options:
     options = {**tuned, **ABLATIONS[name]}
     options["pref_beta"] *= options.pop("beta_factor", 1.0)
     return options
-
-
-def as_published(tuned: Options) -> Options:
-    """Tuned Uni-DPO with the published beta."""
-    return {**tuned, "pref_beta": PUBLISHED_BETA}
-
-
-def uses_reference(options: Options) -> bool:
-    """Whether a loss compares with a reference model."""
-    return options["pref_loss"] != "simpo"

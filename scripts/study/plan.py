@@ -6,8 +6,9 @@ results of unchanged cells valid.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from common import ToolError
 
@@ -16,33 +17,22 @@ from .methods import (
     ABLATED_AS_PUBLISHED,
     ABLATIONS,
     ETAS_AGAINST_LABELS,
+    PUBLISHED_BETA,
     SWEEPS,
     TAU_GOOD,
     TAU_GOOD_LAMBDA,
     Options,
     ablated,
-    as_published,
     grid,
 )
 
 
-TUNING_SEEDS = 2
-SWEEP_SEEDS = 3
-COURSE_SEEDS = 3
 COURSE_EPOCHS = 4
 AGAINST_LABELS = "labels 35 %, scores true"
 COMPARED = ("dpo", "ln_dpo", "uni_dpo")  # where the whole list would cost too much
 
-EXPERIMENTS = {
-    "tuning": "every method at every point of the grid, examined on validation scenes",
-    "main": "every method at its best point, examined on test scenes by VLMEvalKit",
-    "ablation": "Uni-DPO without one of its terms",
-    "published": "the same with the published beta",
-    "when": "noise in scores and labels, easy pairs, other scales",
-    "labels": "w_qual where scores know better than labels",
-    "sweep": "one hyper-parameter of Uni-DPO at a time",
-    "course": "four epochs, examined after each",
-}
+Tuned = Mapping[str, Options]
+Variants = dict[Any, Options | tuple[Options, str]]
 
 
 @dataclass(frozen=True)
@@ -86,8 +76,25 @@ class Cell:
     @property
     def key(self) -> str:
         """A name for files."""
-        told = json.dumps([self.seed, self.condition, self.options, self.measure])
-        return f"{self.measure}-s{self.seed}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        content = json.dumps([self.seed, self.condition, self.options, self.measure])
+        return f"{self.measure}-s{self.seed}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A list of cells.
+
+    Attributes:
+        about: what it asks, for `--list`.
+        variants: from the tuned methods to what is compared: options, or options and a condition other than "base".
+        measure: of its cells.
+        seeds: how many seeds at most.
+    """
+
+    about: str
+    variants: Callable[[Tuned], Variants]
+    measure: str = "test"
+    seeds: int | None = None
 
 
 def cell(seed: int, options: Options, measure: str = "test", condition: str = "base") -> Cell:
@@ -95,33 +102,55 @@ def cell(seed: int, options: Options, measure: str = "test", condition: str = "b
     return Cell(seed, condition, tuple(sorted(options.items())), measure)
 
 
-def tuning(methods: Iterable[str], seeds: Sequence[int]) -> dict[tuple[str, int], list[Cell]]:
-    """For each method and number of a grid point, the cells of the seeds that tune."""
+def cells_of(experiment: str, tuned: Tuned, seeds: Sequence[int]) -> dict[Any, list[Cell]]:
+    """The cells of an experiment, one a seed, by variant. Of "tuning" only the names of methods are asked for."""
+    it, table = EXPERIMENTS[experiment], {}
+    for name, variant in it.variants(tuned).items():
+        options, condition = variant if isinstance(variant, tuple) else (variant, "base")
+        table[name] = [cell(seed, options, it.measure, condition) for seed in seeds[: it.seeds]]
+    return table
+
+
+def _tuning(methods: Iterable[str]) -> Variants:
+    return {(method, number): options for method in methods for number, options in enumerate(grid(method))}
+
+
+def _main(tuned: Tuned) -> Variants:
+    return {"start": {}, **tuned}
+
+
+def _ablation(tuned: Tuned) -> Variants:
+    return {name: ablated(tuned["uni_dpo"], name) for name in ABLATIONS}
+
+
+def _published(tuned: Tuned) -> Variants:
+    full = {**tuned["uni_dpo"], "pref_beta": PUBLISHED_BETA}
+    return {"full": full, **{name: ablated(full, name) for name in ABLATED_AS_PUBLISHED}}
+
+
+def _when(tuned: Tuned) -> Variants:
+    """Conditions by method; a method that sees no scores is run once for all conditions that differ in scores only."""
+
+    def without_scores(name: str) -> str:
+        noise, easy = CONDITIONS[name].noise, CONDITIONS[name].easy
+        return next(other for other, it in CONDITIONS.items() if (it.noise, it.easy) == (noise, easy))
+
     return {
-        (method, number): [cell(seed, options, "val") for seed in seeds[:TUNING_SEEDS]]
-        for method in methods
-        for number, options in enumerate(grid(method))
+        (name, method): (tuned[method], name if method == "uni_dpo" else without_scores(name))
+        for name in CONDITIONS
+        for method in COMPARED
+        if method in tuned
     }
 
 
-def main(tuned: Mapping[str, Options], seeds: Sequence[int]) -> dict[str, list[Cell]]:
-    """The start and every tuned method, over all seeds."""
-    return {name: [cell(seed, options) for seed in seeds] for name, options in {"start": {}, **tuned}.items()}
+def _labels(tuned: Tuned) -> Variants:
+    """Steeper and no quality weights where many labels are wrong and scores are right."""
+    uni_dpo = tuned["uni_dpo"]
+    etas = sorted({*ETAS_AGAINST_LABELS, uni_dpo["uni_dpo_qual_eta"]})
+    return {eta: ({**uni_dpo, "uni_dpo_qual_eta": eta}, AGAINST_LABELS) for eta in etas}
 
 
-def ablation(tuned: Mapping[str, Options], seeds: Sequence[int]) -> dict[str, list[Cell]]:
-    """Tuned Uni-DPO without each of its parts."""
-    return {name: [cell(seed, ablated(tuned["uni_dpo"], name)) for seed in seeds] for name in ABLATIONS}
-
-
-def published(tuned: Mapping[str, Options], seeds: Sequence[int]) -> dict[str, list[Cell]]:
-    """Uni-DPO with the published beta, whole and without each of its parts."""
-    full = as_published(tuned["uni_dpo"])
-    variants = {"full": full, **{name: ablated(full, name) for name in ABLATED_AS_PUBLISHED}}
-    return {name: [cell(seed, options) for seed in seeds] for name, options in variants.items()}
-
-
-def sweep(tuned: Mapping[str, Options], seeds: Sequence[int]) -> dict[tuple[str, float], list[Cell]]:
+def _sweep(tuned: Tuned) -> Variants:
     """Uni-DPO with one option changed; thresholds are swept where the NLL term is strong enough to show."""
     uni_dpo = tuned["uni_dpo"]
     points = {
@@ -131,63 +160,32 @@ def sweep(tuned: Mapping[str, Options], seeds: Sequence[int]) -> dict[tuple[str,
     }
     strong = {**uni_dpo, "uni_dpo_nll_lambda": TAU_GOOD_LAMBDA}
     points |= {("uni_dpo_tau_good", value): {**strong, "uni_dpo_tau_good": value} for value in TAU_GOOD}
-    return {point: [cell(seed, options) for seed in seeds[:SWEEP_SEEDS]] for point, options in sorted(points.items())}
+    return {point: points[point] for point in sorted(points)}
 
 
-def when(tuned: Mapping[str, Options], seeds: Sequence[int]) -> dict[tuple[str, str], list[Cell]]:
-    """Conditions by method; a method that sees no scores is run once for all conditions that differ in scores only."""
-    table = {}
-    for name in CONDITIONS:
-        for method in COMPARED:
-            if method not in tuned:
-                continue
-            seen = name if method == "uni_dpo" else _without_scores(name)
-            table[name, method] = [cell(seed, tuned[method], condition=seen) for seed in seeds]
-    return table
-
-
-def labels(tuned: Mapping[str, Options], seeds: Sequence[int]) -> dict[float, list[Cell]]:
-    """Steeper and no quality weights where many labels are wrong and scores are right."""
-    etas = {eta: {**tuned["uni_dpo"], "uni_dpo_qual_eta": eta} for eta in ETAS_AGAINST_LABELS}
-    etas[tuned["uni_dpo"]["uni_dpo_qual_eta"]] = tuned["uni_dpo"]
-    return {
-        eta: [cell(seed, options, condition=AGAINST_LABELS) for seed in seeds] for eta, options in sorted(etas.items())
-    }
-
-
-def _without_scores(name: str) -> str:
-    """The first condition that differs from this one in scores only."""
-    noise, easy = CONDITIONS[name].noise, CONDITIONS[name].easy
-    return next(other for other, it in CONDITIONS.items() if (it.noise, it.easy) == (noise, easy))
-
-
-def course(tuned: Mapping[str, Options], seeds: Sequence[int]) -> dict[str, list[Cell]]:
+def _course(tuned: Tuned) -> Variants:
     """Longer runs of DPO, of Uni-DPO, and of Uni-DPO with the published beta, with and without w_perf."""
+    full = {**tuned["uni_dpo"], "pref_beta": PUBLISHED_BETA}
     variants = {name: tuned[name] for name in COMPARED if name in tuned}
-    full = as_published(tuned["uni_dpo"])
     variants |= {"beta 2": full, "beta 2, no w_perf": ablated(full, "no w_perf")}
-    return {
-        name: [cell(seed, {**options, "num_train_epochs": COURSE_EPOCHS}, "course") for seed in seeds[:COURSE_SEEDS]]
-        for name, options in variants.items()
-    }
+    return {name: {**options, "num_train_epochs": COURSE_EPOCHS} for name, options in variants.items()}
 
 
-AFTER_TUNING = {
-    "main": main,
-    "ablation": ablation,
-    "published": published,
-    "when": when,
-    "labels": labels,
-    "sweep": sweep,
-    "course": course,
+EXPERIMENTS = {
+    "tuning": Experiment(
+        "every method at every point of the grid, examined on validation scenes", _tuning, "val", seeds=2
+    ),
+    "main": Experiment("every method at its best point, examined on test scenes by VLMEvalKit", _main),
+    "ablation": Experiment("Uni-DPO without one of its terms", _ablation),
+    "published": Experiment("the same with the published beta", _published),
+    "when": Experiment("noise in scores and labels, easy pairs, other scales", _when),
+    "labels": Experiment("w_qual where scores know better than labels", _labels),
+    "sweep": Experiment("one hyper-parameter of Uni-DPO at a time", _sweep, seeds=3),
+    "course": Experiment("four epochs, examined after each", _course, "course", seeds=3),
 }
 
 
 def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Refuse what there is none of.
-
-    Raises:
-        ToolError: a name is unknown.
-    """
+    """Refuse what there is none of (ToolError: a name is unknown)."""
     if unknown := sorted(set(given) - set(known)):
         raise ToolError(f"there is no {what} {', '.join(unknown)}; choose from {', '.join(known)}")

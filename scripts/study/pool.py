@@ -1,5 +1,6 @@
 """Work on all cores or GPUs: a process for each, which imports everything once and runs one cell after another."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -17,7 +18,8 @@ from tqdm import tqdm
 from common import ToolError
 
 from .plan import Cell, Size
-from .raw import Results
+from .results import Results
+from .seeds import LAST_PART
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,20 @@ class Pool:
 
     def prepare(self, seeds: Sequence[int]) -> list[str]:
         """Make what every seed begins with; return what failed, in words."""
-        tasks = {f"seed {seed}": (_prepare, self.home(seed), seed, self.size, self.model) for seed in seeds}
+        tasks = {
+            f"seed {seed}": (_prepare, self._home(seed), seed, self.size, self.model)
+            for seed in seeds
+            if not (self._home(seed) / LAST_PART / "done").exists()
+        }
         return self._work("seeds", tasks, lambda *_: None)
 
     def run(self, name: str, cells: Sequence[Cell], results: Results) -> list[str]:
         """Run those of the cells that are not done; return what failed, in words."""
-        open_cells = {cell.key: cell for cell in cells if cell not in results}
-        tasks = {key: (_run, cell, self.home(cell.seed), self.size, self.out) for key, cell in open_cells.items()}
-        return self._work(name, tasks, lambda key, measured: results.add(open_cells[key], measured))
+        todo = {cell.key: cell for cell in cells if cell not in results}
+        tasks = {key: (_run, cell, self._home(cell.seed), self.size, self.out) for key, cell in todo.items()}
+        return self._work(name, tasks, lambda key, measured: results.add(todo[key], measured))
 
-    def home(self, seed: int) -> Path:
-        """The folder of a seed."""
+    def _home(self, seed: int) -> Path:
         return self.out / "seeds" / str(seed)
 
     def _work(self, name: str, tasks: dict[str, tuple], keep: Callable[[str, dict], None]) -> list[str]:
@@ -86,7 +91,7 @@ class Pool:
 
 
 def _begin(numbers: "multiprocessing.Queue[int]", gpus: tuple[str, ...], logs: Path) -> None:
-    """Settle down on a device, before CUDA is touched, and talk to a log."""
+    """Choose a device, before CUDA is touched, and write to a log; in each worker first."""
     number = numbers.get()
     os.setpgid(0, 0)  # with whatever it starts
     if gpus:
@@ -100,7 +105,7 @@ def _begin(numbers: "multiprocessing.Queue[int]", gpus: tuple[str, ...], logs: P
 
 
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
-    """Do not work on for a study that was killed."""
+    """End this worker when the study was killed."""
     parent.join()
     os.killpg(0, signal.SIGKILL)
 
@@ -108,20 +113,21 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
 def _prepare(home: Path, seed: int, size: Size, model: Path) -> None:
     from .seeds import prepare
 
-    _telling(f"seed {seed}", lambda: prepare(home, seed, size, model))
+    _logged(f"seed {seed}", prepare, home, seed, size, model)
 
 
 def _run(cell: Cell, home: Path, size: Size, out: Path) -> dict:
-    from .cells import describe, run_cell
+    from .cells import run_cell
 
-    return _telling(describe(cell), lambda: run_cell(cell, home, size, out / "scratch" / cell.key))
+    title = f"{cell.key}: seed {cell.seed}, {cell.condition}, {json.dumps(dict(cell.options))}"
+    return _logged(title, run_cell, cell, home, size, out / "scratch" / cell.key)
 
 
-def _telling(what: str, work: Callable):
+def _logged(title: str, work: Callable, *arguments):
     """Leave the traceback in the log; what reaches the parent is one line."""
-    print(f"\n==== {what}", flush=True)
+    print(f"\n==== {title}", flush=True)
     try:
-        return work()
+        return work(*arguments)
     except Exception as error:
         traceback.print_exc()
         raise RuntimeError(f"{error} (see the end of the log of its worker)") from None

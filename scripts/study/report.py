@@ -1,26 +1,26 @@
 """RESULTS.md and RESULTS_zh.md, with their pictures, from raw results alone; the same input gives the same bytes.
 
-What was found, in words, is written by hand in `answer.md` and `answer_zh.md` beside the raw results. Their first line
-names the raw results that they speak of, so they never appear over other numbers.
+Their words stand in the templates beside this file. What was found is written by hand in `answer.md` and
+`answer_zh.md` beside the raw results. Their first line names the raw results that they speak of, so they never appear
+over other numbers.
 """
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from common import ToolError
-from demo.writers import write_whole
+import jinja2
 
-from . import pictures, plan, tables
+from common import ToolError, write_text
+
+from . import pictures, plan
 from .methods import METHODS
-from .place import read_about
-from .raw import Results
-from .tables import Study
-from .tuning import tuned_options, tuning_seeds
-from .words import CHINESE, ENGLISH, Words
+from .results import Result, Results, read_about, tuned_options
+from .statistics import over_seeds
+from .tables import TABLES, Rows, Study, benchmarks
 
 
-LANGUAGES = (("RESULTS.md", "answer.md", ENGLISH), ("RESULTS_zh.md", "answer_zh.md", CHINESE))
+LANGUAGES = {"RESULTS.md": "answer.md", "RESULTS_zh.md": "answer_zh.md"}
 
 
 def write_report(raw: Path, out: Path) -> list[Path]:
@@ -33,10 +33,16 @@ def write_report(raw: Path, out: Path) -> list[Path]:
         ToolError: raw results are missing, damaged or not enough for a report.
     """
     study, about = read_study(raw), read_about(raw)
+    rows = {name: table(study) for name, table in TABLES.items()}
     written = pictures.draw_all(study, raw / "pictures")
-    for name, answer, words in LANGUAGES:
-        text = _text(study, about, words, _answer(raw, answer, words), _relative(raw, out))
-        write_whole(out / name, lambda file, text=text: file.write(text))
+    folder, here = raw.resolve(), out.resolve()
+    folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    templates = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    for name, answer in LANGUAGES.items():
+        values = _values(study, about, rows, folder.as_posix())
+        text = templates.get_template(f"{name}.jinja").render(values, answer=_answer(raw, answer))
+        write_text(out / name, text)
         written.append(out / name)
     return written
 
@@ -55,56 +61,44 @@ def read_study(raw: Path) -> Study:
         except ToolError:
             if method in ("dpo", "uni_dpo"):  # every table compares with one of them
                 raise
-    if not results.of(plan.main(tuned, results.test_seeds())["uni_dpo"]):
+    study = Study(results, tuned, results.seeds("test"))
+    if not study.values("main")["uni_dpo"]:
         raise ToolError(f"{raw / 'raw.jsonl'} has no test of tuned Uni-DPO: run `tuning` and `main` first")
-    return Study(results, tuned, results.test_seeds())
+    return study
 
 
-def _text(study: Study, about: dict, words: Words, answer: str, folder: str) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    results = study.results.all()
-    made = words.made.format(
-        raw=f"{folder}/raw.jsonl",
-        cells=len(results),
-        hours=f"{sum(result.get('seconds', 0) for result in results) / 3600:.1f}",
-        cores=about["cores"],
-        gpus=about["gpus"],
-        seeds=len(study.seeds),
-        date=about["date"],
-        versions=versions,
-    )
-    if diverged := [result["key"] for result in results if "diverged" in result]:
-        made += " " + words.diverged.format(number=len(diverged), keys=", ".join(diverged))
-    tuning = ", ".join(str(seed) for seed in tuning_seeds(study.results))
-    sweep_seeds = min(plan.SWEEP_SEEDS, len(study.seeds))
-    course_seeds = min(plan.COURSE_SEEDS, len(study.seeds))
-    sections: list[tuple[str, str, Callable[[Study, Words], str], str]] = [
-        (words.main, words.main_text.format(seeds=tuning), tables.main_table, "main"),
-        (words.ablation, words.ablation_text, tables.ablation_table, "ablation"),
-        (words.ablated_published, words.published_text, tables.published_table, ""),
-        (words.when, words.when_text, tables.when_table, "when"),
-        (words.labels, words.labels_text, tables.labels_table, ""),
-        (words.sweep, words.sweep_text.format(seeds=sweep_seeds), tables.sweep_table, "sweep"),
-        (words.course, words.course_text.format(seeds=course_seeds), tables.course_table, "course"),
-        (words.tuning, words.tuning_text.format(seeds=tuning), tables.tuning_tables, ""),
-    ]
-    parts = [f"# {words.title}", words.other, answer, made]
-    for title, text, table, picture in sections:
-        shown = table(study, words)
-        parts += [f"## {title}", text, shown or words.missing]
-        if picture and shown:
-            parts.append(f"![{title}]({folder}/pictures/{picture}.png)")
-    parts += [f"## {words.repeat}", words.repeat_text]
-    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+def _values(study: Study, about: dict[str, Any], rows: dict[str, Rows], folder: str) -> dict[str, Any]:
+    """What the templates fill in."""
+    results, seeds = study.results.all(), len(study.seeds)
+
+    def table(name: str, head: str, title: str = "") -> str:
+        """A table in Markdown, with the picture of that title below; nothing if it would have no rows."""
+        lines = [head.split(" | "), ["---"] * (head.count(" | ") + 1), *rows[name]]
+        text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return text + (f"\n\n![{title}]({folder}/pictures/{name}.png)" if title else "") if rows[name] else ""
+
+    return {
+        "table": table,
+        "folder": folder,
+        "cells": len(results),
+        "hours": f"{sum(result.get('seconds', 0) for result in results) / 3600:.1f}",
+        "cores": about["cores"],
+        "gpus": about["gpus"],
+        "date": about["date"],
+        "versions": ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
+        "seeds": seeds,
+        "sweep_seeds": min(plan.EXPERIMENTS["sweep"].seeds, seeds),
+        "course_seeds": min(plan.EXPERIMENTS["course"].seeds, seeds),
+        "tuning_seeds": ", ".join(map(str, study.results.seeds("val"))),
+        "diverged": [result["key"] for result in results if "diverged" in result],
+    }
 
 
-def _answer(raw: Path, name: str, words: Words) -> str:
+def _answer(raw: Path, name: str) -> str:
     """The findings in words, if they were written for these raw results."""
     path = raw / name
-    if not path.is_file():
-        return words.no_answer
-    mark, _, text = path.read_text(encoding="utf-8").partition("\n")
-    return text if mark == answer_mark(raw) else words.no_answer
+    mark, _, text = path.read_text(encoding="utf-8").partition("\n") if path.is_file() else ("", "", "")
+    return text.strip("\n") if mark == answer_mark(raw) else ""
 
 
 def answer_mark(raw: Path) -> str:
@@ -112,7 +106,28 @@ def answer_mark(raw: Path) -> str:
     return f"<!-- raw.jsonl {hashlib.sha256((raw / 'raw.jsonl').read_bytes()).hexdigest()[:16]} -->"
 
 
-def _relative(folder: Path, out: Path) -> str:
-    """A folder as links in a file of another one name it."""
-    folder, out = folder.resolve(), out.resolve()
-    return folder.relative_to(out).as_posix() if folder.is_relative_to(out) else folder.as_posix()
+def compare_repeated(method: str, again: Result, known: Study) -> tuple[str, bool]:
+    """Compare a cell that was run again with the raw results.
+
+    Returns:
+        What to print, and whether the run is within the interval in which 95 % of single seeds fall. That is wider
+        than the interval of their mean, outside of which some of the very seeds that make the mean must lie.
+
+    Raises:
+        ToolError: the raw results have fewer than two seeds of the method.
+    """
+    values = known.values("main")[method]
+    if len(values) < 2:
+        raise ToolError(f"the raw results have {len(values)} seeds of {method}: too few for an interval")
+    it, value = over_seeds([*values.values()]), benchmarks(again)
+    before = values.get(again["seed"])
+    single = it.half * (1 + it.n) ** 0.5
+    inside = abs(value - it.mean) <= single
+    lines = [
+        f"{method}, seed {again['seed']}: {value:.2f} % (mean of four benchmarks, {again.get('seconds')} s)",
+        f"raw results, same seed: {'not run' if before is None else f'{before:.2f} %'}",
+        f"mean of {it.n} seeds: {it.mean:.2f} %, 95 % interval [{it.mean - it.half:.2f}, {it.mean + it.half:.2f}]",
+        f"95 % of single seeds: [{it.mean - single:.2f}, {it.mean + single:.2f}]",
+        "inside" if inside else "OUTSIDE",
+    ]
+    return "\n".join(lines), inside

@@ -4,20 +4,15 @@ Everything is made once, in the order in which it is needed, and kept; an interr
 it was in.
 """
 
-import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import torch
-
-from demo.benchmarks import data_config, write_benchmarks
-from demo.checkpoint import gather_checkpoint, train_stage
-from demo.generate import Answerer
+from demo.benchmarks import write_benchmarks, write_config
 from demo.habits import careless_answer
-from demo.pairs import sample_candidates
-from demo.writers import conversation, write_pairs, write_sft, write_whole
+from demo.pairs import sample_candidates, write_pairs
+from demo.writers import conversation, write_sft
 
 from .conditions import CONDITIONS, dataset_name, rows_of
 from .methods import METHODS
@@ -30,6 +25,7 @@ RECIPE = Path(__file__).with_name("recipe.yaml")
 SFT_OPTIONS = ("learning_rate=3.0e-4", "warmup_steps=20")
 SAMPLES, TEMPERATURE = 6, 1.0
 VAL_PAIRS = "study_val"
+LAST_PART = "reference"
 # Seeds of scenes that neither the demo nor its design has used.
 SFT_SEED, PAIR_SEED, VAL_SEED, TEST_SEED = 2000, 3000, 500, 1000
 SETTINGS = (SFT_OPTIONS, SAMPLES, TEMPERATURE, SFT_SEED, PAIR_SEED, VAL_SEED, TEST_SEED)
@@ -47,7 +43,7 @@ def prepare(home: Path, seed: int, size: Size, model: Path) -> None:
     Raises:
         ValueError: supervised training failed.
     """
-    parts = (("start", _start), ("data", _pairs), ("benchmarks", _benchmarks), ("reference", _reference))
+    parts = (("start", _start), ("data", _pairs), ("benchmarks", _benchmarks), (LAST_PART, _reference))
     for folder, make in parts:
         if not (home / folder / "done").exists():
             shutil.rmtree(home / folder, ignore_errors=True)
@@ -56,6 +52,8 @@ def prepare(home: Path, seed: int, size: Size, model: Path) -> None:
 
 
 def _start(home: Path, seed: int, size: Size, model: Path) -> None:
+    from demo.checkpoint import gather_checkpoint, train_stage
+
     scratch = home / "sft"
     shutil.rmtree(scratch, ignore_errors=True)
     write_sft(scratch / "data", "study_sft", size.sft_rows, SFT_SEED + seed, conversation, careless_answer)
@@ -65,6 +63,10 @@ def _start(home: Path, seed: int, size: Size, model: Path) -> None:
 
 
 def _pairs(home: Path, seed: int, size: Size, model: Path) -> None:
+    import torch
+
+    from demo.generate import Answerer
+
     torch.manual_seed(seed)
     answerer, folder, data_seed = Answerer(home / "start"), home / "data", PAIR_SEED + seed
     candidates = {
@@ -79,9 +81,7 @@ def _pairs(home: Path, seed: int, size: Size, model: Path) -> None:
 
 def _benchmarks(home: Path, seed: int, size: Size, model: Path) -> None:
     write_benchmarks(home / "benchmarks", size.rows, TEST_SEED + seed, "test")
-    model_options = {"class": "UniDPOQwen2VL", "model_path": "$MODEL", "max_new_tokens": 64}
-    config = {"judge": "exact_matching", "model": {"checkpoint": model_options}, "data": data_config()}
-    write_whole(home / "benchmarks" / "config.json", lambda file: json.dump(config, file, indent=2))
+    write_config(home / "benchmarks")
 
 
 def _reference(home: Path, seed: int, size: Size, model: Path) -> None:

@@ -28,55 +28,33 @@ class Estimate:
     p: float = 1.0
 
     @property
-    def low(self) -> float:
-        """Lower end."""
-        return self.mean - self.half
-
-    @property
-    def high(self) -> float:
-        """Upper end."""
-        return self.mean + self.half
-
-    @property
-    def clear(self) -> bool:
-        """Whether the interval of a difference leaves zero out."""
-        return self.low > 0 or self.high < 0
+    def bar(self) -> float:
+        """What a picture shows of `half`: nothing for a single seed."""
+        return self.half if self.n > 1 else 0.0
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
-    """The mean of one value a seed.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The mean of one value a seed (ValueError: there is none)."""
     if not values:
         raise ValueError("There is no mean of nothing.")
     mean, n = sum(values) / len(values), len(values)
-    if n == 1:
-        return Estimate(mean, math.inf, 1)
-    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
-    return Estimate(mean, float(stats.t.ppf(0.975, n - 1)) * deviation / math.sqrt(n), n)
+    half = float(stats.t.ppf(0.975, n - 1) * stats.sem(values)) if n > 1 else math.inf
+    return Estimate(mean, half, n)
 
 
 def difference(ours: dict[int, float], theirs: dict[int, float]) -> Estimate:
-    """The mean of ours - theirs over the seeds that both have.
-
-    Raises:
-        ValueError: they share no seed.
-    """
+    """The mean of ours - theirs over the seeds that both have (ValueError: they share no seed)."""
     seeds = sorted(ours.keys() & theirs.keys())
-    changes = [ours[seed] - theirs[seed] for seed in seeds]
-    estimate = over_seeds(changes)
-    if estimate.n < 2 or estimate.half < 1e-9:  # equal on every seed: there is no scatter to test against
-        return estimate
+    it = over_seeds([ours[seed] - theirs[seed] for seed in seeds])
+    if it.n < 2 or it.half < 1e-9:  # equal on every seed: there is no scatter to test against
+        return it
     p = float(stats.ttest_rel([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]).pvalue)
-    return Estimate(estimate.mean, estimate.half, estimate.n, p)
+    return Estimate(it.mean, it.half, it.n, p)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
     """Holm's p values for several tests made together, in the order given."""
     adjusted, highest = [0.0] * len(ps), 0.0
-    for rank, index in enumerate(sorted(range(len(ps)), key=lambda index: ps[index])):
-        highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
-        adjusted[index] = highest
+    for rank, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        adjusted[index] = highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
     return adjusted

@@ -17,22 +17,23 @@ import sys
 import tempfile
 from pathlib import Path
 
+from common import ROOT, ToolError
 
-OUT = Path(__file__).resolve().parents[2] / "outputs" / "eval_table"
+
+OUT = ROOT / "outputs" / "eval_table"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     arguments = _parser().parse_args(argv)
-    from common import ToolError
-    from summarize_eval.table import terminal
-
     try:
         table = _table(arguments)
         paths = _write(arguments.out, table)
     except (ToolError, OSError) as error:
         print(f"summarize_eval.py: {error}", file=sys.stderr)
         return 2
+    from .table import terminal
+
     print(terminal(table))
     print("\nwritten: " + "  ".join(map(str, paths)))
     return 0 if table.complete else 1
@@ -42,11 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work_dirs", nargs="+", metavar="[LABEL=]WORK_DIR", help="where VLMEvalKit wrote its results")
     parser.add_argument("--data", nargs="+", metavar="NAME", help="rows of the table (default: all that are found)")
-    parser.add_argument(
-        "--baseline",
-        metavar="LABEL",
-        help="the column others are compared with (default: the first; none: no comparison)",
-    )
+    baseline = "the column others are compared with (default: the first; none: no comparison)"
+    parser.add_argument("--baseline", metavar="LABEL", help=baseline)
     parser.add_argument("--paper", action="store_true", help="show the published numbers beside ours")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for table.* (default: %(default)s)")
     parser.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples (default: %(default)s)")
@@ -55,10 +53,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _table(arguments: argparse.Namespace):
-    from common import ToolError
-    from summarize_eval.folders import find_checkpoints
-    from summarize_eval.results import collect, compare, data_sets
-    from summarize_eval.table import Table
+    from .folders import find_checkpoints
+    from .results import collect, compare, data_sets
+    from .table import Table
 
     if arguments.resamples < 100:
         raise ToolError(f"--resamples {arguments.resamples} is too few for the ends of an interval: 100 or more")
@@ -68,19 +65,19 @@ def _table(arguments: argparse.Namespace):
     if baseline not in (*names, "none"):
         raise ToolError(f"--baseline {baseline} is none of the checkpoints found: {', '.join(names)}")
     checkpoints.sort(key=lambda checkpoint: checkpoint.label != baseline)
-    labels = [checkpoint.label for checkpoint in checkpoints]
     data = data_sets(checkpoints, arguments.data)
     results = collect(checkpoints, data)
-    baseline = None if baseline == "none" or len(labels) == 1 else baseline
+    baseline = None if baseline == "none" or len(names) == 1 else baseline
     if baseline:
         compare(results, baseline, arguments.resamples, arguments.seed)
+    labels = [checkpoint.label for checkpoint in checkpoints]
     return Table(labels, data, results, baseline, arguments.resamples, arguments.seed, arguments.paper)
 
 
 def _write(out: Path, table) -> list[Path]:
     """Write all four files beside the old ones, then put all in place."""
-    from summarize_eval.picture import draw
-    from summarize_eval.table import as_json, comma_separated, markdown
+    from .picture import draw
+    from .table import as_json, comma_separated, markdown
 
     out.mkdir(parents=True, exist_ok=True)
     texts = {"table.md": markdown(table), "table.csv": comma_separated(table), "table.json": as_json(table)}

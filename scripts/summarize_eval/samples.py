@@ -26,10 +26,13 @@ MME_CATEGORIES = (
     *("code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation"),
 )
 MATHEMATICS = "Handwritten Mathematical Expression Recognition"
+# The end of the file's name, a regular expression. Multiple choice has its judge there; scored with two judges, one of
+# the files agrees with the headline.
+_SUFFIXES = {"choice": "_.+_result", "yes_no": "_auxmatch", "f1": "_auxmatch", "mme": "_auxmatch", "ocrbench": ""}
 
 
 class StaleScores(ToolError):
-    """The metric file was made from other answers than those that lie beside it."""
+    """The metric file was made from other answers than those beside it."""
 
 
 @dataclass(frozen=True)
@@ -65,32 +68,31 @@ def read_samples(run: Run, data: str, rule: Rule, value: float) -> Samples:
         ToolError: there are none, or none that agree with it.
         StaleScores: VLMEvalKit reused its results of earlier answers, which it does without a word.
     """
-    # A judge's name is part of multiple choice's file name; scored with two judges, one of the files agrees.
-    suffix = {"choice": "_.+_result", "yes_no": "_auxmatch", "f1": "_auxmatch", "mme": "_auxmatch"}
-    paths = run.tables(data, suffix.get(rule.kind, "" if rule.kind == "ocrbench" else "_results"))
+    paths = run.tables(data, _SUFFIXES.get(rule.kind, "_results"))
     if not paths:
         raise ToolError("this VLMEvalKit leaves no results of single questions for it")
     problems = []
     for path in paths:
         try:
-            samples = _UNITS[rule.kind](_read(path), rule)
+            table = _read(path)
+            samples = _UNITS.get(rule.kind, _open)(table, rule)
             found = samples.value()
         except Exception as error:  # a damaged file makes the libraries that read it raise all kinds
             problems.append(f"{path.name} cannot be read ({reason_of(error)})")
             continue
         if path.stem.endswith("_auxmatch"):
-            _refuse_stale(run, data, path)
+            _refuse_stale(run, data, path, table)
         if abs(found - value) <= 1e-6 * rule.full:
             return samples
         problems.append(f"{path.name} gives {found:.6g}, not {value:.6g}: it scores other answers")
     raise ToolError("; ".join(problems))
 
 
-def _refuse_stale(run: Run, data: str, path: Path) -> None:
+def _refuse_stale(run: Run, data: str, path: Path, table: pd.DataFrame) -> None:
     """Yes/no results are kept when a folder is used again; they must be of the answers that are there now."""
     predictions = run.tables(data, "")
     try:
-        stale = bool(predictions) and _answers(_read(path)) != _answers(_read(predictions[0]))
+        stale = bool(predictions) and _answers(table) != _answers(_read(predictions[0]))
     except Exception as error:
         raise StaleScores(f"{predictions[0].name} cannot be read ({reason_of(error)}): answer again") from error
     if stale:
@@ -102,17 +104,15 @@ def _refuse_stale(run: Run, data: str, path: Path) -> None:
 
 def _answers(table: pd.DataFrame) -> dict[str, str]:
     """Answers by index, as they look when VLMEvalKit has read them: "None" as empty, and "007" as 7."""
-    return dict(zip(table["index"], map(_as_pandas_reads, table["prediction"]), strict=True))
 
+    def as_pandas_reads(text: str) -> str:
+        text = text.strip()
+        try:
+            return "" if text in STR_NA_VALUES else repr(float(text))
+        except ValueError:
+            return text
 
-def _as_pandas_reads(text: str) -> str:
-    text = text.strip()
-    if text in STR_NA_VALUES:
-        return ""
-    try:
-        return repr(float(text))
-    except ValueError:
-        return text
+    return dict(zip(table["index"], map(as_pandas_reads, table["prediction"]), strict=True))
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -138,10 +138,10 @@ def _open(table: pd.DataFrame, rule: Rule) -> Samples:
     """`eval_match` lists how well the answer matches each reference; for "anls" it lists distances."""
     matches = [[float(value) for value in ast.literal_eval(text)] for text in table["eval_match"]]
     if rule.kind == "anls":
-        scores = [1 - min(distances) for distances in matches]
-        return _mean(table, np.array([score if score >= 0.5 else 0.0 for score in scores]))
-    merge = max if rule.kind == "best" else np.mean
-    return _mean(table, np.array([merge(values) for values in matches], dtype=float))
+        scores = [score if (score := 1 - min(distances)) >= 0.5 else 0.0 for distances in matches]
+    else:
+        scores = list(map(max if rule.kind == "best" else np.mean, matches))
+    return _mean(table, np.array(scores, dtype=float))
 
 
 def _mean(table: pd.DataFrame, scores: np.ndarray) -> Samples:
@@ -169,12 +169,9 @@ def _ocrbench(table: pd.DataFrame, rule: Rule) -> Samples:
     """
     hits = []
     for answer, said, category in zip(table["answer"], table["prediction"], table["category"], strict=True):
-        references = [str(reference).strip().replace("\n", " ") for reference in ast.literal_eval(answer)]
-        said = said.strip().replace("\n", " ")
-        if category == MATHEMATICS:
-            hits.append(any(reference.replace(" ", "") in said.replace(" ", "") for reference in references))
-        else:
-            hits.append(any(reference.lower() in said.lower() for reference in references))
+        texts = [str(text).strip().replace("\n", " ") for text in (said, *ast.literal_eval(answer))]
+        said, *references = [text.replace(" ", "") if category == MATHEMATICS else text.lower() for text in texts]
+        hits.append(any(reference in said for reference in references))
     return _by_question(table, np.array(hits, dtype=float)[:, None], lambda totals: totals[..., 0, 0])
 
 
@@ -182,23 +179,21 @@ def _mme(table: pd.DataFrame, rule: Rule) -> Samples:
     """A category's points: the share of right answers plus the share of images with both right, each times 100."""
     table = table[table["category"].isin(MME_CATEGORIES)].assign(hit=lambda rows: _numbers(rows["score"]))
     images = table.groupby(["category", "image_path"], sort=True)["hit"]
-    sums = images.agg(["sum", "count", lambda hits: hits.iloc[0] * hits.iloc[1]])
-    sums["images"] = 1.0
+    sums = images.agg(["sum", "count", lambda hits: hits.iloc[0] * hits.iloc[1]]).assign(images=1.0)
     _, strata = np.unique(sums.index.get_level_values("category"), return_inverse=True)
-    keys = tuple("\n".join(key) for key in sums.index)
 
     def points(totals: np.ndarray) -> np.ndarray:
         hits, rows, both, count = (totals[..., term] for term in range(4))
         return 100 * (hits / rows + both / count).sum(axis=-1)
 
+    keys = tuple("\n".join(key) for key in sums.index)
     return Samples(keys, strata, sums.to_numpy(float), points, len(table), _failed(table))
 
 
 def _by_question(table: pd.DataFrame, sums: np.ndarray, statistic: Callable) -> Samples:
-    keys = [f"{index}\n{question}" for index, question in zip(table["index"], table["question"], strict=True)]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    keys = tuple(keys[place] for place in order)
-    return Samples(keys, np.zeros(len(keys), int), sums[order], statistic, len(keys), _failed(table))
+    keys = (table["index"] + "\n" + table["question"]).to_numpy(dtype=object)
+    order = np.argsort(keys, kind="stable")
+    return Samples(tuple(keys[order]), np.zeros(len(keys), int), sums[order], statistic, len(keys), _failed(table))
 
 
 def _failed(table: pd.DataFrame) -> int:
@@ -215,7 +210,4 @@ _UNITS: dict[str, Callable[[pd.DataFrame, Rule], Samples]] = {
     "f1": _f1,
     "mme": _mme,
     "ocrbench": _ocrbench,
-    "mean": _open,
-    "best": _open,
-    "anls": _open,
 }

@@ -41,21 +41,8 @@ def mixed(seed: int, share: float = 0.5) -> Callable[[dict], bool]:
 
 def write_tsvs(folder: Path, rows: int = 12) -> dict[str, pd.DataFrame]:
     """Write NAME.tsv for the nine and the poster's two, about `rows` questions each, and return the tables."""
-    makers = {
-        "ChartQA_TEST": _chartqa,
-        "MMBench_DEV_CN": lambda rows: _mmbench(rows, "图中的物体是什么颜色？"),
-        "MMBench_DEV_EN": lambda rows: _mmbench(rows, "What color is the thing?"),
-        "MME": _mme,
-        "OCRBench": _ocrbench,
-        "POPE": _pope,
-        "ScienceQA_TEST": _scienceqa,
-        "SEEDBench_IMG": _seedbench,
-        "TextVQA_VAL": _textvqa,
-        "InfoVQA_VAL": _infovqa,
-        "RealWorldQA": _seedbench,
-    }
     folder.mkdir(parents=True, exist_ok=True)
-    tables = {name: pd.DataFrame(make(rows)) for name, make in makers.items()}
+    tables = {name: pd.DataFrame(make(rows)) for name, make in MAKERS.items()}
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.tsv", sep="\t", index=False)
     return tables
@@ -95,151 +82,111 @@ def run_vlmeval(lmu_data: Path, work: Path, *arguments: str) -> subprocess.Compl
     return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, cwd=lmu_data)
 
 
-def _image(seed: int) -> str:
-    rng = random.Random(seed)
-    image = Image.new("RGB", (56, 56), tuple(rng.randrange(256) for _ in range(3)))
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
+def image(seed: int) -> str:
+    """A small picture of one colour, as the files hold it."""
+    rng, stream = random.Random(seed), io.BytesIO()
+    Image.new("RGB", (56, 56), tuple(rng.randrange(256) for _ in range(3))).save(stream, "PNG")
     return base64.b64encode(stream.getvalue()).decode()
 
 
-def _chartqa(rows: int) -> list[dict]:
-    splits = ("test_human", "test_augmented")
-    return [
-        {
-            "index": i,
-            "question": f"How tall is bar {i}?",
-            "answer": str(10 + i) if i % 3 else COLOURS[i % 4],
-            "split": splits[i % 2],
-            "image": _image(i),
-        }
-        for i in range(rows)
-    ]
+def numbered(make: Callable[[int], dict], first: int = 0) -> Callable[[int], list[dict]]:
+    """Rows that differ by their number, each with a picture of its own unless it says which."""
+    return lambda rows: [{"index": first + i, **({"image": image(i)} | make(i))} for i in range(rows)]
 
 
-def _mmbench(rows: int, question: str) -> list[dict]:
+def chartqa(i: int) -> dict:
+    answer = str(10 + i) if i % 3 else COLOURS[i % 4]
+    return {"question": f"How tall is bar {i}?", "answer": answer, "split": ("test_human", "test_augmented")[i % 2]}
+
+
+def mmbench(question: str) -> Callable[[int], list[dict]]:
     """Every question four times with its options rotated, the copies pointing to the first one's image."""
-    table = []
-    for i in range(rows):
-        for turn in range(4):
-            options = COLOURS[turn:] + COLOURS[:turn]
-            table.append(
-                {
-                    "index": i + 1_000_000 * turn,
-                    "question": f"{question} ({i})",
-                    "hint": "Look closely." if i % 2 else None,
-                    **dict(zip("ABCD", options, strict=True)),
-                    "answer": "ABCD"[options.index(COLOURS[i % 4])],
-                    "category": ("color", "object_localization")[i % 2],
-                    "l2-category": ("finegrained_perception (instance-level)", "coarse_perception")[i % 2],
-                    "split": "dev",
-                    "image": str(i) if turn else _image(i),
-                }
-            )
-    return table
+
+    def row(i: int, turn: int) -> dict:
+        options = COLOURS[turn:] + COLOURS[:turn]
+        return {
+            "index": i + 1_000_000 * turn,
+            "question": f"{question} ({i})",
+            "hint": "Look closely." if i % 2 else None,
+            **dict(zip("ABCD", options, strict=True)),
+            "answer": "ABCD"[options.index(COLOURS[i % 4])],
+            "category": ("color", "object_localization")[i % 2],
+            "l2-category": ("finegrained_perception (instance-level)", "coarse_perception")[i % 2],
+            "split": "dev",
+            "image": str(i) if turn else image(i),
+        }
+
+    return lambda rows: [row(i, turn) for i in range(rows) for turn in range(4)]
 
 
-def _mme(rows: int) -> list[dict]:
-    table = []
-    for category in MME_CATEGORIES:
-        for picture in range(max(2, rows // 14)):
-            for said in ("Yes", "No"):
-                index = len(table)
-                table.append(
-                    {
-                        "index": index,
-                        "question": f"Is this {category} number {index}? Please answer yes or no.",
-                        "answer": said,
-                        "category": category,
-                        "image_path": f"{category}/{picture}.png",
-                        "image": _image(picture),
-                    }
-                )
-    return table
-
-
-def _ocrbench(rows: int) -> list[dict]:
+def mme(rows: int) -> list[dict]:
+    """Two questions about each picture of each category."""
+    places = [(category, i) for category in MME_CATEGORIES for i in range(max(2, rows // 14)) for _ in range(2)]
     return [
         {
-            "index": i,
-            "question": f"What is written in image {i}?",
-            "answer": repr([f"Word {i} End", f"term{i}"]),
-            "category": OCR_CATEGORIES[i % 10],
-            "image": _image(i),
+            "index": index,
+            "question": f"Is this {category} number {index}? Please answer yes or no.",
+            "answer": ("Yes", "No")[index % 2],
+            "category": category,
+            "image_path": f"{category}/{picture}.png",
+            "image": image(picture),
         }
-        for i in range(rows)
+        for index, (category, picture) in enumerate(places)
     ]
 
 
-def _pope(rows: int) -> list[dict]:
-    categories = ("random", "popular,adversarial", "random,popular,adversarial")
-    return [
-        {
-            "index": i,
-            "question": f"Is there a thing of kind {i} in the image?",
-            "answer": ("Yes", "No")[i % 2],
-            "category": categories[i % 3],
-            "image": _image(i // 2),
-        }
-        for i in range(rows)
-    ]
+def ocrbench(i: int) -> dict:
+    answer = repr([f"Word {i} End", f"term{i}"])
+    return {"question": f"What is written in image {i}?", "answer": answer, "category": OCR_CATEGORIES[i % 10]}
 
 
-def _scienceqa(rows: int) -> list[dict]:
+def pope(i: int) -> dict:
+    category = ("random", "popular,adversarial", "random,popular,adversarial")[i % 3]
+    question = {"question": f"Is there a thing of kind {i} in the image?", "answer": ("Yes", "No")[i % 2]}
+    return {**question, "category": category, "image": image(i // 2)}
+
+
+def scienceqa(i: int) -> dict:
     """Two to four options, as in the real set."""
-    table = []
-    for i in range(rows):
-        many = 2 + i % 3
-        options = dict(zip("ABCD", (f"thing {i}-{n}" for n in range(many)), strict=False))
-        table.append(
-            {
-                "index": i,
-                "question": f"Which of these is meant in lesson {i}?",
-                "hint": "Use the picture." if i % 2 else None,
-                **{letter: options.get(letter) for letter in "ABCD"},
-                "answer": "ABCD"[i % many],
-                "category": ("biology", "physics")[i % 2],
-                "split": "test",
-                "image": _image(i),
-            }
-        )
-    return table
+    options = {letter: f"thing {i}-{n}" if n < 2 + i % 3 else None for n, letter in enumerate("ABCD")}
+    return {
+        "question": f"Which of these is meant in lesson {i}?",
+        "hint": "Use the picture." if i % 2 else None,
+        **options,
+        "answer": "ABCD"[i % (2 + i % 3)],
+        "category": ("biology", "physics")[i % 2],
+        "split": "test",
+    }
 
 
-def _seedbench(rows: int) -> list[dict]:
-    return [
-        {
-            "index": 1000 + i,
-            "question": f"What color is object {i}?",
-            **dict(zip("ABCD", COLOURS, strict=True)),
-            "answer": "ABCD"[i % 4],
-            "category": ("Instance Identity", "Scene Understanding")[i % 2],
-            "image": _image(i),
-        }
-        for i in range(rows)
-    ]
+def seedbench(i: int) -> dict:
+    category = ("Instance Identity", "Scene Understanding")[i % 2]
+    options = dict(zip("ABCD", COLOURS, strict=True))
+    return {"question": f"What color is object {i}?", **options, "answer": "ABCD"[i % 4], "category": category}
 
 
-def _textvqa(rows: int) -> list[dict]:
+def textvqa(i: int) -> dict:
     """Ten annotators who agree the more, the smaller the number; three agreeing is enough for a full score."""
-    table = []
-    for i in range(rows):
-        agreeing = max(2, 10 - i)
-        references = [f"brand{i}"] * agreeing + [f"other{i}-{n}" for n in range(10 - agreeing)]
-        table.append(
-            {"index": i, "question": f"What brand is shown in {i}?", "answer": repr(references), "image": _image(i)}
-        )
-    return table
+    agreeing = max(2, 10 - i)
+    references = [f"brand{i}"] * agreeing + [f"other{i}-{n}" for n in range(10 - agreeing)]
+    return {"question": f"What brand is shown in {i}?", "answer": repr(references)}
 
 
-def _infovqa(rows: int) -> list[dict]:
+def infovqa(i: int) -> dict:
     """Two references; an answer one letter away from one earns most of a point."""
-    return [
-        {
-            "index": i,
-            "question": f"Which document is number {i}?",
-            "answer": repr([f"invoice {i}", f"bill of number {i}"]),
-            "image": _image(i),
-        }
-        for i in range(rows)
-    ]
+    return {"question": f"Which document is number {i}?", "answer": repr([f"invoice {i}", f"bill of number {i}"])}
+
+
+MAKERS = {
+    "ChartQA_TEST": numbered(chartqa),
+    "MMBench_DEV_CN": mmbench("图中的物体是什么颜色？"),
+    "MMBench_DEV_EN": mmbench("What color is the thing?"),
+    "MME": mme,
+    "OCRBench": numbered(ocrbench),
+    "POPE": numbered(pope),
+    "ScienceQA_TEST": numbered(scienceqa),
+    "SEEDBench_IMG": numbered(seedbench, 1000),
+    "TextVQA_VAL": numbered(textvqa),
+    "InfoVQA_VAL": numbered(infovqa),
+    "RealWorldQA": numbered(seedbench, 1000),
+}

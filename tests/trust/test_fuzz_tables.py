@@ -16,39 +16,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 from local_benchmarks import mixed, run_vlmeval, write_predictions, write_tsvs
 
-from summarize_eval import command as summarize_eval
+from summarize_eval.command import main
 
 
 SETS = ("MMBench_DEV_EN", "ChartQA_TEST", "POPE", "MME", "OCRBench")
+KINDS = (".csv", ".json", ".xlsx", ".tsv")
 ROWS = 4  # of each table that is changed cell by cell
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     """Two models' answers to five benchmarks, scored by VLMEvalKit's real command."""
-    folder = tmp_path_factory.mktemp("scored")
+    folder, models = tmp_path_factory.mktemp("scored"), ("first", "second")
     tables = {name: table for name, table in write_tsvs(folder / "data", 6).items() if name in SETS}
-    for seed, model in enumerate(("first", "second")):
+    for seed, model in enumerate(models):
         write_predictions(folder / "work", model, tables, mixed(seed))
-        done = run_vlmeval(folder / "data", folder / "work", *VLMEVAL, "--model", model, "--data", *SETS)
-        assert done.returncode == 0, done.stderr[-3000:]
+    words = ("--mode", "eval", "--reuse", "--model", *models, "--data", *SETS)
+    done = run_vlmeval(folder / "data", folder / "work", *words)
+    assert done.returncode == 0, done.stderr[-3000:]
     return folder / "work"
-
-
-VLMEVAL = ("--mode", "eval", "--reuse")
 
 
 @pytest.fixture
 def work(good, tmp_path):
-    shutil.copytree(good, tmp_path / "work")
-    return tmp_path / "work"
+    return shutil.copytree(good, tmp_path / "work")
 
 
 def summarize(work, tally):
     """Make the table and judge how that ended."""
     out, said = work.parent / "table", io.StringIO()
     with at_most(60), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        status = summarize_eval.main([str(work), "--out", str(out), "--resamples", "100", "--data", *SETS])
+        status = main([str(work), "--out", str(out), "--resamples", "100", "--data", *SETS])
     text = said.getvalue()
     assert status in (0, 1, 2) and "Traceback" not in text, text
     assert len(list(out.glob("*"))) in (0, 4) and not list(out.glob(".part-*")), "half a table"
@@ -59,34 +57,30 @@ def summarize(work, tally):
     tally.note(status == 0, notes[0] if notes else "")
 
 
-def files_of(work):
-    return sorted(path for path in work.glob("first/*") if path.is_file() and path.suffix in KINDS)
-
-
-KINDS = (".csv", ".json", ".xlsx", ".tsv")
-
-
-def test_files_damaged(work, figure):
-    tally, files = Tally(), files_of(work)
+def fuzz_files(work, figure, title, changed_content, write):
+    """Change one file after another; `changed_content` gives a strategy for a file, `write` writes what it draws."""
+    tally = Tally()
+    files = sorted(path for path in work.glob("first/*") if path.is_file() and path.suffix in KINDS)
     assert {path.suffix for path in files} >= {".csv", ".json", ".xlsx"}
+    strategies = {path: changed_content(path) for path in files}
 
     @fuzz(60, 500)
-    @given(st.sampled_from(files).flatmap(lambda path: st.tuples(st.just(path), ruined(path.read_bytes()))))
+    @given(st.sampled_from(files).flatmap(lambda path: st.tuples(st.just(path), strategies[path])))
     def trial(changed):
         path, content = changed
         before = path.read_bytes()
         try:
-            path.write_bytes(content)
+            write(path, content)
             summarize(work, tally)
         finally:
             path.write_bytes(before)
 
     trial()
-    figure("8 fuzz", "prediction, result and metric files damaged: `summarize_eval.py`", tally.total, tally.seen())
+    figure("8 fuzz", f"{title}: `summarize_eval.py`", tally.total, tally.seen())
 
 
 def rows_of(path):
-    """Read a file as lists and objects; None if it is too large to change well."""
+    """Read a file as lists and objects, of tables the first rows."""
     if path.suffix == ".json":
         return json.loads(path.read_text())
     table = pd.read_csv(path, dtype=str) if path.suffix == ".csv" else pd.read_excel(path, dtype=str)
@@ -109,20 +103,11 @@ def printable(text):
     return "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")
 
 
+def test_files_damaged(work, figure):
+    title = "prediction, result and metric files damaged"
+    fuzz_files(work, figure, title, lambda path: ruined(path.read_bytes()), lambda path, it: path.write_bytes(it))
+
+
 def test_values_changed(work, figure):
-    tally, files = Tally(), files_of(work)
-    contents = {path: rows_of(path) for path in files}
-
-    @fuzz(60, 500)
-    @given(st.sampled_from(files).flatmap(lambda path: st.tuples(st.just(path), mutated(contents[path]))))
-    def trial(changed):
-        path, rows = changed
-        before = path.read_bytes()
-        try:
-            write_rows(path, rows)
-            summarize(work, tally)
-        finally:
-            path.write_bytes(before)
-
-    trial()
-    figure("8 fuzz", "the same files with other values: `summarize_eval.py`", tally.total, tally.seen())
+    title = "the same files with other values"
+    fuzz_files(work, figure, title, lambda path: mutated(rows_of(path)), write_rows)

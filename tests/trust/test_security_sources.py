@@ -22,7 +22,6 @@ REASONS = {
     "pair_data/score/checkpoints.py": {"network": "a model that is named as on the hub"},
     "caches/fingerprints.py": {"network": "where the hub's library keeps its files"},
     "caches/keys.py": {"network": "a model that is named as on the hub"},
-    "scripts/bench_eval.py": {"runs text": "imports packages by name, to ask for their versions"},
     "pair_data/score/endpoint.py": {"network": "the endpoint that --endpoint names"},
     "launcher/memory.py": {"network": "where the hub's library keeps its files"},
     "pair_data/convert/pictures.py": {"network": "takes file:// addresses apart"},

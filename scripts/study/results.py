@@ -1,0 +1,190 @@
+"""A study's folder: one small file a cell while it runs, all of them in one for the repository, what they share."""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from common import ToolError, write_json, write_text
+
+from . import conditions, seeds
+from .methods import METHODS, Options, grid
+from .plan import SIZES, Cell, cells_of
+
+
+PACKAGES = ("torch", "transformers", "llamafactory", "trl", "ms-vlmeval", "datasets")
+
+Result = dict[str, Any]
+
+
+class Results:
+    """What is known of cells, from a folder with a file each, or from one file of all."""
+
+    def __init__(self, path: Path):
+        """Read from `path`: a folder of a study that runs, or a .jsonl file.
+
+        Raises:
+            ToolError: a file is damaged, or the one file is not there.
+        """
+        self.path, self._known = path, {}
+        if path.suffix == ".jsonl" and not path.is_file():
+            raise ToolError(f"{path} is not there: `study.py run` and `study.py gather` make it")
+        for file in [path] if path.suffix == ".jsonl" else sorted(path.glob("*.json")):
+            try:
+                results = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+                self._known.update({result["key"]: result for result in results})
+            except (ValueError, KeyError, TypeError) as error:
+                raise ToolError(f"{file} is damaged ({error}): remove it, and its cells are run again") from error
+
+    def __contains__(self, cell: Cell) -> bool:
+        """Whether a cell is done."""
+        return cell.key in self._known
+
+    def __len__(self) -> int:
+        """How many cells are done."""
+        return len(self._known)
+
+    def of(self, cells: Iterable[Cell]) -> list[Result]:
+        """The results of those cells that are done, in their order."""
+        return [self._known[cell.key] for cell in cells if cell in self]
+
+    def all(self) -> list[Result]:
+        """Everything, in the order of the keys."""
+        return [self._known[key] for key in sorted(self._known)]
+
+    def seeds(self, measure: str) -> list[int]:
+        """The seeds of trained models that were measured so."""
+        return sorted({it["seed"] for it in self._known.values() if it["measure"] == measure and it["options"]})
+
+    def add(self, cell: Cell, measured: Result) -> None:
+        """Keep what was measured, in a file that is there whole or not at all."""
+        what = {"seed": cell.seed, "condition": cell.condition, "options": dict(cell.options)}
+        self._known[cell.key] = {"key": cell.key, "measure": cell.measure, **what, **measured}
+        write_json(self.path / f"{cell.key}.json", self._known[cell.key], indent=None)
+
+    def gather(self, path: Path) -> None:
+        """Write all of them into one file."""
+        write_text(path, "".join(json.dumps(result) + "\n" for result in self.all()))
+
+
+def accuracy(results: Results, cells: Sequence[Cell]) -> float | None:
+    """Mean accuracy on validation scenes, a share; None if no cell is done. A run that diverged has got nothing right.
+
+    Raises:
+        ToolError: some of the cells are done and some are not: a mean over fewer seeds cannot be compared.
+    """
+    done = results.of(cells)
+    if done and len(done) < len(cells):
+        lacking = min({cell.seed for cell in cells} - {result["seed"] for result in done})
+        raise ToolError(f"tuning lacks seed {lacking} of {dict(cells[0].options)}: run `tuning` again")
+    return sum(result["val"]["accuracy"] if "val" in result else 0.0 for result in done) / len(done) if done else None
+
+
+def tuned_options(results: Results, methods: Iterable[str]) -> dict[str, Options]:
+    """Each method's point of the grid with the highest accuracy on validation scenes, the first of equals.
+
+    Raises:
+        ToolError: a method has not been tuned on every point, or not with the same seeds.
+    """
+    tuned, seeds_of_tuning = {}, results.seeds("val")
+    for method in [method for method in METHODS if method in methods]:
+        points = [accuracy(results, cells) for cells in cells_of("tuning", [method], seeds_of_tuning).values()]
+        if None in points:
+            lacking = points.count(None)
+            raise ToolError(f"{method} has not been tuned: {lacking} points of its grid are missing; run `tuning`")
+        tuned[method] = grid(method)[points.index(max(points))]
+    return tuned
+
+
+def definitions(size: str, model: Path) -> dict[str, str]:
+    """What all cells of a study have to share: its size, the start model, and everything that cells do not name.
+
+    Raises:
+        ToolError: `model` has no weights.
+    """
+    weights = model / "model.safetensors"
+    if not weights.is_file():
+        raise ToolError(f"--model {model} is no checkpoint: it has no model.safetensors")
+    settings = {
+        "size": asdict(SIZES[size]),
+        "conditions": {name: asdict(condition) for name, condition in conditions.CONDITIONS.items()},
+        "scatter": conditions.SCATTER,
+        "seeds": seeds.SETTINGS,
+        "recipe": yaml.safe_load(seeds.RECIPE.read_text(encoding="utf-8")),
+    }
+    return {
+        "size": size,
+        "model": hashlib.sha256(weights.read_bytes()).hexdigest()[:16],
+        "settings": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16],
+    }
+
+
+def require_same(about: dict[str, Any], wanted: dict[str, str], where: str) -> None:
+    """Refuse results that cannot stand beside one another.
+
+    Raises:
+        ToolError: they were made with another size, start model or settings.
+    """
+    for name, value in wanted.items():
+        if about.get(name, value) != value:
+            raise ToolError(f"{where} is of another {name} ({about[name]}, not {value}): give another folder")
+
+
+def write_about(out: Path, shared: dict[str, str], gpus: Sequence[str]) -> None:
+    """Keep what a study is and what the report says about its making (ToolError: the folder holds another study)."""
+    path = out / "about.json"
+    require_same(read_about(out) if path.is_file() else {}, shared, f"the study in {out}")
+    about = {
+        **shared,
+        "cores": os.cpu_count(),
+        "gpus": len(gpus),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+    write_json(path, about, indent=2)
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """Read what `write_about` has kept (ToolError: it is not there or damaged)."""
+    path = folder / "about.json"
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ToolError(f"{path} is not there: `study.py run` makes it, `study.py gather` copies it") from None
+    except ValueError as error:
+        raise ToolError(f"{path} is damaged ({error})") from error
+    if not isinstance(about, dict):
+        raise ToolError(f"{path} is damaged: it is no JSON object")
+    return about
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Work in a folder while nobody else does (ToolError: somebody else is at work there)."""
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / "lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ToolError(f"another study is at work in {out}: wait for it, or give another --out") from None
+        yield
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs to share out, by the names that CUDA_VISIBLE_DEVICES takes."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        names = [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",")]
+        return tuple(name for name in names if name not in ("", "-1"))
+    import torch  # takes seconds
+
+    return tuple(map(str, range(torch.cuda.device_count())))
