@@ -153,11 +153,17 @@ def test_arguments_that_make_no_sense(kit, world, arguments, words):
     assert done.exit == 2 and words in done.text
 
 
-def test_two_ranks_answer_as_one(kit, world):
-    """Under torchrun, on gloo; each rank has a journal, and together they have every row once."""
-    start = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "vlmeval.uni_dpo"]
-    done = python(kit.root, *start, *base(world, "ranks"), *MCQ_ONLY, LMUData=str(world / "data"))
-    assert done.returncode == 0, done.stderr[-3000:]
+@pytest.mark.parametrize("start", ["forked", pytest.param("torchrun", marks=pytest.mark.long)])
+def test_two_ranks_answer_as_one(kit, world, start):
+    """On gloo; each rank has a journal, and together they have every row once."""
+    arguments = list(map(str, [*base(world, "ranks"), *MCQ_ONLY]))
+    shutil.rmtree(world / "ranks", ignore_errors=True)
+    if start == "forked":
+        assert kit.ask("ranks", data=world / "data", arguments=arguments) == [0, 0]
+    else:
+        torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "vlmeval.uni_dpo"]
+        done = python(kit.root, *torchrun, *arguments, LMUData=str(world / "data"))
+        assert done.returncode == 0, done.stderr[-3000:]
     assert predictions(world / "ranks", sets=["Tiny_MCQ"])["Tiny_MCQ"] == predictions(world / "kept")["Tiny_MCQ"]
     shares = [len(path.read_text().splitlines()) for path in world.glob("ranks/tiny/answers/*_MCQ.rank*.jsonl")]
     assert sum(shares) == ROWS and len(shares) == 2

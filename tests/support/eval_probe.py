@@ -12,6 +12,7 @@ import io
 import json
 import os
 import runpy
+import socket
 import sys
 import traceback
 from pathlib import Path
@@ -34,9 +35,7 @@ def answers(request):
     """Answers one by one through VLMEvalKit's own entry, and in one batch."""
     model = build(request)
     single = [model.generate(message=message, dataset=request.get("dataset")) for message in request["messages"]]
-    batch = model.answer(
-        [model.question(model.preproc_content(it), request.get("dataset")) for it in request["messages"]]
-    )
+    batch = model.answer([model.question(it, request.get("dataset")) for it in request["messages"]])
     return {"single": single, "batch": batch, "class": type(model.backend.model).__name__, **model.settings}
 
 
@@ -170,6 +169,21 @@ def command(request):
             code = 1
     sys.argv = argv
     return {"exit": code, "text": text.getvalue()}
+
+
+def ranks(request):
+    """Run our command as torchrun would on two ranks, in forks of this process; return their exit statuses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if not child:
+            os.environ |= meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            os._exit(command(request)["exit"])
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
 def _their_loop(arguments):

@@ -44,7 +44,7 @@ def build_questions(model: UniDPOQwen2VL, dataset: Any, quiet: bool) -> list[Que
         try:
             require_own_files(row)
             message = model.build_prompt(row, dataset=name) if reword else dataset.build_prompt(row)
-            question = model.question(model.preproc_content(message), name)
+            question = model.question(message, name)
             _ = question.length  # opens the pictures
             questions.append(question)
         except Exception as error:  # whatever VLMEvalKit raises over a cell

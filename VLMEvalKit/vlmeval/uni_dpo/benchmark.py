@@ -116,9 +116,6 @@ def _written(text: str, folder: Path) -> Path:
 def require_own_files(row: Any) -> None:
     """Refuse a row whose picture would be written elsewhere than into the folder of its data set.
 
-    Args:
-        row: One of a data set's table.
-
     Raises:
         UniDPOError: Its `index`, or the `image_path` of a picture that the row itself holds, leads out of the folder.
     """

@@ -61,19 +61,19 @@ def _rule_of(dataset: Any) -> tuple[Callable[[Any], bool], str] | None:
     """Return what a row has to have to be ever scored as right, and the words for rows that have not."""
     name = dataset.dataset_name
 
-    def scores_as(kind: type) -> bool:
-        ours, theirs = (getattr(it.evaluate, "__func__", it.evaluate) for it in (type(dataset), kind))
+    def scores_by(method: Any) -> bool:
+        ours, theirs = (getattr(it, "__func__", it) for it in (type(dataset).evaluate, method))
         return ours is theirs
 
-    if scores_as(datasets.ImageMCQDataset):
+    if scores_by(datasets.ImageMCQDataset.evaluate):
         return _names_an_option, "have an answer that is none of their options' letters"
-    if scores_as(datasets.ImageYORNDataset) and "AMBER" not in name:
+    if scores_by(datasets.ImageYORNDataset.evaluate) and "AMBER" not in name:
         return lambda row: row["answer"] in ("Yes", "No"), "have an answer that is neither Yes nor No, so written"
-    if scores_as(datasets.OCRBench):
+    if scores_by(datasets.OCRBench.evaluate):
         return _has_texts, """have an answer that is no list of texts, such as ["12", "twelve"]"""
-    if scores_as(datasets.ImageVQADataset) and any(part in name for part in SCORED_OTHERWISE):
+    if scores_by(datasets.ImageVQADataset.evaluate) and any(part in name for part in SCORED_OTHERWISE):
         return lambda row: bool(_answers_of(row)), "have no answer"
-    if scores_as(datasets.ImageVQADataset):
+    if scores_by(datasets.ImageVQADataset.evaluate):
         return lambda row: len(_answers_of(row)) >= ENOUGH, (
             "can never get a full score: this class asks that three other people gave the same answer, so write a"
             f' list of {ENOUGH} equal ones, ["12", "12", "12", "12"], or give the data set a name with ChartQA in it'
@@ -105,11 +105,7 @@ def _has_texts(row: Any) -> bool:
 
 
 def require_numbers(name: str, scores: Any) -> None:
-    """Refuse scores that are empty or whose headline is not a number.
-
-    Args:
-        name: The data set's name.
-        scores: What VLMEvalKit's scoring returned: a table, a dictionary, or something that we do not know.
+    """Refuse scores of VLMEvalKit, a table or a dictionary, that are empty or whose headline is not a number.
 
     Raises:
         UniDPOError: They are.

@@ -67,14 +67,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Evaluate and return the exit code.
-
-    Args:
-        arguments: Command line without the program's name; None for the real one.
-
-    Returns:
-        0 if everything was done, 1 if something failed, 2 if the arguments make no sense.
-    """
+    """Evaluate; return 0 if everything was done, 1 if something failed, 2 if the arguments make no sense."""
     options = parser().parse_args(arguments)
     try:
         config = read_config(options.config)

@@ -44,9 +44,6 @@ def texts_of(kind: str | None) -> tuple[str, ...]:
 def as_written(kind: str | None = None) -> Iterator[list[pd.DataFrame]]:
     """Have pandas read cells as they are written, whoever calls it, until the block is left.
 
-    Args:
-        kind: The class of the data set; of some the answers are text as well.
-
     Yields:
         The last table that was read, once there is one.
     """
@@ -77,9 +74,6 @@ def as_written(kind: str | None = None) -> Iterator[list[pd.DataFrame]]:
 
 def restore(dataset: Any) -> pd.DataFrame | None:
     """Put texts as they are written into the table of a data set that was read with pandas' defaults.
-
-    Args:
-        dataset: One of VLMEvalKit's; of those that it offers, one of the kinds above with a cell that may be lost.
 
     Returns:
         The table as it is in the file; None if there was no need to read it again.

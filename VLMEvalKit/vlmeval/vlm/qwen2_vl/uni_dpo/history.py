@@ -83,11 +83,7 @@ class Training:
 
 
 def training_of(folder: Path, base: Path) -> Training | None:
-    """Look for the best evidence of a training.
-
-    Args:
-        folder: A full model or an adapter.
-        base: The adapter's base; `folder` itself for a full model.
+    """Look for the best evidence of a training in a folder, and in the base of an adapter.
 
     Returns:
         None if the folder looks like something that was only downloaded.

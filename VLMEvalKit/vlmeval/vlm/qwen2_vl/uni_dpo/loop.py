@@ -49,9 +49,6 @@ def require_judge_on_command_line() -> None:
 def adopt(dataset: Any) -> Callable[[Any], Any]:
     """Correct a data set of the loop: cells, pictures and scoring are as in `python -m vlmeval.uni_dpo`.
 
-    Args:
-        dataset: One with a table of questions; others stay as they are.
-
     Returns:
         What gives the corrected row for one that the loop took before.
 

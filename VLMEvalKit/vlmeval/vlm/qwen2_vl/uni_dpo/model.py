@@ -5,7 +5,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ....uni_dpo.errors import UniDPOError
 from ...base import BaseModel
 from ..prompt import Qwen2VLPromptMixin
 from .checkpoint import open_checkpoint
@@ -98,16 +97,18 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
             **({"post_process": True} if self.options["post_process"] else {}),
         }
 
-    def question(self, message: Message, dataset: str | None = None) -> Question:
+    def question(self, message: Message | str, dataset: str | None = None) -> Question:
         """Turn a message of VLMEvalKit into a prompt with its images and videos.
 
         Args:
-            message: [{"type": "image" | "video" | "text", "value": path or text}, ...], in order.
+            message: [{"type": "image" | "video" | "text", "value": path or text}, ...], in order, or in any other form
+                that VLMEvalKit's `generate` takes.
             dataset: The data set's name, for the demands of some.
 
         Raises:
             UniDPOError: An image or a video would have no place in the prompt.
         """
+        message = self.preproc_content(message)
         content = [
             {"type": "text", "text": item["value"]} if item["type"] == "text" else {"type": item["type"]}
             for item in message
@@ -143,7 +144,7 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
         """
         try:
             _ = self.writer, self.backend
-        except UniDPOError as error:
+        except ValueError as error:  # ours, or vLLM's
             if in_their_loop():
                 raise SystemExit(f"error: {error}") from error
             raise

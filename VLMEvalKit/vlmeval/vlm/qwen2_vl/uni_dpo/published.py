@@ -33,10 +33,6 @@ def lead_to_ours(theirs: type, ours: type) -> None:
     """Have a class of VLMEvalKit make ours of checkpoints of our training, and itself of all others.
 
     The class stays the same object, what it makes are instances of it, and classes derived from it do not change.
-
-    Args:
-        theirs: `Qwen2VLChat`.
-        ours: `UniDPOQwen2VL`.
     """
 
     def start(self: Any, model_path: str, *arguments: Any, **options: Any) -> None:
