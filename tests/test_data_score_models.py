@@ -9,6 +9,7 @@ from pairs import ROOT, as_sharegpt, options, train, write_dataset
 from PIL import Image
 from reward_models import image_classifier, text_classifier
 from score_runs import read, score, unscored, write
+from test_eval_adapter import FLAT, variant
 from tiny_models import adapter, dropped_head, text_model
 from transformers import (
     AutoModelForCausalLM,
@@ -17,7 +18,6 @@ from transformers import (
     AutoProcessor,
     AutoTokenizer,
 )
-from variants import FLAT, variant
 
 from pair_data import DataError
 
