@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 
 LONGEST_REASON = 300  # characters
 
@@ -26,9 +24,13 @@ def in_context(place: str, advice: str = "is every file as it was saved?") -> It
     """
     try:
         yield
-    except (UniDPOError, MemoryError, torch.OutOfMemoryError):
+    except (UniDPOError, MemoryError):
         raise
     except Exception as error:
+        from torch import OutOfMemoryError  # not at the top: `--help` needs no torch
+
+        if isinstance(error, OutOfMemoryError):
+            raise
         raise UniDPOError(f"{place}: {reason_of(error)}\n  {advice}") from error
 
 
