@@ -79,9 +79,11 @@ class VLMEvalKit:
         """Copy the tree and start the process."""
         scratch = tempfile.TemporaryDirectory(prefix="uni-dpo-vlmevalkit-")
         self.root = overlaid(tree, Path(scratch.name))
+        self._log = self.root / "probe.log"
         command = [sys.executable, ROOT / "tests" / "support" / "eval_probe.py", "serve"]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-        self._process = subprocess.Popen(command, env=environment(self.root), cwd=self.root, **pipes)
+        with self._log.open("w") as log:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
+            self._process = subprocess.Popen(command, env=environment(self.root), cwd=self.root, **pipes)
         atexit.register(scratch.cleanup)
         atexit.register(self._process.kill)
 
@@ -89,7 +91,9 @@ class VLMEvalKit:
         """Return what a function of `eval_probe.py` says."""
         self._process.stdin.write(json.dumps(request | {"do": do}, default=str) + "\n")
         self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        assert line, self._log.read_text()[-3000:]
+        answer = json.loads(line)
         assert "failed" not in answer, answer["failed"]
         return answer["result"]
 
