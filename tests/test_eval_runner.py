@@ -1,262 +1,188 @@
 """The batched runner inside real VLMEvalKit trees, against VLMEvalKit's own loop on the same rows."""
 
-import base64
-import io
 import json
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from eval_tree import TREES, answer_of, environment, overlaid, python
-from PIL import Image
+from eval_sets import DEMO, metrics, predictions, write_config, write_sets
+from eval_tree import OVERLAY, TREES, python, vlmevalkit
+from local_benchmarks import write_tsvs
 from safetensors.torch import load_file, save_file
 
-
-DEMO = Path(__file__).resolve().parents[1] / "data" / "demo" / "checkpoint"
-ROWS = 14
-SETS = {
-    "Tiny_MCQ": {"class": "ImageMCQDataset", "dataset": "Tiny_MCQ"},
-    "Tiny_YORN": {"class": "ImageYORNDataset", "dataset": "Tiny_YORN"},
-    "Tiny_ChartQA": {"class": "ImageVQADataset", "dataset": "Tiny_ChartQA"},
-}
+from summarize_eval.rules import NINE, POSTER
 
 
-def picture(rng):
-    """A picture of noise, as base64."""
-    content = io.BytesIO()
-    size = rng.choice([(56, 56), (84, 56), (140, 84)])
-    Image.frombytes("RGB", size, rng.randbytes(3 * size[0] * size[1])).save(content, "PNG")
-    return base64.b64encode(content.getvalue()).decode()
-
-
-def write_sets(folder, count=ROWS):
-    """Write three data sets as VLMEvalKit has them."""
-    rng = random.Random(3)
-    folder.mkdir(exist_ok=True)
-    rows = [{"index": i, "question": f"What is it?{' Say.' * (i % 5)}", "image": picture(rng)} for i in range(count)]
-    letters = [row | {"A": "one", "B": "two", "answer": rng.choice("AB"), "category": "all"} for row in rows]
-    yes_no = [row | {"answer": rng.choice(["Yes", "No"]), "category": "all"} for row in rows]
-    charts = [row | {"answer": str(["12"]), "split": "human"} for row in rows]
-    for name, table in zip(SETS, (letters, yes_no, charts), strict=True):
-        pd.DataFrame(table).to_csv(folder / f"{name}.tsv", sep="\t", index=False)
-    return folder
-
-
-def write_config(path, model, sets=SETS, **changes):
-    """Write a config for run.py and for ours."""
-    options = {"class": "UniDPOQwen2VL", "model_path": str(model), "max_new_tokens": 8} | changes
-    path.write_text(json.dumps({"model": {"tiny": options}, "data": sets}))
-    return path
-
-
-def predictions(work, name="tiny", sets=SETS):
-    """Return the prediction column of each data set."""
-    return {data: list(map(str, pd.read_excel(work / name / f"{name}_{data}.xlsx")["prediction"])) for data in sets}
-
-
-def metrics(work, name="tiny"):
-    """Return the contents of the metric files."""
-    return {path.name: path.read_text() for path in (work / name).glob("*.csv")}
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """The demo's checkpoint, whose answers mean something, and one that differs from it in its weights alone."""
-    other = tmp_path_factory.mktemp("other") / "checkpoint"
-    shutil.copytree(DEMO, other)
-    weights = load_file(other / "model.safetensors")
-    noise = torch.Generator().manual_seed(5)
-    spoilt = {name: weight + 0.02 * torch.randn(weight.shape, generator=noise) for name, weight in weights.items()}
-    save_file(spoilt, other / "model.safetensors", metadata={"format": "pt"})
-    return DEMO, other
+ROWS = 6
+METRICS = {"MME": "_score.csv", "POPE": "_score.csv", "OCRBench": "_score.json"}
+MCQ_ONLY = ("--data", "Tiny_MCQ")
 
 
 @pytest.fixture(scope="module", params=TREES, ids=str)
-def tree(request, tmp_path_factory):
-    return overlaid(request.param, tmp_path_factory.mktemp("tree"))
+def kit(request):
+    return vlmevalkit(request.param)
 
 
 @pytest.fixture(scope="module")
-def data(tree, tmp_path_factory):
-    """Data sets of one tree's own: a run changes a row."""
-    return write_sets(tmp_path_factory.mktemp("data"))
+def nine(kit, tmp_path_factory):
+    """The folders of both loops after all benchmarks of both configs."""
+    folder = tmp_path_factory.mktemp("nine")
+    write_tsvs(folder / "data", rows=3)
+    config = json.loads((OVERLAY / "config.json").read_text())
+    config["data"] |= json.loads((OVERLAY / "config_poster.json").read_text())["data"]
+    config["model"]["checkpoint"] |= {"max_new_tokens": 6, "model_path": str(DEMO)}
+    (folder / "config.json").write_text(json.dumps(config))
+    for name, start in {"theirs": kit.loop, "ours": kit.run}.items():
+        arguments = ["--config", folder / "config.json", "--work-dir", folder / name, "--judge", "exact_matching"]
+        done = start(folder / "data", *arguments)
+        assert done.exit == 0, done.text[-3000:]
+    return folder / "theirs" / "checkpoint", folder / "ours" / "checkpoint"
+
+
+def test_configs_name_the_benchmarks():
+    for name, benchmarks in (("config.json", NINE), ("config_poster.json", POSTER)):
+        config = json.loads((OVERLAY / name).read_text())
+        assert config["judge"] == "exact_matching"
+        assert {key: entry["dataset"] for key, entry in config["data"].items()} == {key: key for key in benchmarks}
+
+
+@pytest.mark.parametrize("data", NINE + POSTER)
+def test_predictions_and_metrics_equal_vlmevalkits(nine, data):
+    theirs, ours = (folder / f"checkpoint_{data}" for folder in nine)
+    tables = [pd.read_excel(f"{path}.xlsx") for path in (theirs, ours)]
+    pd.testing.assert_frame_equal(*tables)
+    assert "prediction" in tables[0] and "image" not in tables[0]
+    scores = [path.with_name(path.name + METRICS.get(data, "_acc.csv")).read_text() for path in (theirs, ours)]
+    assert scores[0] == scores[1] != ""
 
 
 @pytest.fixture(scope="module")
-def runs(tree, models, data, tmp_path_factory):
-    """Runs one after the other in one work directory, and what each of them left."""
+def world(kit, tmp_path_factory):
+    """A folder with data sets and a config, and in `work` and `kept` what a first run left."""
     folder = tmp_path_factory.mktemp("runs")
-    config = write_config(folder / "config.json", models[0])
-    gone = {"Gone": {"class": "ImageMCQDataset", "dataset": "Gone"}}
-    broken = write_config(folder / "broken.json", models[0], gone | SETS)
-    base = ["--config", str(config), "--batch-size", "4"]
-    work, first, second = folder / "work", str(models[0]), str(models[1])
-    change = f"""
-import pandas as pd
-table = pd.read_csv({str(data / "Tiny_YORN.tsv")!r}, sep="\\t")
-table.loc[3, "question"] = "Is it another one?"
-table.to_csv({str(data / "Tiny_YORN.tsv")!r}, sep="\\t", index=False)
-"""
-    keep = f"import shutil; shutil.copytree({str(work)!r}, {str(folder / 'kept')!r})"
-    requests = {
-        "all": [*base, "--work-dir", str(work)],
-        "again": [*base, "--work-dir", str(work)],
-        "keep": {"prepare": keep},
-        "one_row_changed": {"prepare": change},
-        "changed": [*base, "--work-dir", str(work), "--data", "Tiny_YORN"],
-        "afresh": [*base, "--work-dir", str(work), "--data", "Tiny_YORN", "--no-reuse"],
-        "other": [*base, "--work-dir", str(work), "--model", f"tiny={second}"],
-        "infer": [*base, "--work-dir", str(folder / "steps"), "--mode", "infer", "--data", "Tiny_MCQ"],
-        "eval": [*base, "--work-dir", str(folder / "steps"), "--mode", "eval", "--data", "Tiny_MCQ"],
-        "nothing_to_score": [*base, "--work-dir", str(folder / "none"), "--mode", "eval", "--data", "Tiny_MCQ"],
-        "broken": ["--config", str(broken), "--work-dir", str(folder / "broken"), "--data", "Gone", "Tiny_MCQ"],
-        "by_path": ["--model", first, "--data", "Tiny_MCQ", "--work-dir", str(folder / "path"), "--mode", "infer"],
-        "no_model": ["--data", "Tiny_MCQ"],
-        "no_config": ["--config", str(folder / "gone.json")],
-        "no_folder": [*base, "--model", "gone"],
-        "one_name": [*base, "--model", f"a={first}", f"a={second}"],
-    }
-    os.environ["LMUData"] = str(data)
-    found = answer_of(tree, "eval_runs.py", requests, folder)
-    return found | {"folder": folder, "work": work, "kept": folder / "kept", "config": config}
+    write_sets(folder / "data", ROWS)
+    write_config(folder / "config.json", DEMO)
+    done = kit.run(folder / "data", *base(folder))
+    assert done.exit == 0, done.text
+    shutil.copytree(folder / "work", folder / "kept")
+    assert len(set(predictions(folder / "kept")["Tiny_MCQ"])) > 1 and len(metrics(folder / "kept")) >= 3
+    return folder
 
 
-@pytest.fixture(scope="module")
-def upstream(tree, runs, models, tmp_path_factory):
-    """VLMEvalKit's own loop on the same rows, on the data as it was before a row was changed."""
-    folder = tmp_path_factory.mktemp("upstream")
-    rows = write_sets(folder / "data")
-    start = [tree / "run.py"] if (tree / "run.py").is_file() else ["-m", "vlmeval"]
-    arguments = ["--config", runs["config"], "--work-dir", folder / "work", "--judge", "exact_matching"]
-    done = python(tree, *start, *arguments, LMUData=str(rows))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder / "work"
+def base(folder, work="work"):
+    return ["--config", folder / "config.json", "--batch-size", "2", "--work-dir", folder / work]
 
 
-def test_predictions_and_scores_are_those_of_vlmevalkits_own_loop(runs, upstream):
-    assert runs["all"]["exit"] == 0, runs["all"]["text"]
-    assert predictions(runs["kept"]) == predictions(upstream)
-    assert len(metrics(upstream)) >= 3
-    for name, content in metrics(upstream).items():
-        assert metrics(runs["kept"])[name] == content, name
-    answers = predictions(upstream)["Tiny_MCQ"]
-    assert len(answers) == ROWS and len(set(answers)) > 1
+def test_nothing_is_answered_twice(kit, world):
+    """But for a row that has changed, in its batch: rows are always answered in the same company."""
+    again = kit.run(world / "data", *base(world))
+    assert again.exit == 0 and again.text.count(f"{ROWS} rows reused") == 3
+    file = world / "data" / "Tiny_YORN.tsv"
+    table = pd.read_csv(file, sep="\t")
+    table.loc[3, "question"] = "Is it another one?"
+    table.to_csv(file, sep="\t", index=False)
+    changed = [*base(world), "--data", "Tiny_YORN"]
+    assert f"{ROWS} rows, 1 answered" in kit.run(world / "data", *changed).text
+    assert f"{ROWS} rows, {ROWS} answered" in kit.run(world / "data", *changed, "--no-reuse").text
 
 
-def test_a_second_run_answers_nothing_again(runs):
-    assert runs["again"]["exit"] == 0
-    assert runs["again"]["text"].count(f"{ROWS} rows reused") == 3
+def test_killed_and_continued(kit, world):
+    """What a killed run leaves: whole lines, and one that was cut off in the middle. `trust/` kills real ones."""
+    work = shutil.copytree(world / "kept", world / "killed")
+    journal = work / "tiny" / "answers" / "Tiny_MCQ.rank0.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:4]) + lines[4][:20])
+    done = kit.run(world / "data", *base(world, "killed"), *MCQ_ONLY)
+    assert f"{ROWS} rows, 2 answered" in done.text
+    assert journal.read_bytes() == b"".join(lines)
+    assert predictions(work) == predictions(world / "kept")
 
 
-def test_only_a_changed_row_is_answered_again(runs):
-    """In its batch: rows are always answered in the same company."""
-    assert f"{ROWS} rows, 1 answered" in runs["changed"]["text"]
-    assert f"{ROWS} rows, {ROWS} answered" in runs["afresh"]["text"]
+def test_answers_of_another_checkpoint_are_never_taken(kit, world):
+    """Although it has the same name, and differs in its weights alone, and files of the first one lie there."""
+    other = shutil.copytree(DEMO, world / "other")
+    noise = torch.Generator().manual_seed(5)
+    weights = load_file(other / "model.safetensors")
+    spoilt = {name: weight + 0.02 * torch.randn(weight.shape, generator=noise) for name, weight in weights.items()}
+    save_file(spoilt, other / "model.safetensors", metadata={"format": "pt"})
+    work, first = shutil.copytree(world / "kept", world / "second"), predictions(world / "kept")["Tiny_MCQ"]
+    done = kit.run(world / "data", *base(world, "second"), *MCQ_ONLY, "--model", f"tiny={other}")
+    assert done.exit == 0 and f"{ROWS} rows, {ROWS} answered" in done.text
+    assert predictions(work)["Tiny_MCQ"] != first
+    (aside,) = (work / "tiny").glob("answers/replaced-*/tiny_Tiny_MCQ.xlsx")
+    assert list(map(str, pd.read_excel(aside)["prediction"])) == first
 
 
-def test_answers_of_another_checkpoint_are_never_taken(runs):
-    """Although it has the same name, and files of the first one lie there."""
-    assert runs["other"]["exit"] == 0
-    assert runs["other"]["text"].count(f"{ROWS} rows, {ROWS} answered") == 3
-    assert predictions(runs["work"])["Tiny_MCQ"] != predictions(runs["kept"])["Tiny_MCQ"]
-    aside = list((runs["work"] / "tiny").glob("answers/replaced-*/tiny_Tiny_MCQ.xlsx"))
-    assert [list(map(str, pd.read_excel(path)["prediction"])) for path in aside] == [
-        predictions(runs["kept"])["Tiny_MCQ"]
-    ]
+def test_answering_and_scoring_apart(kit, world):
+    steps = [*base(world, "steps"), *MCQ_ONLY, "--mode"]
+    nothing = kit.run(world / "data", *steps, "eval")
+    assert nothing.exit == 1 and "no predictions to score" in nothing.text
+    answered, scored = (kit.run(world / "data", *steps, mode) for mode in ("infer", "eval"))
+    assert answered.exit == scored.exit == 0
+    assert "not scored" in answered.text and "scored in" in scored.text
+    assert metrics(world / "steps").items() <= metrics(world / "kept").items() and metrics(world / "steps")
 
 
-def test_answering_and_scoring_apart(runs):
-    assert runs["infer"]["exit"] == runs["eval"]["exit"] == 0
-    assert "not scored" in runs["infer"]["text"] and "scored in" in runs["eval"]["text"]
-    wanted = metrics(runs["kept"])
-    for name, content in metrics(runs["folder"] / "steps").items():
-        assert content == wanted[name]
-    assert runs["nothing_to_score"]["exit"] == 1
-    assert "no predictions to score" in runs["nothing_to_score"]["text"]
+def test_a_set_that_fails_is_named_and_the_others_finish(kit, world):
+    done = kit.run(world / "data", *base(world, "broken"), "--data", "Gone", "Tiny_MCQ")
+    assert done.exit == 1 and "Traceback" not in done.text
+    assert "FAILED tiny Gone: data set Gone: VLMEvalKit does not know it" in done.text
+    assert "done   tiny Tiny_MCQ" in done.text and predictions(world / "broken", sets=["Tiny_MCQ"])
 
 
-def test_a_set_that_fails_is_named_and_the_others_finish(runs):
-    assert runs["broken"]["exit"] == 1
-    assert "FAILED tiny Gone" in runs["broken"]["text"]
-    assert "done   tiny Tiny_MCQ" in runs["broken"]["text"]
-    assert predictions(runs["folder"] / "broken", sets=["Tiny_MCQ"])
-
-
-def test_a_checkpoint_without_a_config(runs):
-    assert runs["by_path"]["exit"] == 0, runs["by_path"]["text"]
-    found = predictions(runs["folder"] / "path", "demo_checkpoint", ["Tiny_MCQ"])  # the last folder alone says little
+def test_a_checkpoint_without_a_config(kit, world):
+    done = kit.run(world / "data", "--model", DEMO, *MCQ_ONLY, "--work-dir", world / "path", "--mode", "infer")
+    assert done.exit == 0, done.text
+    found = predictions(world / "path", "demo_checkpoint", ["Tiny_MCQ"])  # the last folder alone says little
     assert len(found["Tiny_MCQ"]) == ROWS
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("arguments", "words"),
     [
-        ("no_model", "--model PATH, or --config FILE"),
-        ("no_config", "cannot read"),
-        ("no_folder", "no such folder, and no such name in a config; the config has tiny"),
-        ("one_name", "two models would be called a"),
+        (MCQ_ONLY, "--model PATH, or --config FILE"),
+        (("--config", "gone.json"), "cannot read"),
+        (("--model", "gone"), "no such folder, and no such name in a config; the config has tiny"),
+        (("--model", f"a={DEMO}", "a=other"), "two models would be called a"),
     ],
 )
-def test_arguments_that_make_no_sense(runs, name, words):
-    assert runs[name]["exit"] == 2
-    assert words in runs[name]["text"]
+def test_arguments_that_make_no_sense(kit, world, arguments, words):
+    config = base(world) if arguments[0] == "--model" else []
+    done = kit.run(world / "data", *config, *arguments)
+    assert done.exit == 2 and words in done.text
 
 
-def test_killed_and_resumed(tree, models, tmp_path):
-    """Killed between two batches, it goes on behind the last whole line, and nothing is answered twice."""
-    rows = write_sets(tmp_path / "data", 60)
-    config = write_config(tmp_path / "config.json", models[0], {"Tiny_MCQ": SETS["Tiny_MCQ"]}, max_new_tokens=16)
-
-    def arguments(work):
-        return [
-            "-m",
-            "vlmeval.uni_dpo",
-            "--config",
-            str(config),
-            "--work-dir",
-            str(tmp_path / work),
-            "--batch-size",
-            "2",
-        ]
-
-    assert python(tree, *arguments("whole"), LMUData=str(rows)).returncode == 0
-    journal = tmp_path / "killed" / "tiny" / "answers" / "Tiny_MCQ.rank0.jsonl"
-    variables = environment(tree, LMUData=str(rows))
-    with subprocess.Popen(
-        [sys.executable, *arguments("killed")], cwd=tree, env=variables, stderr=subprocess.DEVNULL
-    ) as run:
-        while run.poll() is None and (not journal.is_file() or journal.read_bytes().count(b"\n") < 10):
-            time.sleep(0.01)
-        run.send_signal(signal.SIGKILL)
-    before = journal.read_bytes()
-    given = before.count(b"\n")
-    assert 10 <= given < 60
-    journal.write_bytes(before + b'{"index": "7", "ke')  # a line cut off in the middle
-    done = python(tree, *arguments("killed"), LMUData=str(rows))
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert f"60 rows, {60 - given} answered" in done.stdout
-    assert journal.read_bytes().startswith(before)
-    assert journal.read_bytes().count(b"\n") == 60
-    assert predictions(tmp_path / "killed", sets=["Tiny_MCQ"]) == predictions(tmp_path / "whole", sets=["Tiny_MCQ"])
-
-
-def test_two_ranks_answer_as_one(tree, runs, tmp_path):
-    """Under torchrun, on gloo; each rank has a journal, and together they have every row once."""
-    rows = write_sets(tmp_path / "data")
-    start = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "vlmeval.uni_dpo"]
-    arguments = ["--config", runs["config"], "--work-dir", tmp_path / "work", "--batch-size", "4"]
-    done = python(tree, *start, *arguments, LMUData=str(rows))
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert predictions(tmp_path / "work") == predictions(runs["kept"])
-    shares = [
-        len(path.read_text().splitlines()) for path in (tmp_path / "work").glob("tiny/answers/*_MCQ.rank*.jsonl")
-    ]
+@pytest.mark.parametrize("start", ["forked", pytest.param("torchrun", marks=pytest.mark.long)])
+def test_two_ranks_answer_as_one(kit, world, start):
+    """On gloo; each rank has a journal, and together they have every row once."""
+    arguments = list(map(str, [*base(world, "ranks"), *MCQ_ONLY]))
+    shutil.rmtree(world / "ranks", ignore_errors=True)
+    if start == "forked":
+        assert kit.ask("ranks", data=world / "data", arguments=arguments) == [0, 0]
+    else:
+        torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "vlmeval.uni_dpo"]
+        done = python(kit.root, *torchrun, *arguments, LMUData=str(world / "data"))
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert predictions(world / "ranks", sets=["Tiny_MCQ"])["Tiny_MCQ"] == predictions(world / "kept")["Tiny_MCQ"]
+    shares = [len(path.read_text().splitlines()) for path in world.glob("ranks/tiny/answers/*_MCQ.rank*.jsonl")]
     assert sum(shares) == ROWS and len(shares) == 2
+
+
+def test_imports_make_no_circle():
+    """Of our modules by each other, also those inside functions, though runner and model lie in two packages."""
+    import ast
+
+    folders = {"vlmeval.uni_dpo": OVERLAY / "vlmeval/uni_dpo"}
+    folders["vlmeval.vlm.qwen2_vl.uni_dpo"] = OVERLAY / "vlmeval/vlm/qwen2_vl/uni_dpo"
+    arrows = {}
+    for package, folder in folders.items():
+        for path in folder.glob("[!_]*.py"):
+            wanted = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+            above = {node: ".".join(f"{package}.x".split(".")[: -node.level]) for node in wanted if node.level}
+            names = {f"{place}.{node.module}" if node.module else place for node, place in above.items()}
+            arrows[f"{package}.{path.stem}"] = names
+    while arrows:
+        free = [name for name, names in arrows.items() if not names & arrows.keys()]
+        assert free, f"a circle among {sorted(arrows)}"
+        arrows = {name: names for name, names in arrows.items() if name not in free}

@@ -3,16 +3,17 @@
 The base has a flat chat template, as the base Qwen2-VL-2B has, which renders a message with a role to nothing.
 """
 
+import functools
 import json
 import shutil
 
 import pytest
 import torch
-from eval_tree import answer_of, overlaid
+from eval_tree import vlmevalkit
 from pairs import make_rows, options, train, write_dataset
 from peft import PeftModel
-from test_eval_adapter import FLAT, variant
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from variants import FLAT, variant
 
 from llamafactory.data.template import TEMPLATES
 from llamafactory.train import tuner
@@ -95,37 +96,29 @@ def made(tiny_model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def seen(made, tmp_path_factory):
-    """What the evaluation adapter makes of them."""
-    folder = tmp_path_factory.mktemp("probe")
-    picture = make_rows(folder / "pictures", 1)[0]["images"][0]
-    image = {"type": "image", "value": str(folder / "pictures" / picture)}
-    questions = ["What is it?", "Which colour?", "Is it red?"]
-    messages = [[image, {"type": "text", "value": text}] for text in questions]
+def ask(made, tmp_path_factory):
+    """A function that asks our class in VLMEvalKit about one of them."""
+    folder = tmp_path_factory.mktemp("asked")
+    picture = make_rows(folder, 1)[0]["images"][0]
+    image = {"type": "image", "value": str(folder / picture)}
+    messages = [[image, {"type": "text", "value": text}] for text in ("What is it?", "Which colour?", "Is it red?")]
 
-    def asked(do, name, **changes):
-        return {"do": do, "messages": messages, "ids": IDS, "folder": str(made[name])} | {
-            "options": {"model_path": str(made[name]), "max_new_tokens": 8, "dtype": "float32"} | changes
-        }
+    @functools.cache
+    def ask(do, name, **changes):
+        options = {"model_path": str(made[name]), "max_new_tokens": 8, "dtype": "float32"} | changes
+        return vlmevalkit("installed").ask(do, messages=messages, ids=IDS, folder=made[name], options=options)
 
-    requests = {f"record {name}": asked("record", name) for name in ("full", "chain", "sft", "base", "chain_exported")}
-    requests |= {f"prompt {name}": asked("prompt", name) for name in made}
-    requests["prompt system"] = asked("prompt", "full_flat", system_prompt="Be kind.")
-    alike = ("full", "full_exported", "full_copied", "full_flat", "full_by_upstream", "base")
-    alike += ("chain", "chain_exported", "chain_copied", "chain_by_upstream", "together")
-    requests |= {f"answers {name}": asked("answers", name) for name in alike}
-    weighed = ("chain", "chain_exported", "apart", "apart_exported", "apart_by_upstream", "head")
-    requests |= {f"logits {name}": asked("logits", name) for name in weighed}
-    return answer_of(overlaid("installed", folder / "tree"), "eval_probe.py", requests, folder)
+    return ask
 
 
-def test_record(seen, made):
+def test_record(ask, made):
     """A run with our trainer writes one, upstream's does not, and an export keeps it."""
-    full, chain = seen["record full"], seen["record chain"]
+    full, chain = ask("record", "full"), ask("record", "chain")
     assert full == {"template": "qwen2_vl", "prompt": PROMPT, "pref_loss": "uni_dpo", "adapters": []}
-    assert chain == full | {"adapters": [str(made["sft"])]}
-    assert seen["record chain_exported"] == full
-    assert seen["record sft"] is seen["record base"] is None
+    assert [adapter.pop("path") for adapter in chain["adapters"]] == [str(made["sft"])]
+    assert len(chain["adapters"][0]["digest"]) == 64 and chain | {"adapters": []} == full
+    assert ask("record", "chain_exported") == full
+    assert ask("record", "sft") is ask("record", "base") is None
 
 
 @pytest.mark.parametrize("name", ["full", "chain_exported"])
@@ -157,55 +150,51 @@ def test_a_template_with_roles_stays(tiny_model, pair_data, tmp_path):
     assert (tmp_path / "chat_template.jinja").read_text() == before
 
 
-@pytest.mark.parametrize("name", ["full_exported", "full_copied", "full_flat", "full_by_upstream"])
-def test_full_models_answer_alike(seen, name):
-    assert seen[f"answers {name}"]["single"] == seen["answers full"]["single"]
+def test_models_answer_alike_on_every_way(ask):
+    """Exported, copied, with the base's chat template, merged by upstream; and other models answer otherwise."""
+    ways = {
+        "full": ("full_exported", "full_copied", "full_flat", "full_by_upstream"),
+        "chain": ("chain_exported", "chain_copied", "chain_by_upstream", "together"),
+    }
+    for name, same in ways.items():
+        assert {other: ask("answers", other)["single"] == ask("answers", name)["single"] for other in same} == {
+            other: True for other in same
+        }
+    assert len({str(ask("answers", name)["single"]) for name in ("base", *ways)}) == 3
 
 
-@pytest.mark.parametrize("name", ["chain_exported", "chain_copied", "chain_by_upstream", "together"])
-def test_adapters_answer_alike(seen, name):
-    assert seen[f"answers {name}"]["single"] == seen["answers chain"]["single"]
+def test_markup_and_its_reason(ask):
+    reasons = {
+        "base": ("flat", "nothing shows a training"),
+        "full": ("template", "training recorded"),
+        "full_flat": ("roles", "training recorded"),
+        "chain_by_upstream": ("roles", "Modelfile has"),
+        "sft_exported": ("roles", "Modelfile has"),
+        "sft": ("roles", "training_args.bin"),
+    }
+    for name, (markup, reason) in reasons.items():
+        found = ask("prompt", name)
+        assert found["markup"] == markup and reason in found["said"], (name, found["said"])
+    same = {"full_exported", "chain", "chain_exported", *reasons} - {"base"}
+    assert len({str(ask("prompt", name)["texts"]) for name in same}) == 1
 
 
-def test_answers_tell_models_apart(seen):
-    assert len({str(seen[f"answers {name}"]["single"]) for name in ("base", "full", "chain")}) == 3
-
-
-def test_markup_and_its_reason(seen, made):
-    assert seen["prompt base"]["markup"] == "flat" and "nothing shows a training" in seen["prompt base"]["said"]
-    assert seen["prompt full"]["markup"] == "template" and "training recorded" in seen["prompt full"]["said"]
-    assert seen["prompt full_flat"]["markup"] == "roles" and "training recorded" in seen["prompt full_flat"]["said"]
-    for name in ("chain_by_upstream", "sft_exported"):
-        assert seen[f"prompt {name}"]["markup"] == "roles" and "Modelfile has" in seen[f"prompt {name}"]["said"]
-    assert seen["prompt sft"]["markup"] == "roles" and "training_args.bin" in seen["prompt sft"]["said"]
-    same = (
-        "full",
-        "full_flat",
-        "full_exported",
-        "chain",
-        "chain_exported",
-        "chain_by_upstream",
-        "sft_exported",
-        "sft",
-    )
-    assert len({str(seen[f"prompt {name}"]["texts"]) for name in same}) == 1
-
-
-def test_a_guess_is_loud(seen):
+def test_a_guess_is_loud(ask):
     """Merged by upstream and copied without its Modelfile, nothing tells of the training but the version."""
-    assert seen["prompt unmarked"]["markup"] == "flat"
-    assert "WARNING" in seen["prompt unmarked"]["said"] and '"markup": "roles"' in seen["prompt unmarked"]["said"]
-    assert "WARNING" not in seen["prompt full"]["said"]
+    found = ask("prompt", "unmarked")
+    assert found["markup"] == "flat" and "WARNING" in found["said"] and '"markup": "roles"' in found["said"]
+    assert "WARNING" not in ask("prompt", "full")["said"]
 
 
-def test_the_system_prompt_of_training(seen):
+def test_the_system_prompt_of_training(ask):
     """`default_system` of the training is asked with; an option of the evaluation replaces it."""
-    assert seen["prompt averaged"]["texts"][0].startswith("<|im_start|>system\nBe brief.<|im_end|>\n")
-    assert seen["prompt system"]["texts"][0].startswith("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n")
+    assert ask("prompt", "averaged")["texts"][0].startswith("<|im_start|>system\nBe brief.<|im_end|>\n")
+    kind = ask("prompt", "full_flat", system_prompt="Be kind.")["texts"][0]
+    assert kind.startswith("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n")
 
 
-def test_a_chain_that_is_not_whole_is_refused(seen, made):
-    moved, changed = seen["prompt moved"]["error"], seen["prompt changed"]["error"]
+def test_a_chain_that_is_not_whole_is_refused(ask, made):
+    moved, changed = ask("prompt", "moved")["error"], ask("prompt", "changed")["error"]
     assert "/no/such/place/sft" in moved and str(made["moved"].parent) in moved and "export" in moved
     assert "have changed since" in changed
 
@@ -224,9 +213,9 @@ def trained(made):
 
 
 @pytest.mark.parametrize("name", ["chain", "chain_exported", "apart", "apart_exported", "apart_by_upstream", "head"])
-def test_logits_are_those_of_training(seen, trained, name):
+def test_logits_are_those_of_training(ask, trained, name):
     """Adapters and exports; also as merged for vLLM, whose config says that the output layer is its own."""
-    wanted, found = trained[name.partition("_")[0]], seen[f"logits {name}"]
+    wanted, found = trained[name.partition("_")[0]], ask("logits", name)
     for way in {"backend", "merged"} & set(found):
         torch.testing.assert_close(torch.tensor(found[way]), wanted, rtol=0, atol=1e-4)
     if name in ("apart", "head"):

@@ -4,7 +4,6 @@ The shipped demo checkpoint answers held-out questions of the demo world; in flo
 """
 
 import importlib.util
-import json
 import os
 import signal
 import sqlite3
@@ -13,10 +12,9 @@ import sys
 import time
 from importlib.metadata import packages_distributions
 
-import pandas as pd
 import pytest
+from eval_sets import DEMO, metrics, predictions, write_config
 from eval_tree import answer_of, environment, overlaid, python
-from pairs import ROOT
 from reward_models import text_classifier
 from score_runs import PROGRAM, program, read, unscored, write
 from tiny_models import adapter, dropped_head, qwen2_5
@@ -33,7 +31,6 @@ if importlib.util.find_spec("vllm") is None:
 if "vllm" in packages_distributions()["vllm"]:
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # the build for GPUs needs those that other tests do without
 
-DEMO = ROOT / "data" / "demo" / "checkpoint"
 LENGTH = 16
 SETS = ("DemoWorld_MCQ", "DemoWorld_Short_openended")
 ROWS = 12
@@ -87,22 +84,13 @@ def asked(tree, messages, video, tmp_path_factory):
     return answer_of(tree, "vllm_probe.py", request, folder)
 
 
-@pytest.fixture(scope="module")
-def demo(asked):
-    return asked["demo"]
-
-
 @pytest.mark.parametrize("name", ["image", "images", "text", "video", "few pixels"])
-def test_answers_are_those_of_transformers(demo, name):
-    assert demo[name]["vllm"] == demo[name]["transformers"]
-    assert all(demo[name]["vllm"])
-
-
-def test_answers_are_about_the_pictures(demo):
-    """Other pictures get other answers, and the pixel limit reaches vLLM: with few pixels it answers otherwise."""
-    assert len(set(demo["image"]["vllm"])) > 5
-    assert len(set(demo["images"]["vllm"])) > 1
-    assert demo["few pixels"]["vllm"] != demo["image"]["vllm"]
+def test_answers_are_those_of_transformers(asked, name):
+    """And about the pictures: others get other answers, and with few pixels vLLM answers otherwise, too."""
+    found = asked["demo"][name]
+    assert found["vllm"] == found["transformers"] and all(found["vllm"])
+    assert len(set(found["vllm"])) > {"image": 5, "images": 1}.get(name, 0)
+    assert (found["vllm"] == asked["demo"]["image"]["vllm"]) == (name == "image")
 
 
 def whole(answers):
@@ -129,38 +117,14 @@ def test_other_kinds_of_checkpoint(asked, name):
     assert found["vllm"] != asked["demo"]["image"]["vllm"]
 
 
-@pytest.fixture(scope="module")
-def runs(tree, tmp_path_factory):
-    """The runner with transformers, with vLLM until it is killed, and with vLLM again to go on."""
-    folder = tmp_path_factory.mktemp("runs")
-    os.environ["LMUData"] = str(folder / "data")
-    write_benchmarks(folder / "data", ROWS)
-    options = {"class": "UniDPOQwen2VL", "model_path": str(DEMO), "max_new_tokens": 2, "dtype": "float32"}
-    data = {name: data_config()[name] for name in SETS}
-    (folder / "config.json").write_text(json.dumps({"model": {"demo": options}, "data": data}))
-    start = ["-m", "vlmeval.uni_dpo", "--config", str(folder / "config.json"), "--batch-size", "2", "--work-dir"]
-    assert python(tree, *start, folder / "plain").returncode == 0
-    with_vllm = [*start, str(folder / "vllm"), "--use-vllm"]
-    given = kill_after_answers(
-        [sys.executable, *with_vllm], tree, folder / "vllm/demo/answers" / f"{SETS[0]}.rank0.jsonl"
-    )
-    done = python(tree, *with_vllm)
-    return {"folder": folder, "given": given, "done": done}
-
-
-def kill_after_answers(command, tree, journal, count=4):
-    """Start a run, kill it as soon as some answers are on the disk, and return how many there are."""
-    with subprocess.Popen(command, env=environment(tree), start_new_session=True) as run:
-        while run.poll() is None and (not journal.is_file() or journal.read_bytes().count(b"\n") < count):
+def kill_when(ready, command, **environment):
+    """Start a run, kill it as soon as something is on the disk, and see all that it has started go within a minute."""
+    command = [sys.executable, *map(str, command)]
+    with subprocess.Popen(command, env=os.environ | environment, start_new_session=True) as run:
+        while run.poll() is None and not ready():
             time.sleep(0.01)
         assert len(alive(run.pid)) > 1, "vLLM has processes of its own"
         run.kill()
-    require_no_survivors(run)
-    return journal.read_bytes().count(b"\n")
-
-
-def require_no_survivors(run):
-    """Wait a minute for all that a run has started to be gone."""
     patience = time.monotonic() + 60
     while alive(run.pid) and time.monotonic() < patience:
         time.sleep(0.2)
@@ -177,33 +141,30 @@ def alive(session):
     return [name for number, state, name in processes if number == str(session) and not state.startswith("Z")]
 
 
-def predictions(work, data):
-    return list(map(str, pd.read_excel(work / "demo" / f"demo_{data}.xlsx")["prediction"]))
+def test_a_killed_run_continues_and_answers_as_with_transformers(tree, tmp_path):
+    """And VLMEvalKit scores the answers alike. Two tokens: answers that take more are cut off."""
+    data, config = str(tmp_path / "data"), tmp_path / "config.json"
+    write_benchmarks(tmp_path / "data", ROWS)
+    write_config(config, DEMO, {name: data_config()[name] for name in SETS}, max_new_tokens=2, dtype="float32")
+    start = ["-m", "vlmeval.uni_dpo", "--config", config, "--batch-size", "2", "--work-dir"]
+    assert python(tree, *start, tmp_path / "plain", LMUData=data).returncode == 0
+    journal = tmp_path / "vllm" / "tiny" / "answers" / f"{SETS[0]}.rank0.jsonl"
 
+    def given():
+        return journal.read_bytes().count(b"\n") if journal.is_file() else 0
 
-def test_runner_goes_on_after_a_kill_and_answers_as_with_transformers(runs):
-    assert runs["done"].returncode == 0, runs["done"].stderr[-3000:]
-    assert 4 <= runs["given"] < ROWS
-    assert f"{ROWS} rows, {ROWS - runs['given']} answered" in runs["done"].stdout
-    for data in SETS:
-        found = predictions(runs["folder"] / "vllm", data)
-        assert found == predictions(runs["folder"] / "plain", data)
-        assert len(found) == ROWS and len(set(found)) > 1
-
-
-def test_runner_scores(runs):
-    """Four metric files of VLMEvalKit's own scoring, and equal ones."""
-    plain, ours = (
-        {p.name: p.read_text() for p in (runs["folder"] / n / "demo").glob("*.csv")} for n in ("plain", "vllm")
-    )
-    assert plain == ours and len(plain) >= len(SETS)
-
-
-def test_runner_keeps_to_the_longest_answer(runs):
-    """Two tokens: answers that take more are cut off."""
+    with_vllm = [*start, tmp_path / "vllm", "--use-vllm"]
+    kill_when(lambda: given() >= 4, with_vllm, **environment(tree, LMUData=data))
+    known = given()
+    assert 4 <= known < ROWS
+    done = python(tree, *with_vllm, LMUData=data)
+    assert done.returncode == 0 and f"{ROWS} rows, {ROWS - known} answered" in done.stdout, done.stderr[-3000:]
+    plain, vllm = (predictions(tmp_path / work, sets=SETS) for work in ("plain", "vllm"))
+    assert plain == vllm and all(len(found) == ROWS and len(set(found)) > 1 for found in vllm.values())
+    scores = metrics(tmp_path / "plain")
+    assert scores == metrics(tmp_path / "vllm") and len(scores) >= len(SETS)
     tokenizer = AutoTokenizer.from_pretrained(DEMO)
-    answers = [text for data in SETS for text in predictions(runs["folder"] / "vllm", data)]
-    assert max(len(tokenizer(text)["input_ids"]) for text in answers) == 2
+    assert max(len(tokenizer(text)["input_ids"]) for found in vllm.values() for text in found) == 2
 
 
 @pytest.fixture(scope="module")
@@ -240,12 +201,7 @@ def test_scores_of_a_classifier_are_those_of_transformers_after_a_kill_too(pairs
     cache = pairs_to_score / "killed.sqlite"
     with_vllm = (*classify, "--backend", "vllm", "--cache", cache)
     command = [*PROGRAM, pairs_to_score / "text.jsonl", "-o", pairs_to_score / "killed.jsonl", *with_vllm[1:]]
-    with subprocess.Popen([*map(str, command), "--dtype", "float32"], start_new_session=True) as run:
-        while run.poll() is None and not kept(cache):
-            time.sleep(0.01)
-        assert len(alive(run.pid)) > 1, "vLLM has processes of its own"
-        run.kill()
-    require_no_survivors(run)
+    kill_when(lambda: kept(cache), [*command[1:], "--dtype", "float32"])
     assert 0 < kept(cache) < kept_at_end(pairs_to_score)
     plain = scored(pairs_to_score, *classify)
     assert scored(pairs_to_score, *with_vllm) == pytest.approx(plain, abs=1e-4)

@@ -1,12 +1,20 @@
-"""What the adapter does inside VLMEvalKit, asked in a process of its own: importing vlmeval.vlm turns gradients off.
+"""What our class and the batched runner do inside VLMEvalKit, asked in a process of its own.
 
-`python tests/support/eval_probe.py REQUEST.json ANSWER.json`, with {name: {"do": ..., ...}} in and {name: result} out.
+`python tests/support/eval_probe.py serve` answers one request a line, {"do": FUNCTION, ...}, until it is killed.
+`python tests/support/eval_probe.py REQUEST.json ANSWER.json` takes {name: {"do": FUNCTION, ...}} and writes
+{name: result}.
 """
 
 import contextlib
+import copy
+import inspect
 import io
 import json
+import os
+import runpy
+import socket
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -27,39 +35,32 @@ def answers(request):
     """Answers one by one through VLMEvalKit's own entry, and in one batch."""
     model = build(request)
     single = [model.generate(message=message, dataset=request.get("dataset")) for message in request["messages"]]
-    batch = model.generate_batch(request["messages"], dataset=request.get("dataset"))
+    batch = model.answer([model.question(it, request.get("dataset")) for it in request["messages"]])
     return {"single": single, "batch": batch, "class": type(model.backend.model).__name__, **model.settings}
 
 
 def tokens(request):
     """The token ids that the model reads, without padding, and how they were padded."""
     model = build(request)
-    questions = [model.question(message, request.get("dataset")) for message in request["messages"]]
-    inputs = model.backend.inputs(questions)
-    kept = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
-    return {
-        "ids": kept,
-        "first": inputs["attention_mask"][:, 0].tolist(),
-        "last": inputs["attention_mask"][:, -1].tolist(),
-    }
+    inputs = model.backend.inputs([model.question(it, request.get("dataset")) for it in request["messages"]])
+    ids, masks = inputs["input_ids"], inputs["attention_mask"]
+    kept = [row[mask.bool()].tolist() for row, mask in zip(ids, masks, strict=True)]
+    return {"ids": kept, "first": masks[:, 0].tolist(), "last": masks[:, -1].tolist()}
 
 
 def prompt(request):
     """The text of prompts and what was decided about them, or the message of an error."""
+    from vlmeval.uni_dpo.errors import UniDPOError
+
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             model = build(request)
-            questions = [model.question(message, request.get("dataset")) for message in request["messages"]]
-    except ValueError as error:
-        return {"error": str(error), "kind": type(error).__name__}
-    return {
-        "said": said.getvalue(),
-        "texts": [question.text for question in questions],
-        "limits": [question.limits for question in questions],
-        "markup": model.writer.markup,
-        "fingerprint": model.checkpoint.fingerprint(),
-    }
+            texts = [model.question(message, request.get("dataset")).text for message in request["messages"]]
+    except UniDPOError as error:
+        return {"error": str(error)}
+    markup, fingerprint = model.writer.markup, model.checkpoint.fingerprint()
+    return {"said": said.getvalue(), "texts": texts, "markup": markup, "fingerprint": fingerprint}
 
 
 def for_vllm(request):
@@ -69,35 +70,18 @@ def for_vllm(request):
     model = build(request)
     asked = prompt(model.question(request["messages"][0]))
     sizes = [image.size for image in asked["multi_modal_data"]["image"]]
-    limits = asked["mm_processor_kwargs"]
-    return {
-        "text": asked["prompt"],
-        "sizes": sizes,
-        "limits": limits,
-        "gpus": default_parallel_size(model.checkpoint.config),
-    }
+    gpus = default_parallel_size(model.checkpoint.config)
+    return {"text": asked["prompt"], "sizes": sizes, "limits": asked["mm_processor_kwargs"], "gpus": gpus}
 
 
 def load(request):
     """The message of an error on loading the weights."""
+    from vlmeval.uni_dpo.errors import UniDPOError
+
     try:
         build(request).backend  # noqa: B018
-    except ValueError as error:
+    except UniDPOError as error:
         return str(error)
-
-
-def merged(request):
-    """How far the adapter's answer is from that of PEFT without merging, and from its base."""
-    from peft import PeftModel
-    from transformers import AutoModelForImageTextToText
-
-    model = build(request)
-    inputs = model.backend.inputs([model.question(request["messages"][0])])
-    base = AutoModelForImageTextToText.from_pretrained(model.checkpoint.base)
-    with torch.no_grad():
-        ours, plain = model.backend.model(**inputs).logits, base(**inputs).logits
-        theirs = PeftModel.from_pretrained(base, model.checkpoint.folder)(**inputs).logits
-    return {"to_peft": (ours - theirs).abs().max().item(), "to_base": (ours - plain).abs().max().item()}
 
 
 def logits(request):
@@ -118,17 +102,120 @@ def logits(request):
 
 def record(request):
     """What `training_record` says of a folder."""
-    from vlmeval.vlm.qwen2_vl.uni_dpo.checkpoint import training_record
+    from vlmeval.vlm.qwen2_vl.uni_dpo.history import training_record
 
-    return (
-        vars(found) | {"adapters": [it.path for it in found.adapters]}
-        if (found := training_record(Path(request["folder"])))
-        else None
-    )
+    return training_record(Path(request["folder"]))
+
+
+def device(request):
+    """Number format and attention on a GPU of a kind, and without one, with the `flash_attn` of a folder."""
+    from unittest import mock
+
+    from vlmeval.vlm.qwen2_vl.uni_dpo import device
+
+    sys.modules.pop("flash_attn", None)
+    cuda = {"is_available": lambda: True, "get_device_capability": lambda: tuple(request["capability"])}
+    with (
+        mock.patch.object(sys, "path", [request["folder"], *sys.path]),
+        mock.patch.multiple(torch.cuda, **cuda),
+        mock.patch.object(device, "is_flash_attn_2_available", lambda: True),
+    ):
+        dtypes = {kind: device.default_dtype(kind) for kind in ("cuda", "cpu")}
+        return {kind: [dtype, device.default_attention(kind, dtype)] for kind, dtype in dtypes.items()}
+
+
+def published(request):
+    """What became of VLMEvalKit's `Qwen2VLChat`."""
+    from vlmeval.vlm.qwen2_vl import model as upstream
+
+    theirs, (trained, downloaded) = vlmeval.vlm.Qwen2VLChat, request["paths"]
+
+    class Derived(theirs):
+        pass
+
+    model = theirs(trained, **request["options"])
+    return {
+        "same": theirs is upstream.Qwen2VLChat and theirs.__module__ == upstream.__name__,
+        "instance": isinstance(model, theirs) and isinstance(model, vlmeval.vlm.UniDPOQwen2VL),
+        "copied": type(copy.copy(model)) is type(model),
+        "derived": type(Derived.__new__(Derived, trained)) is Derived,
+        "attributes": [theirs.INTERLEAVE, theirs.VIDEO_LLM, theirs.INSTALL_REQ],
+        "parameter": next(iter(inspect.signature(theirs).parameters)),
+        "theirs": [type(theirs.__new__(theirs, path)) is theirs for path in (downloaded, "Qwen/Qwen2-VL-2B", trained)],
+        "sampling": theirs(trained, do_sample=True).generation,
+        "share": theirs(trained, gpu_utils=0.5).options["gpu_memory_utilization"],
+    }
+
+
+def command(request):
+    """Run our command, or VLMEvalKit's own; what it prints to both streams is the text."""
+    from vlmeval.uni_dpo.cli import main
+
+    os.environ["LMUData"] = request["data"]
+    text, code, argv = io.StringIO(), 0, sys.argv
+    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        try:
+            if request.get("theirs"):
+                _their_loop(request["arguments"])
+            else:
+                code = main(request["arguments"])
+        except SystemExit as end:
+            code = end.code
+            if isinstance(code, str):  # what Python does of it
+                print(code)
+                code = 1
+        except Exception:
+            traceback.print_exc()
+            code = 1
+    sys.argv = argv
+    return {"exit": code, "text": text.getvalue()}
+
+
+def ranks(request):
+    """Run our command as torchrun would on two ranks, in forks of this process; return their exit statuses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if not child:
+            os.environ |= meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            os._exit(command(request)["exit"])
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def _their_loop(arguments):
+    script = Path(vlmeval.__file__).parent.parent / "run.py"
+    sys.argv = [str(script), *arguments]
+    if script.is_file():
+        runpy.run_path(str(script), run_name="__main__")
+    else:
+        runpy.run_module("vlmeval.run", run_name="__main__", alter_sys=True)
+
+
+def serve():
+    """Answer requests; whatever libraries print goes elsewhere."""
+    import vlmeval.dataset
+
+    for kind in vlmeval.dataset.DATASET_CLASSES:
+        kind.DATASET_MD5 = {}  # local rows under a benchmark's name are taken as they are
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = {"result": globals()[request["do"]](request)}
+        except Exception:
+            answer = {"failed": traceback.format_exc()}
+        print(json.dumps(answer), file=channel, flush=True)
 
 
 if __name__ == "__main__":
-    requests = json.loads(Path(sys.argv[1]).read_text())
-    results = {name: globals()[request["do"]](request) for name, request in requests.items()}
-    results["vlmeval"] = str(Path(vlmeval.vlm.__file__).parent.parent)
-    Path(sys.argv[2]).write_text(json.dumps(results))
+    if sys.argv[1:] == ["serve"]:
+        serve()
+    else:
+        requests = json.loads(Path(sys.argv[1]).read_text())
+        results = {name: globals()[request["do"]](request) for name, request in requests.items()}
+        Path(sys.argv[2]).write_text(json.dumps(results))

@@ -3,14 +3,17 @@
 `UNI_DPO_EVAL_CHECKOUTS`, a colon-separated list of VLMEvalKit checkouts, adds them to the installed ms-vlmeval.
 """
 
+import atexit
+import functools
 import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pairs import ROOT
 
@@ -57,3 +60,53 @@ def answer_of(tree: Path, script: str, request: Any, folder: Path) -> Any:
     done = python(tree, ROOT / "tests" / "support" / script, folder / "request.json", folder / "answer.json")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return json.loads((folder / "answer.json").read_text())
+
+
+class Outcome(NamedTuple):
+    """How a command ended, and what it printed to both streams."""
+
+    exit: int
+    text: str
+
+
+class VLMEvalKit:
+    """An overlaid tree in a process of its own, which `eval_probe.py` keeps waiting for questions.
+
+    Importing VLMEvalKit takes most of a short run, and switches gradients off.
+    """
+
+    def __init__(self, tree: str | Path):
+        """Copy the tree and start the process."""
+        scratch = tempfile.TemporaryDirectory(prefix="uni-dpo-vlmevalkit-")
+        self.root = overlaid(tree, Path(scratch.name))
+        self._log = self.root / "probe.log"
+        command = [sys.executable, ROOT / "tests" / "support" / "eval_probe.py", "serve"]
+        with self._log.open("w") as log:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
+            self._process = subprocess.Popen(command, env=environment(self.root), cwd=self.root, **pipes)
+        atexit.register(scratch.cleanup)
+        atexit.register(self._process.kill)
+
+    def ask(self, do: str, **request: Any) -> Any:
+        """Return what a function of `eval_probe.py` says."""
+        self._process.stdin.write(json.dumps(request | {"do": do}, default=str) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, self._log.read_text()[-3000:]
+        answer = json.loads(line)
+        assert "failed" not in answer, answer["failed"]
+        return answer["result"]
+
+    def run(self, data: Path, *arguments: Any) -> Outcome:
+        """Run `python -m vlmeval.uni_dpo` with the benchmarks of a folder."""
+        return Outcome(**self.ask("command", data=data, arguments=list(map(str, arguments))))
+
+    def loop(self, data: Path, *arguments: Any) -> Outcome:
+        """Run VLMEvalKit's own loop."""
+        return Outcome(**self.ask("command", data=data, arguments=list(map(str, arguments)), theirs=True))
+
+
+@functools.cache
+def vlmevalkit(tree: str | Path) -> VLMEvalKit:
+    """Return the process of a tree, one for all test modules."""
+    return VLMEvalKit(tree)

@@ -18,7 +18,7 @@ def answers(options, rounds):
     found = {}
     for name, wish in rounds.items():
         asking = UniDPOQwen2VL(**options | wish.get("changes", {}))
-        found[name] = model.answer([asking.question(model.preproc_content(it)) for it in wish["messages"]])
+        found[name] = model.answer([asking.question(it) for it in wish["messages"]])
     return found
 
 

@@ -7,9 +7,9 @@ import shutil
 import pandas as pd
 import pytest
 from crashes import KILLED, moments
+from eval_sets import DEMO, SETS, metrics, predictions, write_config, write_sets
 from figures import times
 from forked import Host
-from test_eval_runner import DEMO, SETS, metrics, predictions, write_config, write_sets
 
 
 MAIN = "vlmeval.uni_dpo.cli:main"

@@ -18,7 +18,7 @@ from hostile import Tally, fuzz, mutated, ruined
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pairs import options
-from test_eval_adapter import variant
+from variants import variant
 
 from llamafactory.hparams import get_train_args
 from llamafactory.model import load_model, load_tokenizer
@@ -61,10 +61,9 @@ def load(folder):
 def refusals_of(use):
     if use is load:
         return (UniDPOError,)
-    from vlmeval.vlm.qwen2_vl.uni_dpo.checkpoint import CheckpointError
-    from vlmeval.vlm.qwen2_vl.uni_dpo.prompt import PromptError
+    from vlmeval.uni_dpo import errors
 
-    return CheckpointError, PromptError
+    return (errors.UniDPOError,)
 
 
 @pytest.mark.parametrize("use", [answer, load])

@@ -1,7 +1,8 @@
 """Configs and benchmark TSVs, changed at random, through the batched runner, from the command line to the scores.
 
-The runner leaves with 0 (all done), 1 (a data set failed, which is named with the reason) or 2 (a message); without a
-traceback, with every failure one of our own errors, and with nothing written outside of its folders. "Taken" is 0.
+The runner leaves with 0 (all done), 1 (a data set failed, which is named with the reason) or 2 (a message), with
+nothing written outside of its folders, and without a traceback, which it prints of every error that is not ours.
+"Taken" is 0.
 """
 
 import base64
@@ -15,14 +16,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from eval_sets import SETS, write_sets
 from hostile import Tally, at_most, fuzz, mutated, ruined
 from hypothesis import given
 from pairs import ROOT
 from PIL import Image
-from test_eval_runner import SETS, write_sets
 
 
-OURS = ("RunError", "CheckpointError", "OptionError", "PromptError")
 ROWS = 2
 MODEL = {"class": "UniDPOQwen2VL", "model_path": str(ROOT / "data" / "demo" / "checkpoint"), "max_new_tokens": 2}
 OPTIONS = {"min_pixels": 3136, "max_pixels": 6272, "use_custom_prompt": True, "system_prompt": None, "markup": "auto"}
@@ -57,14 +57,14 @@ def evaluate(folder, config, tally, *arguments):
             status = end.code
     text = said.getvalue()
     assert status in (0, 1, 2) and "Traceback" not in text, text
-    failures = re.findall(r"^FAILED .*?: (\w+): (.*)", text, re.MULTILINE) if status == 1 else []
-    assert all(kind in OURS and len(reason) > 10 for kind, reason in failures), failures
+    failures = re.findall(r"^FAILED .*?: (.*)", text, re.MULTILINE) if status == 1 else []
+    assert all(len(reason) > 10 for reason in failures), failures
     assert bool(failures) == (status == 1), text
     assert status != 2 or re.search(r"^error: .{10}", text, re.MULTILINE), text
     assert outside(folder) == before, "something was written elsewhere"
     shutil.rmtree(folder / "work", ignore_errors=True)
     shutil.rmtree(Path(os.environ["LMUData"]) / "images", ignore_errors=True)
-    tally.note(status == 0, failures[0][1] if failures else text[-200:])
+    tally.note(status == 0, failures[0] if failures else text[-200:])
 
 
 def outside(folder):

@@ -108,7 +108,7 @@ def test_evaluation(tiny_model, tmp_path, trace):
     for name in ("training_args.bin", "optimizer.pt", "rng_state.pth", "pytorch_model.bin"):
         pickled(beside, name, trace)
     outcomes = adapted(code, model, lora, beside)
-    assert [kind for kind, _ in outcomes] == ["answered", "CheckpointError", "CheckpointError", "answered"]
+    assert [kind for kind, _ in outcomes] == ["answered", "UniDPOError", "UniDPOError", "answered"]
     assert "its weights are pickled (pytorch_model.bin)" in outcomes[1][1]
     assert "its weights are pickled (adapter_model.bin)" in outcomes[2][1]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from eval_sets import SETS, write_config, write_sets
 from pairs import CLI, ROOT, log_history, make_rows, options, write_dataset
-from test_eval_runner import SETS, write_config, write_sets
 
 
 # No name of a variable: `datasets` fills those in.

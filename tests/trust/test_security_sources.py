@@ -25,7 +25,7 @@ REASONS = {
     "pair_data/score/endpoint.py": {"network": "the endpoint that --endpoint names"},
     "launcher/memory.py": {"network": "where the hub's library keeps its files"},
     "pair_data/convert/pictures.py": {"network": "takes file:// addresses apart"},
-    "qwen2_vl/uni_dpo/files.py": {"network": "a model that is named as on the hub"},
+    "vlmeval/uni_dpo/files.py": {"network": "a model that is named as on the hub"},
     "launcher/preflight.py": {"network": "asks whether the hub answers, where a model is named as on the hub"},
 }
 NETWORK = {

@@ -10,14 +10,12 @@ from tqdm import tqdm
 
 from ..vlm.qwen2_vl.uni_dpo.media import Question
 from ..vlm.qwen2_vl.uni_dpo.model import UniDPOQwen2VL
-from . import RunError
-from .failures import in_context
+from .benchmark import require_own_files
+from .errors import UniDPOError, reason_of
 from .journal import Journal
 from .ranks import Ranks
-from .untrusted import require_own_files
 
 
-ADVICE = "mend the row in its TSV"
 NAMED = 8  # rows that a message names
 
 
@@ -31,35 +29,32 @@ def default_batch_size(model: UniDPOQwen2VL) -> int:
 def build_questions(model: UniDPOQwen2VL, dataset: Any, quiet: bool) -> list[Question]:
     """Word every row of a data set as VLMEvalKit's own loop does, and write its images to the disk.
 
-    Args:
-        model: Rewords the questions of the data sets it knows, unless the data set insists on its own wording.
-        dataset: A data set of VLMEvalKit.
-        quiet: Show no progress.
+    The model rewords the questions of the data sets it knows, unless the data set insists on its own wording.
 
     Raises:
-        RunError: Rows make no prompt, as when their picture is no whole one.
+        UniDPOError: Rows make no prompt, as when their picture is no whole one.
     """
     name = dataset.dataset_name
     model.dump_image_func = dataset.dump_image
-    insists = getattr(dataset, "force_use_dataset_prompt", False)
-    reword = not insists and model.use_custom_prompt(name)
+    reword = not getattr(dataset, "force_use_dataset_prompt", False) and model.use_custom_prompt(name)
     _ = model.writer  # what is wrong with the checkpoint is wrong with no row
     questions, failures = [], []
     for i in tqdm(range(len(dataset.data)), desc=f"{name}: prompts", unit="row", disable=quiet):
         row = dataset.data.iloc[i]
         try:
-            with in_context(f"data set {name}, row {dataset.data.index[i]} (the first is 0) makes no prompt", ADVICE):
-                require_own_files(row)
-                message = model.build_prompt(row, dataset=name) if reword else dataset.build_prompt(row)
-                question = model.question(model.preproc_content(message), name)
-                _ = question.length  # opens the pictures
+            require_own_files(row)
+            message = model.build_prompt(row, dataset=name) if reword else dataset.build_prompt(row)
+            question = model.question(message, name)
+            _ = question.length  # opens the pictures
             questions.append(question)
-        except RunError as error:
-            failures.append(error)
+        except Exception as error:  # whatever VLMEvalKit raises over a cell
+            place = f"data set {name}, row {dataset.data.index[i]} (the first is 0) makes no prompt"
+            failures.append(f"{place}: {reason_of(error)}\n  correct the row in its TSV")
+            cause = error
         if len(failures) == NAMED:
             break
     if failures:
-        raise RunError("\n".join(map(str, failures))) from failures[0]
+        raise UniDPOError("\n".join(failures)) from cause
     return questions
 
 
@@ -75,13 +70,10 @@ def fingerprint_of(model: UniDPOQwen2VL) -> str:
 
 
 def batches_of(questions: Sequence[Question], size: int) -> list[list[int]]:
-    """Put rows of like length together, the longest first, so that memory that does not do is known at once.
+    """Return batches of positions: rows of like length, the longest first, so that want of memory is known at once.
 
-    The batches are the same for every run and any number of ranks: a row is always answered in the same company, and
-    so with the same rounding.
-
-    Returns:
-        Batches of positions in `questions`.
+    They are the same for every run and any number of ranks: a row is always answered in the same company, and so with
+    the same rounding.
     """
     order = sorted(range(len(questions)), key=lambda i: -questions[i].length)
     return [order[start : start + size] for start in range(0, len(order), size)]
@@ -113,10 +105,10 @@ def answer_all(
         return
     title = f"{journal.name}: answers" + (f" (rank {ranks.rank} of {ranks.size})" if ranks.size > 1 else "")
     with (
-        journal.appending() as writer,
+        journal.appending() as add,
         tqdm(total=total, initial=total - left, desc=title, unit="row", position=ranks.rank) as bar,
     ):
         for batch in open_batches:
             answers = model.answer([questions[i] for i in batch])
-            writer.add((*rows[i], answer) for i, answer in zip(batch, answers, strict=True))
+            add((*rows[i], answer) for i, answer in zip(batch, answers, strict=True))
             bar.update(len(batch))

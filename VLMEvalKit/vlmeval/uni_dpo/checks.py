@@ -5,7 +5,6 @@ nothing was scored, each without a word. The rules are those of its scoring; the
 only, since those that it offers are as their authors want them.
 """
 
-import ast
 import math
 import string
 from collections.abc import Callable, Iterable
@@ -14,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from .. import dataset as datasets
-from . import RunError
+from .errors import UniDPOError
+from .reading import is_offered, literal
 
 
 NAMED = 8  # rows that a message names
@@ -33,131 +33,98 @@ def require_rows(name: str, written: pd.DataFrame | None, dataset: Any) -> None:
         dataset: The data set that VLMEvalKit made of it.
 
     Raises:
-        RunError: There are such rows; it names them by their number, the first row being 0.
+        UniDPOError: There are such rows; it names them by their number, the first row being 0.
     """
     table = dataset.data
     if not len(table):
-        raise RunError(f"data set {name} has no rows" + ("" if written is None else " with a picture"))
+        raise UniDPOError(f"data set {name} has no rows" + ("" if written is None else " with a picture"))
     again = table["index"].astype(str).duplicated(keep=False)
-    refuse(name, table.index[again], "have an index that another row has as well; answers are kept by index")
+    _refuse(name, table.index[again], "have an index that another row has as well; answers are kept by index")
     if is_offered(dataset.dataset_name):
         return
     if written is not None and "image" in written:
-        refuse(name, written.index[written["image"].isna()], "have no picture, and VLMEvalKit would leave them out")
-    if "answer" in table and (rule := rule_of(dataset)):
+        _refuse(name, written.index[written["image"].isna()], "have no picture, and VLMEvalKit would leave them out")
+    if "answer" in table and (rule := _rule_of(dataset)):
         fits, why = rule
-        refuse(name, (number for number, row in table.iterrows() if not fits(row)), why)
+        _refuse(name, (number for number, row in table.iterrows() if not fits(row)), why)
 
 
-def refuse(name: str, rows: Iterable[Any], why: str) -> None:
-    """Raise if there are any rows.
-
-    Raises:
-        RunError: There are.
-    """
+def _refuse(name: str, rows: Iterable[Any], why: str) -> None:
     rows = list(rows)
     if rows:
         more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
         numbers = ", ".join(map(str, rows[:NAMED])) + more
-        raise RunError(f"data set {name}: rows {numbers} (the first is 0) {why}\n  mend them in its TSV")
+        raise UniDPOError(f"data set {name}: rows {numbers} (the first is 0) {why}\n  correct them in its TSV")
 
 
-def is_offered(name: str) -> bool:
-    """Tell whether VLMEvalKit has a data set of that name."""
-    return name in datasets.SUPPORTED_DATASETS
-
-
-def rule_of(dataset: Any) -> tuple[Callable[[Any], bool], str] | None:
+def _rule_of(dataset: Any) -> tuple[Callable[[Any], bool], str] | None:
     """Return what a row has to have to be ever scored as right, and the words for rows that have not."""
-    scoring = plain(type(dataset).evaluate)
-    if scoring is plain(datasets.ImageMCQDataset.evaluate):
-        return names_an_option, "have an answer that is none of their options' letters"
-    if scoring is plain(datasets.ImageYORNDataset.evaluate) and "AMBER" not in dataset.dataset_name:
-        return says_yes_or_no, "have an answer that is neither Yes nor No, so written"
-    if scoring is plain(datasets.OCRBench.evaluate):
-        return has_texts, """have an answer that is no list of texts, such as ["12", "twelve"]"""
-    if scoring is plain(datasets.ImageVQADataset.evaluate):
-        if any(part in dataset.dataset_name for part in SCORED_OTHERWISE):
-            return has_an_answer, "have no answer"
-        return (
-            has_answers_that_agree,
-            f"can never get a full score: this class asks that three other people gave the same answer, so write a"
-            f' list of {ENOUGH} equal ones, ["12", "12", "12", "12"], or give the data set a name with ChartQA in it',
+    name = dataset.dataset_name
+
+    def scores_by(method: Any) -> bool:
+        ours, theirs = (getattr(it, "__func__", it) for it in (type(dataset).evaluate, method))
+        return ours is theirs
+
+    if scores_by(datasets.ImageMCQDataset.evaluate):
+        return _names_an_option, "have an answer that is none of their options' letters"
+    if scores_by(datasets.ImageYORNDataset.evaluate) and "AMBER" not in name:
+        return lambda row: row["answer"] in ("Yes", "No"), "have an answer that is neither Yes nor No, so written"
+    if scores_by(datasets.OCRBench.evaluate):
+        return _has_texts, """have an answer that is no list of texts, such as ["12", "twelve"]"""
+    if scores_by(datasets.ImageVQADataset.evaluate) and any(part in name for part in SCORED_OTHERWISE):
+        return lambda row: bool(_answers_of(row)), "have no answer"
+    if scores_by(datasets.ImageVQADataset.evaluate):
+        return lambda row: len(_answers_of(row)) >= ENOUGH, (
+            "can never get a full score: this class asks that three other people gave the same answer, so write a"
+            f' list of {ENOUGH} equal ones, ["12", "12", "12", "12"], or give the data set a name with ChartQA in it'
         )
     return None
 
 
-def plain(method: Any) -> Any:
-    """Return the function of a method or of a class method."""
-    return getattr(method, "__func__", method)
-
-
-def names_an_option(row: Any) -> bool:
-    """Tell whether the answer is the letter of an option that is there."""
+def _names_an_option(row: Any) -> bool:
     letter = row["answer"]
     return letter in tuple(string.ascii_uppercase) and letter in row and not pd.isna(row[letter])
 
 
-def says_yes_or_no(row: Any) -> bool:
-    """Tell whether the answer is Yes or No, which are compared with their case."""
-    return row["answer"] in ("Yes", "No")
-
-
-def answers_of(row: Any) -> list[Any]:
+def _answers_of(row: Any) -> list[Any]:
     """Return the reference answers as VLMEvalKit reads them: a list, or one plain answer."""
     if pd.isna(row["answer"]):
         return []
     try:
-        answers = ast.literal_eval(str(row["answer"]))
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        answers = literal(str(row["answer"]))
+    except ValueError:
         answers = None
     return answers if isinstance(answers, list) else [row["answer"]]
 
 
-def has_an_answer(row: Any) -> bool:
-    """Tell whether there is an answer at all."""
-    return bool(answers_of(row))
-
-
-def has_answers_that_agree(row: Any) -> bool:
-    """Tell whether there are enough answers for three others to agree with one."""
-    return len(answers_of(row)) >= ENOUGH
-
-
-def has_texts(row: Any) -> bool:
+def _has_texts(row: Any) -> bool:
     """Tell whether the answer is a list of texts, none of them empty, since an empty one is in every answer."""
-    answers = answers_of(row)
+    answers = _answers_of(row)
     written_as_list = str(row["answer"]).strip().startswith("[")
     return bool(answers) and written_as_list and all(isinstance(it, str) and it.strip() for it in answers)
 
 
 def require_numbers(name: str, scores: Any) -> None:
-    """Refuse scores that are empty or whose headline is not a number.
-
-    Args:
-        name: The data set's name.
-        scores: What VLMEvalKit's scoring returned: a table, a dictionary, or something that we do not know.
+    """Refuse scores of VLMEvalKit, a table or a dictionary, that are empty or whose headline is not a number.
 
     Raises:
-        RunError: They are.
+        UniDPOError: They are.
     """
     if not isinstance(scores, pd.DataFrame | dict):
         return
     rows = scores.to_dict("records") if isinstance(scores, pd.DataFrame) else [scores]
     headlines = [row[name] for row in rows for name in HEADLINES if name in row]
     values = headlines or [value for row in rows for value in row.values()]
-    numbers = [number for value in values for number in read(value)]
-    finite = [math.isfinite(number) for number in numbers]
-    if not (all(finite) if headlines else any(finite)) or not numbers:
-        raise RunError(
+    finite = [math.isfinite(number) for number in map(_number, values) if number is not None]
+    if not finite or not (all(finite) if headlines else any(finite)):
+        raise UniDPOError(
             f"data set {name}: VLMEvalKit's score is no number: no row was scored, or none of some split\n{scores}\n"
             "  does every row have what this class scores by: answer, category, split?"
         )
 
 
-def read(value: Any) -> tuple[float, ...]:
-    """Return a value as a number, alone in a tuple; an empty one for what is no number."""
+def _number(value: Any) -> float | None:
     try:
-        return (float(value),)
+        return float(value)
     except (TypeError, ValueError):
-        return ()
+        return None

@@ -6,16 +6,16 @@ import sys
 import traceback
 from pathlib import Path
 
-from . import RunError
 from .configs import chosen_data, chosen_models, read_config
+from .errors import UniDPOError
 
 
 DESCRIPTION = """\
 Answer VLMEvalKit's benchmarks in batches with a Qwen2-VL or Qwen2.5-VL checkpoint, and let VLMEvalKit score them.
 
-Prompts, prediction files and metric files are VLMEvalKit's; only the answering is batched. A run that was killed goes
-on where it stopped when the same command is given again. Answers are filed under the checkpoint's weights, the prompt
-and all settings, so those of another checkpoint are never taken.
+Prompts, prediction files and metric files are VLMEvalKit's; only the answering is batched. The same command continues
+a run that was killed. Answers are filed under the checkpoint's weights, the prompt and all settings, so those of
+another checkpoint are never taken.
 """
 
 EPILOG = """\
@@ -42,116 +42,71 @@ def parser() -> argparse.ArgumentParser:
         "python -m vlmeval.uni_dpo", description=DESCRIPTION, epilog=EPILOG, formatter_class=wide
     )
     it.add_argument("--config", metavar="FILE", help="JSON with the models and data sets, as for run.py")
-    it.add_argument(
-        "--model",
-        nargs="+",
-        metavar="[NAME=]PATH",
-        help="checkpoint folders (the config's first model lends its other options), or names from the config; named"
-        " after their last folder unless NAME is given (default: every model of the config)",
+    model = (
+        "checkpoint folders (the config's first model lends its other options), or names from the config; named"
+        " after their last folder unless NAME is given (default: every model of the config)"
     )
+    it.add_argument("--model", nargs="+", metavar="[NAME=]PATH", help=model)
     it.add_argument("--data", nargs="+", metavar="NAME", help="data sets (default: every one of the config)")
-    it.add_argument(
-        "--work-dir", default="outputs/eval", metavar="DIR", help="where results go (default: %(default)s)"
-    )
-    it.add_argument(
-        "--mode",
-        choices=("all", "infer", "eval"),
-        default="all",
-        help="answer and score, or one of them (default: all)",
-    )
-    it.add_argument(
-        "--reuse",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="take answers that this very checkpoint has given before to the same prompts, and scores of them"
-        " (default: yes)",
-    )
-    it.add_argument(
-        "--judge", metavar="MODEL", help="who reads the answers (default: the config's, or exact_matching)"
-    )
+    where = "where results go (default: %(default)s)"
+    it.add_argument("--work-dir", default="outputs/eval", metavar="DIR", help=where)
+    mode = "answer and score, or one of them (default: all)"
+    it.add_argument("--mode", choices=("all", "infer", "eval"), default="all", help=mode)
+    reuse = "take answers that this very checkpoint has given before to the same prompts, and scores of them"
+    reuse += " (default: yes)"
+    it.add_argument("--reuse", action=argparse.BooleanOptionalAction, default=True, help=reuse)
+    judge = "who reads the answers (default: the config's, or exact_matching)"
+    it.add_argument("--judge", metavar="MODEL", help=judge)
     it.add_argument("--judge-args", default="{}", type=json.loads, metavar="JSON", help="more options for the judge")
     it.add_argument("--api-nproc", type=int, default=4, metavar="N", help="requests to the judge at once (default: 4)")
     it.add_argument("--batch-size", type=int, metavar="N", help="rows in a batch (default: 16 on a GPU, 8 without)")
     it.add_argument("--use-vllm", action="store_true", help="answer with vLLM instead of transformers")
-    it.add_argument(
-        "--verbose", action="store_true", help="print prompts and answers of some rows, and whole tracebacks"
-    )
+    verbose = "print prompts and answers of some rows, and whole tracebacks"
+    it.add_argument("--verbose", action="store_true", help=verbose)
     return it
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Evaluate and return the exit code.
-
-    Args:
-        arguments: Command line without the program's name; None for the real one.
-
-    Returns:
-        0 if everything was done, 1 if something failed, 2 if the arguments make no sense.
-    """
+    """Evaluate; return 0 if everything was done, 1 if something failed, 2 if the arguments make no sense."""
     options = parser().parse_args(arguments)
     try:
         config = read_config(options.config)
-        models = chosen_models(options, config)
-        data = chosen_data(options, config)
-        require_supported_versions()
-    except RunError as error:
+        models, data = chosen_models(options, config), chosen_data(options, config)
+        from ..vlm.qwen2_vl.uni_dpo.versions import check_versions  # takes seconds to import
+
+        check_versions()
+    except UniDPOError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
-        return run(options, models, data, options.judge or config.get("judge") or "exact_matching")
+        return _run(options, models, data, options.judge or config.get("judge") or "exact_matching")
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; the same command continues", file=sys.stderr)
         return 130
 
 
-def require_supported_versions() -> None:
-    """Refuse what the adapter would refuse for every model and data set anew.
-
-    Raises:
-        RunError: VLMEvalKit or transformers is too old or too new.
-    """
-    from ..vlm.qwen2_vl.uni_dpo.versions import VersionError, check_versions
-
-    try:
-        check_versions()
-    except VersionError as error:
-        raise RunError(str(error)) from error
-
-
-def run(options: argparse.Namespace, models: dict[str, dict], data: dict[str, dict], judge: str) -> int:
-    """Go through all models and data sets, and sum up."""
+def _run(options: argparse.Namespace, models: dict[str, dict], data: dict[str, dict], judge: str) -> int:
+    """Go through all models and data sets, and sum up in one line for each."""
     from .ranks import Ranks
     from .runner import Job, Model, alone, evaluate
 
     ranks = Ranks.join()
     judging = {"model": judge, "nproc": options.api_nproc, "verbose": options.verbose, **options.judge_args}
     job = Job(Path(options.work_dir), options.mode, options.reuse, judging, options.batch_size)
-    outcomes: dict[tuple[str, str], tuple[bool, str]] = {}
+    lines, failed = [""], 0
     for model_name, settings in models.items():
         model = Model(model_name, settings)
         for name, config in data.items():
             try:
                 with alone(job.work_dir / model_name, ranks):
-                    outcomes[model_name, name] = True, evaluate(model, name, config, job, ranks)
+                    lines.append(f"done   {model_name} {name}: {evaluate(model, name, config, job, ranks)}")
             except Exception as error:
-                outcomes[model_name, name] = False, failure(error, options.verbose)
+                ours = isinstance(error, UniDPOError)
+                if options.verbose or not ours:
+                    traceback.print_exception(error)
+                lines.append(f"FAILED {model_name} {name}: {'' if ours else f'{type(error).__name__}: '}{error}")
+                failed += 1
     if ranks.rank == 0:
-        print(summary(outcomes), flush=True)
+        print("\n".join([*lines, *([f"{failed} of {len(lines) - 1} failed"] if failed else [])]), flush=True)
     ranks.leave()
-    return int(not all(done for done, _ in outcomes.values()))
-
-
-def failure(error: Exception, verbose: bool) -> str:
-    """Return an error in a few lines, after its traceback where that helps."""
-    if verbose or not isinstance(error, ValueError):
-        traceback.print_exception(error)
-    return f"{type(error).__name__}: {error}"
-
-
-def summary(outcomes: dict[tuple[str, str], tuple[bool, str]]) -> str:
-    """Return one line for each model and data set."""
-    lines = [
-        f"{'done  ' if done else 'FAILED'} {model} {data}: {text}" for (model, data), (done, text) in outcomes.items()
-    ]
-    failed = sum(not done for done, _ in outcomes.values())
-    return "\n".join(["", *lines, *([f"{failed} of {len(outcomes)} failed"] if failed else [])])
+    return int(failed > 0)

@@ -1,12 +1,12 @@
 """What to evaluate: the models and data sets of a config file, or of the command line, or of both."""
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from . import RunError
+from .errors import UniDPOError
+from .files import read_json
 
 
 CLASS = "UniDPOQwen2VL"
@@ -14,42 +14,31 @@ CLASSES = (CLASS, "Qwen2VLChat")  # the second for checkpoints of our training
 
 
 def read_config(path: str | None) -> dict[str, Any]:
-    """Read a config file.
+    """Read a config file; without a path, return an empty one.
 
     Raises:
-        RunError: It is missing or not a config.
+        UniDPOError: It is missing or not a config.
     """
     if path is None:
         return {}
-    try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"cannot read {path}: {error}") from error
-    if not isinstance(config, dict) or not {"model", "data"} <= set(config):
-        raise RunError(f'{path} needs the keys "model" and "data", as for VLMEvalKit\'s run.py')
+    config = read_json(Path(path), "--config takes a file as VLMEvalKit's run.py does")
+    if not {"model", "data"} <= set(config):
+        raise UniDPOError(f'{path} needs the keys "model" and "data", as for VLMEvalKit\'s run.py')
     for part in ("model", "data"):
-        check_names(path, part, config[part])
+        listed = config[part]
+        if not isinstance(listed, dict) or not all(isinstance(entry, dict) for entry in listed.values()):
+            raise UniDPOError(f'{path}: "{part}" must be an object of objects, {{NAME: {{OPTION: VALUE, ...}}, ...}}')
+        for name in listed:
+            if not is_file_name(name):
+                raise UniDPOError(f'{path}: "{part}" has the name {name!r}, which no file can have in its own')
     if not isinstance(config.get("judge"), str | None):
-        raise RunError(f'{path}: "judge" is {config["judge"]!r}, and must be the name of a model')
+        raise UniDPOError(f'{path}: "judge" is {config["judge"]!r}, and must be the name of a model')
     for name, options in config["model"].items():
         if options.get("class") not in CLASSES:
-            raise RunError(
+            raise UniDPOError(
                 f'{path}: model {name} must have "class": "{CLASS}"; others go through VLMEvalKit\'s run.py'
             )
     return config
-
-
-def check_names(path: str, part: str, listed: Any) -> None:
-    """Refuse a part of a config that is no object of objects, and names that are no names of files.
-
-    Raises:
-        RunError: It is, or there is one.
-    """
-    if not isinstance(listed, dict) or not all(isinstance(entry, dict) for entry in listed.values()):
-        raise RunError(f'{path}: "{part}" must be an object of objects, {{NAME: {{OPTION: VALUE, ...}}, ...}}')
-    for name in listed:
-        if not is_file_name(name):
-            raise RunError(f'{path}: "{part}" has the name {name!r}, which no file can have in its own')
 
 
 def is_file_name(name: str) -> bool:
@@ -61,31 +50,31 @@ def chosen_models(options: argparse.Namespace, config: dict[str, Any]) -> dict[s
     """Return the models to evaluate: name to its class, if it has one, and the arguments of it.
 
     Raises:
-        RunError: There is none, or two of one name.
+        UniDPOError: There is none, or two of one name.
     """
     listed = config.get("model", {})
     lent = next(iter(listed.values()), {})
     models: dict[str, dict[str, Any]] = {}
     for wish in options.model or listed:
-        name, path = named(wish)
+        name, path = _named(wish)
         if wish in listed:
             name, arguments = wish, listed[wish]
         elif os.path.isdir(path) or "=" in wish or "/" in path:
             arguments = lent | {"model_path": path}
         else:
             known = f"; the config has {', '.join(listed)}" if listed else ""
-            raise RunError(f"--model {wish}: no such folder, and no such name in a config{known}")
+            raise UniDPOError(f"--model {wish}: no such folder, and no such name in a config{known}")
         if not is_file_name(name):
-            raise RunError(f"--model {wish}: {name!r} cannot be the name of a folder\n  write NAME={path}")
+            raise UniDPOError(f"--model {wish}: {name!r} cannot be the name of a folder\n  write NAME={path}")
         if name in models:
-            raise RunError(f"--model: two models would be called {name}\n  write NAME={path} for one of them")
+            raise UniDPOError(f"--model: two models would be called {name}\n  write NAME={path} for one of them")
         models[name] = arguments | ({"use_vllm": True} if options.use_vllm else {})
     if not models:
-        raise RunError("say what to evaluate: --model PATH, or --config FILE")
+        raise UniDPOError("say what to evaluate: --model PATH, or --config FILE")
     return models
 
 
-def named(wish: str) -> tuple[str, str]:
+def _named(wish: str) -> tuple[str, str]:
     """Split NAME=PATH; without a name, make one of the last folder, or the last two for a `checkpoint-100`."""
     name, equals, path = wish.partition("=")
     if equals:
@@ -98,10 +87,10 @@ def chosen_data(options: argparse.Namespace, config: dict[str, Any]) -> dict[str
     """Return the data sets: name to its entry in the config, empty for those that are only named.
 
     Raises:
-        RunError: There is none.
+        UniDPOError: There is none.
     """
     listed = config.get("data", {})
     names = options.data or list(listed)
     if not names:
-        raise RunError("say what to evaluate on: --data NAME ..., or --config FILE")
+        raise UniDPOError("say what to evaluate on: --data NAME ..., or --config FILE")
     return {name: listed.get(name, {}) for name in names}

@@ -3,7 +3,7 @@
 import contextlib
 import glob
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,26 +46,21 @@ class Journal:
         return known
 
     @contextlib.contextmanager
-    def appending(self) -> Iterator["Writer"]:
-        """Open this rank's file, less the half line that a killed run may have left at its end."""
+    def appending(self) -> Iterator[Callable[[Iterable[tuple[str, str, str]]], None]]:
+        """Open this rank's file, less the half line that a killed run may have left at its end.
+
+        Yields:
+            What appends records of (index, key, answer) and hands them to the system, where they outlive this process.
+        """
         path = self.folder / f"{self.name}.rank{self.rank}.jsonl"
         path.touch()
         with path.open("r+b") as file:
-            content = file.read()
-            file.seek(content.rfind(b"\n") + 1)
+            file.seek(file.read().rfind(b"\n") + 1)
             file.truncate()
-            yield Writer(file)
 
+            def add(records: Iterable[tuple[str, str, str]]) -> None:
+                for record in records:
+                    file.write(json.dumps(dict(zip(NAMES, record, strict=True))).encode() + b"\n")
+                file.flush()
 
-class Writer:
-    """Appends answers to a journal."""
-
-    def __init__(self, file):
-        """Take an open file."""
-        self.file = file
-
-    def add(self, records: Iterable[tuple[str, str, str]]) -> None:
-        """Append (index, key, answer) and hand them to the system, where they outlive this process."""
-        lines = [json.dumps(dict(zip(NAMES, record, strict=True)), ensure_ascii=True) for record in records]
-        self.file.write("".join(f"{line}\n" for line in lines).encode())
-        self.file.flush()
+            yield add

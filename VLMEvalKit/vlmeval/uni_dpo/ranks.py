@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from . import RunError
+from .errors import UniDPOError
 
 
 PATIENCE = timedelta(days=2)  # others wait while the first rank scores, perhaps with a slow judge
@@ -17,7 +17,7 @@ PATIENCE = timedelta(days=2)  # others wait while the first rank scores, perhaps
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that work together.
+    """This process among those that work together; whatever fails on one of them fails on all.
 
     Attributes:
         rank: Number of this process, 0 for the one that writes and scores.
@@ -34,7 +34,7 @@ class Ranks:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         if ranks.size > 1:
-            # Only words are exchanged, no tensors: gloo does for GPUs as well, and there it leaves their memory alone.
+            # Only words are exchanged, no tensors: gloo does for GPUs as well, and takes none of their memory.
             dist.init_process_group("gloo", timeout=PATIENCE)
         return ranks
 
@@ -44,10 +44,10 @@ class Ranks:
             dist.destroy_process_group()
 
     def together(self, work: Callable[[], Any]) -> Any:
-        """Do the same on all ranks and return this rank's result; if it fails on one, it fails on all.
+        """Do the same on all ranks and return this rank's result.
 
         Raises:
-            RunError: Another rank failed. What fails on this rank is raised as it is.
+            UniDPOError: Another rank failed. What fails on this rank is raised as it is.
         """
         result, failure = None, None
         try:
@@ -59,15 +59,11 @@ class Ranks:
             raise failure
         others = [f"rank {rank}: {text}" for rank, text in enumerate(failures) if text]
         if others:
-            raise RunError("\n".join(others))
+            raise UniDPOError("\n".join(others))
         return result
 
     def first(self, work: Callable[[], Any]) -> Any:
-        """Let rank 0 do something, wait for it, and return its result (on other ranks None).
-
-        Raises:
-            RunError: It failed, on the other ranks. On rank 0 the failure is raised as it is.
-        """
+        """Let rank 0 do something, wait for it, and return its result (on other ranks None)."""
         return self.together(work if self.rank == 0 else lambda: None)
 
     def first_before_others(self, work: Callable[[], Any]) -> Any:
@@ -80,9 +76,7 @@ class Ranks:
         return self._gather(value)[0]
 
     def _gather(self, value: Any) -> list[Any]:
-        """Return the values of all ranks."""
-        if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        values: list[Any] = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
         return values

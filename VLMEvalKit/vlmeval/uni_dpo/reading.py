@@ -1,11 +1,16 @@
-"""Tables as they are written: a cell that reads "None" is that word, and "007" is no number.
+"""Benchmarks read as they are written, by VLMEvalKit, but neither as pandas guesses nor as Python code.
 
 pandas takes "None", "NA", "null", "nan" and such for empty cells, and a column of digits for numbers: an option or an
 answer "None" would vanish from the prompt and from scoring (33 rows of SEEDBench_IMG), "007" would become 7, and an
 empty cell among whole numbers would turn them into "3.0". VLMEvalKit reads benchmarks, predictions and its own results
-with pandas' defaults; here those defaults are changed while it works for us. An empty cell is still one.
+with pandas' defaults; `as_written` changes these while it works for us. An empty cell is still one.
+
+VLMEvalKit also runs a cell as Python where it expects a list or a number, and lets Pillow open pictures of two billion
+pixels; `guarded` keeps it from both, for benchmarks from strangers. None of the sets that VLMEvalKit offers needs it.
 """
 
+import ast
+import importlib
 import string
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +18,21 @@ from functools import wraps
 from typing import Any
 
 import pandas as pd
+from PIL import Image
 
-from .checks import is_offered
+from .. import dataset as datasets
 
 
 TEXTS = ("question", "hint", "prediction", *string.ascii_uppercase)
 # These kinds compare answers as text. Others may calculate with them.
 COMPARE_TEXT = ("ImageMCQDataset", "ImageYORNDataset", "ImageVQADataset", "OCRBench")
+LARGEST_PICTURE = 1 << 27  # pixels; Pillow warns of more, and refuses twice as many
+RUN_CELLS = ("smp.misc", "smp.vlm", "dataset.utils.vqa_eval", "dataset.utils.ocrbench")
+
+
+def is_offered(name: str) -> bool:
+    """Tell whether VLMEvalKit has a data set of that name."""
+    return name in datasets.SUPPORTED_DATASETS
 
 
 def texts_of(kind: str | None) -> tuple[str, ...]:
@@ -30,9 +43,6 @@ def texts_of(kind: str | None) -> tuple[str, ...]:
 @contextmanager
 def as_written(kind: str | None = None) -> Iterator[list[pd.DataFrame]]:
     """Have pandas read cells as they are written, whoever calls it, until the block is left.
-
-    Args:
-        kind: The class of the data set; of some the answers are text as well.
 
     Yields:
         The last table that was read, once there is one.
@@ -65,9 +75,6 @@ def as_written(kind: str | None = None) -> Iterator[list[pd.DataFrame]]:
 def restore(dataset: Any) -> pd.DataFrame | None:
     """Put texts as they are written into the table of a data set that was read with pandas' defaults.
 
-    Args:
-        dataset: One of VLMEvalKit's; of those that it offers, one of the kinds above with a cell that may be lost.
-
     Returns:
         The table as it is in the file; None if there was no need to read it again.
     """
@@ -84,3 +91,31 @@ def restore(dataset: Any) -> pd.DataFrame | None:
         if name in written and None not in places:  # some classes make rows of their own
             table[name] = written[name].iloc[places].to_numpy()
     return written
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Have cells read and not run, and the size of pictures bounded, until the block is left."""
+    modules = [importlib.import_module(f"vlmeval.{name}") for name in RUN_CELLS]
+    before = Image.MAX_IMAGE_PIXELS
+    try:
+        Image.MAX_IMAGE_PIXELS = min(before or LARGEST_PICTURE, LARGEST_PICTURE)
+        for module in modules:
+            module.eval = literal  # a module's own name comes before the built-in one
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+        for module in modules:
+            vars(module).pop("eval", None)
+
+
+def literal(text: Any, *scopes: Any) -> Any:
+    """Read a cell that holds a list, a text or a number as Python writes it; stands in for `eval`.
+
+    Raises:
+        ValueError: It holds anything else.
+    """
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{str(text)[:100]!r} is no list, text or number") from error

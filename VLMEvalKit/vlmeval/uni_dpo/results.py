@@ -14,9 +14,9 @@ import pandas as pd
 
 from .. import smp
 from ..dataset import SUPPORTED_DATASETS
-from . import RunError
 from .checks import require_numbers
-from .failures import in_context
+from .errors import UniDPOError, in_context
+from .files import read_json, replacing
 from .reading import as_written
 
 
@@ -47,7 +47,7 @@ class Results:
         home = work_dir / model
         (home / NOTES).mkdir(parents=True, exist_ok=True)
         # ms-vlmeval has `vlmeval.run` and one folder for a model; a checkout has run.py and a folder for each run.
-        folder = home if importlib.util.find_spec("vlmeval.run") else home / run_name(home)
+        folder = home if importlib.util.find_spec("vlmeval.run") else home / _run_name(home)
         folder.mkdir(exist_ok=True)
         return cls(home, folder, model, data)
 
@@ -70,23 +70,22 @@ class Results:
         `answers/replaced-TIME`: VLMEvalKit would take old verdicts for those of the new answers.
 
         Args:
-            dataset: The data set; its columns but for the images go into the file.
+            dataset: Its columns but for the images go into the file.
             rows: Index and key of each row.
             answers: One for each row.
             reuse: Whether a file that is there may stay.
         """
-        content = digest_of(dataset)
-        digest = sha256([list(rows), list(answers), content])
+        content = _digest_of(dataset)
+        digest = _sha256([list(rows), list(answers), content])
         noted = self.noted()
         same = noted.get("digest") == digest and noted["state"] != "scoring" and self.predictions.is_file()
         if same and reuse:
             return
         self._set_aside()
         table = dataset.data.drop(columns="image", errors="ignore").assign(prediction=list(answers))
-        scratch = self.predictions.with_name(f".{self.predictions.name}.tmp{self.predictions.suffix}")
-        with in_context(f"{self.predictions} cannot be written", "the answers are kept; the same command takes them"):
-            write_table(table, scratch)
-            os.replace(scratch, self.predictions)
+        advice = "the answers are kept; the same command takes them"
+        with in_context(f"{self.predictions} cannot be written", advice), replacing(self.predictions) as scratch:
+            _write_table(table, scratch)
         self._note(digest=digest, content=content, state="written")
         self._link()
 
@@ -94,25 +93,25 @@ class Results:
         """Let VLMEvalKit score the prediction file, and return what it returns: a table, a dictionary or None.
 
         Args:
-            dataset: The data set.
+            dataset: What scores.
             judge: The judge's name as "model", and its options.
             reuse: Whether verdicts count that are there from a scoring before.
 
         Raises:
-            RunError: There is no prediction file, one of other rows, or the score is no number.
+            UniDPOError: There is no prediction file, one of other rows, or the score is no number.
         """
         if not self.predictions.is_file():
-            raise RunError(f"no predictions to score: {self.predictions}\n  run with --mode infer or all first")
-        noted, content = self.noted(), digest_of(dataset)
-        asked = sha256({name: it for name, it in judge.items() if name not in DOES_NOT_JUDGE})
+            raise UniDPOError(f"no predictions to score: {self.predictions}\n  run with --mode infer or all first")
+        noted, content = self.noted(), _digest_of(dataset)
+        asked = _sha256({name: it for name, it in judge.items() if name not in DOES_NOT_JUDGE})
         if noted.get("content", content) != content:
-            raise RunError(
+            raise UniDPOError(
                 f"the data set {self.data} has changed since {self.predictions} was written\n"
                 "  run with --mode all: only rows that are asked otherwise are answered again"
             )
         if not reuse or noted.get("judge", asked) != asked:
             self._set_aside(but=self.predictions)
-        # An API judge's verdicts so far are kept by VLMEvalKit and worth money: such a scoring goes on.
+        # An API judge's verdicts so far are kept by VLMEvalKit and worth money: such a scoring is continued.
         self._note(state="scoring" if judge["model"] == OFFLINE_JUDGE else "written", judge=asked)
         advice = "is every column there that this kind of data set scores by? --verbose shows where it stopped"
         with in_context(f"VLMEvalKit cannot score {self.predictions}", advice), as_written(type(dataset).__name__):
@@ -130,16 +129,14 @@ class Results:
     def noted(self) -> dict[str, Any]:
         """Read our note; empty if there is none, or one that cannot be read."""
         try:
-            noted = json.loads(self.note.read_text())
-        except (OSError, ValueError, RecursionError):
+            noted = read_json(self.note)
+        except UniDPOError:
             return {}
-        return noted if isinstance(noted, dict) and "state" in noted else {}
+        return noted if "state" in noted else {}
 
     def _note(self, **changes: Any) -> None:
-        """Change our note in one step."""
-        scratch = self.note.with_suffix(".tmp")
-        scratch.write_text(json.dumps(self.noted() | changes, indent=1))
-        os.replace(scratch, self.note)
+        with replacing(self.note) as scratch:
+            scratch.write_text(json.dumps(self.noted() | changes, indent=1))
 
     def _set_aside(self, but: Path | None = None) -> None:
         """Move this data set's files, but for one, away from where VLMEvalKit would find them."""
@@ -177,20 +174,16 @@ class Results:
                 link.symlink_to(path.relative_to(self.home))
 
 
-def digest_of(dataset: Any) -> str:
-    """Return a hash of all columns of a data set but its images: answers, categories, splits, and what else there is.
-
-    Images are part of the keys of the rows.
-    """
-    return sha256(dataset.data.drop(columns="image", errors="ignore").to_csv(index=False))
+def _digest_of(dataset: Any) -> str:
+    """Return a hash of all columns of a data set but its images, which are part of the keys of the rows."""
+    return _sha256(dataset.data.drop(columns="image", errors="ignore").to_csv(index=False))
 
 
-def sha256(content: Any) -> str:
-    """Return a hash of what JSON can hold."""
+def _sha256(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
+def _write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as VLMEvalKit does, but never an answer such as "=5" as a formula, which reads as nothing."""
     if path.suffix != ".xlsx":
         smp.dump(table, str(path))
@@ -200,18 +193,11 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         table.to_excel(writer, index=False)
 
 
-def run_name(home: Path) -> str:
+def _run_name(home: Path) -> str:
     """Return the name of this runner's folder among those of run.py, the same for every run on one model."""
     path = home / NOTES / "run_name"
     if not path.is_file():
         name = smp.build_eval_id() if hasattr(smp, "build_eval_id") else f"T{smp.timestr('day')}_G{smp.githash()}"
-        scratch = path.with_suffix(".tmp")
-        scratch.write_text(name)
-        os.replace(scratch, path)
+        with replacing(path) as scratch:
+            scratch.write_text(name)
     return path.read_text()
-
-
-def clear_stale_lock(home: Path) -> None:
-    """Remove the lock of a `status.json` that a killed process left; VLMEvalKit would wait for it for ever."""
-    for lock in home.glob("**/status.json*.lock"):
-        lock.unlink()

@@ -1,17 +1,3 @@
-# Copyright 2026 the Uni-DPO overlay authors.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
 """The one upstream file that the Uni-DPO overlay replaces.
 
 It brings the names that upstream's brings and adds `UniDPOQwen2VL`, from the package `uni_dpo` next door. Upstream's

@@ -1,32 +1,29 @@
 """What lies in a checkpoint folder: which model it is, where its weights and its tokenizer are, what it is made of."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files import CheckpointError, in_context, locate, read_json
-from .history import ADAPTER, Training, earlier_adapters, training_of, training_record
+from safetensors import safe_open
+
+from ....uni_dpo.errors import UniDPOError, in_context
+from ....uni_dpo.files import locate, read_json, sha256_of
+from .history import ADAPTER, Training, earlier_adapters, training_of
 from .portable import readable
-from .weights import misfit, weight_shapes
 
-
-__all__ = ["Checkpoint", "CheckpointError", "in_context", "open_checkpoint", "training_record"]
 
 ARCHITECTURES = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
 
 # What an answer depends on. Optimizer states, logs and the model card do not belong to it.
 MATTERS = ("*.safetensors", "*.bin", "*.json", "*.jinja", "merges.txt")
 DOES_NOT_MATTER = (
-    "training_args.bin",
-    "optimizer.bin",
-    "scheduler.bin",
-    "trainer_state.json",
-    "all_results.json",
-    "train_results.json",
-    "eval_results.json",
+    *("training_args.bin", "optimizer.bin", "scheduler.bin", "trainer_state.json"),
+    *("all_results.json", "train_results.json", "eval_results.json"),
 )
+LAYER = re.compile(r"(?:^|\.)(layers|blocks)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -57,31 +54,30 @@ class Checkpoint:
         """The adapters to merge into the base, in order."""
         return [*self.earlier, self.folder] if self.is_adapter else []
 
-    @property
-    def processor(self) -> Path:
-        """The folder to load tokenizer and image processor from: an adapter's own if it carries them."""
-        whole = any((self.folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json"))
-        return self.folder if whole and (self.folder / "tokenizer_config.json").is_file() else self.base
-
     def load_processor(self) -> Any:
-        """Load tokenizer and image processor as training does, with padding on the side where generation needs it."""
+        """Load tokenizer and image processor as training does: an adapter's own if it carries them.
+
+        Padding is on the side where generation needs it.
+        """
         from transformers import AutoProcessor
 
-        with in_context(f"load the tokenizer and image processor of {self.processor}"):
-            processor = AutoProcessor.from_pretrained(readable(self.processor), use_fast=True, trust_remote_code=False)
+        whole = any((self.folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json"))
+        folder = self.folder if whole and (self.folder / "tokenizer_config.json").is_file() else self.base
+        with in_context(f"cannot load the tokenizer and image processor of {folder}"):
+            processor = AutoProcessor.from_pretrained(readable(folder), use_fast=True, trust_remote_code=False)
             processor.tokenizer.padding_side = "left"
             size = processor.image_processor.size
             if not 0 < size["shortest_edge"] <= size["longest_edge"]:
-                raise CheckpointError(f"{self.processor / 'preprocessor_config.json'} has pixel limits {size}")
+                raise UniDPOError(f"{folder / 'preprocessor_config.json'} has pixel limits {size}")
         return processor
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over the names and contents of every file that an answer depends on."""
         digest = hashlib.sha256()
         for folder in dict.fromkeys([self.base, *self.adapters]):
-            for path in _files_that_matter(folder):
-                with path.open("rb") as file:
-                    digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            found = {path for pattern in MATTERS for path in folder.glob(pattern) if path.is_file()}
+            for path in sorted(path for path in found if path.name not in DOES_NOT_MATTER):
+                digest.update(f"{path.name} {sha256_of(path).hexdigest()}\n".encode())
         return digest.hexdigest()
 
 
@@ -94,35 +90,33 @@ def open_checkpoint(path: str, base: str | None = None) -> Checkpoint:
         base: For an adapter: the full model, if it no longer lies where the adapter says.
 
     Raises:
-        CheckpointError: It is not there, is not a Qwen2-VL or Qwen2.5-VL, is an adapter without its base or without
+        UniDPOError: It is not there, is not a Qwen2-VL or Qwen2.5-VL, is an adapter without its base or without
             those it was trained on top of, has its weights in another form than safetensors, or weights that are not
             those of its config.
     """
-    folder = locate(path)
+    folder = base_folder = locate(path)
     adapter = folder / ADAPTER
     if adapter.is_file():
         stated = base or read_json(adapter).get("base_model_name_or_path")
         if not (isinstance(stated, str) and stated.isprintable() and stated):
-            raise CheckpointError(f"{adapter} names no base model\n  say it with base_path=FOLDER")
+            raise UniDPOError(f"{adapter} names no base model\n  say it with base_path=FOLDER")
         base_folder = locate(stated, f'the base model of {folder}; if it has moved, add "base_path": "FOLDER"')
     elif base is not None:
-        raise CheckpointError(f"base_path is given, but {folder} is no adapter: it has no {ADAPTER}")
-    else:
-        base_folder = folder
-    config = read_json(base_folder / "config.json")
+        raise UniDPOError(f"base_path is given, but {folder} is no adapter: it has no {ADAPTER}")
+    file = base_folder / "config.json"
+    config = read_json(file)
     named = config.get("architectures")
     found = named[0] if isinstance(named, list) and named else "none"
     if found not in ARCHITECTURES:
-        raise CheckpointError(
-            f"{base_folder / 'config.json'} says architecture {found}; this class runs {' and '.join(ARCHITECTURES)}\n"
+        raise UniDPOError(
+            f"{file} says architecture {found}; this class runs {' and '.join(ARCHITECTURES)}\n"
             "  use the class of vlmeval.vlm that belongs to that model"
         )
     earlier = earlier_adapters(folder) if folder != base_folder else ()
     for part in dict.fromkeys([base_folder, *earlier, folder]):
         _require_safetensors(part)
-    with in_context(f"load the weights of {base_folder}"):
-        if wrong := misfit(config, weight_shapes(base_folder)):
-            raise CheckpointError(f"{base_folder / 'config.json'} is not that of the weights beside it: {wrong}")
+    with in_context(f"cannot load the weights of {base_folder}"):
+        _require_sizes(file, config)
     return Checkpoint(folder, base_folder, config, earlier, training_of(folder, base_folder))
 
 
@@ -132,13 +126,44 @@ def _require_safetensors(folder: Path) -> None:
         return
     pickled = sorted(path.name for pattern in ("*model*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
     what = f"its weights are pickled ({', '.join(pickled[:3])})" if pickled else "it has no weights"
-    raise CheckpointError(
+    raise UniDPOError(
         f"{folder} has no *.safetensors: {what}\n"
         "  train with `save_safetensors: true` (the default), or load the model where you trust it and save it again"
     )
 
 
-def _files_that_matter(folder: Path) -> list[Path]:
-    """List what `fingerprint` looks at."""
-    found = {path for pattern in MATTERS for path in folder.glob(pattern) if path.is_file()}
-    return sorted(path for path in found if path.name not in DOES_NOT_MATTER)
+def weight_shapes(folder: Path) -> dict[str, list[int]]:
+    """Return the shape of every weight of a folder's safetensors, by name, without loading them.
+
+    Raises:
+        Exception: Whatever safetensors raises over a file that is not whole.
+    """
+    shapes = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as weights:
+            shapes |= {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
+    return shapes
+
+
+def _require_sizes(file: Path, config: dict[str, Any]) -> None:
+    """Refuse a config whose depths, width or vocabulary are not those of the weights beside it.
+
+    From these follow how much is built: one that asks for a billion layers would end with the machine's memory. What
+    else is wrong, loading tells.
+    """
+    shapes = weight_shapes(file.parent)
+    counted = {"layers": 0, "blocks": 0}
+    for name in shapes:
+        if found := LAYER.search(name):
+            counted[found[1]] = max(counted[found[1]], int(found[2]) + 1)
+    text, vision = config.get("text_config") or config, config.get("vision_config") or {}
+    embedding = next((shape for name, shape in shapes.items() if name.endswith("embed_tokens.weight")), [None, None])
+    there = {
+        "num_hidden_layers": (text.get("num_hidden_layers"), counted["layers"]),
+        "vision_config.depth": (vision.get("depth"), counted["blocks"]),
+        "vocab_size": (text.get("vocab_size"), embedding[0]),
+        "hidden_size": (text.get("hidden_size"), embedding[-1]),
+    }
+    wrong = [f"{name} is {stated!r:.40} and not {found}" for name, (stated, found) in there.items() if stated != found]
+    if wrong:
+        raise UniDPOError(f"{file} is not that of the weights beside it: {', '.join(wrong)}")

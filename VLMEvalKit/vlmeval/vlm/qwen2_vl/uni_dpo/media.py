@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import Image
 
+from ....uni_dpo.files import sha256_of
+
 
 PIXELS_PER_TOKEN = 28 * 28
 SMALLEST_SIDE = 28  # pixels; one patch after merging
@@ -54,8 +56,7 @@ class Question:
         """Return a SHA-256 over all that is asked: the text, what the images and videos hold, and their limits."""
         digest = hashlib.sha256(repr((self.text, self.limits, sorted(self.sampling.items()))).encode())
         for path in (*self.images, *self.videos):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(sha256_of(path).digest())
         return digest.hexdigest()
 
 
@@ -74,14 +75,14 @@ def load_image(path: Path) -> Image.Image:
     return image if image.size == (width, height) else image.resize((width, height))
 
 
-def load_video(path: Path, question: Question) -> tuple[Any, dict[str, Any], float]:
+def load_video(path: Path, question: Question) -> tuple[Any, float]:
     """Take frames out of a video.
 
     Returns:
-        The frames (frames x 3 x height x width), what is known of the video, and the frames for each second of it.
+        The frames (frames x 3 x height x width), and how many there are for each second of it.
     """
     from qwen_vl_utils.vision_process import fetch_video
 
     wish = {"type": "video", "video": str(path), **question.sampling}
-    (frames, metadata), rate = fetch_video(wish, return_video_sample_fps=True, return_video_metadata=True)
-    return frames, metadata, rate
+    (frames, _), rate = fetch_video(wish, return_video_sample_fps=True, return_video_metadata=True)
+    return frames, rate

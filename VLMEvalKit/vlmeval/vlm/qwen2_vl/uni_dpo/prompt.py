@@ -1,4 +1,4 @@
-"""Prompts as the checkpoint was trained on them: the one place that writes them, for both backends.
+"""Prompts: the one place that writes them, for both backends.
 
 There are two kinds of chat template among Qwen2-VL checkpoints. Instruct models write roles
 (`<|im_start|>user ... <|im_end|>`). The base Qwen2-VL-2B ships a flat one that loops over content items and renders a
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ....uni_dpo.errors import UniDPOError, in_context
 from .history import QUESTION, Training
 
 
@@ -28,10 +29,6 @@ ROLES = SYSTEM_TURN.format(system=DEFAULT_SYSTEM) + USER_TURN  # what LlamaFacto
 PUBLISHED_BEFORE = (4, 52)
 
 Content = list[dict[str, str]]
-
-
-class PromptError(ValueError):
-    """A prompt that would not ask what it should; the message says what is missing."""
 
 
 class PromptWriter:
@@ -50,7 +47,7 @@ class PromptWriter:
         reason: Why, in a few words.
 
     Raises:
-        PromptError: The markup is unknown, or the template cannot render it.
+        UniDPOError: The markup is unknown, or the template cannot render it.
     """
 
     def __init__(
@@ -63,14 +60,14 @@ class PromptWriter:
     ):
         """Decide the markup."""
         if markup not in MARKUPS:
-            raise PromptError(f"markup {markup!r} is not one of {', '.join(MARKUPS)}")
+            raise UniDPOError(f"markup {markup!r} is not one of {', '.join(MARKUPS)}")
         self.tokenizer = tokenizer
         self.template = template
         self.system_prompt = system_prompt
         self.roles = (training and training.prompt) or ROLES
         self.markup, self.reason = (markup, "asked for") if markup != "auto" else self._detect(training)
         if self.markup in ("template", "flat") and template is None:
-            raise PromptError(f'markup "{self.markup}" needs a chat template and the checkpoint has none; try "roles"')
+            raise UniDPOError(f'markup "{self.markup}" needs a chat template and the checkpoint has none; try "roles"')
 
     def _detect(self, training: Training | None) -> tuple[str, str]:
         """Choose by what training says, then by trying: what a template makes of a question says more than its looks.
@@ -96,16 +93,14 @@ class PromptWriter:
     def _rendered(self, conversation: list) -> str:
         try:
             return self._apply(conversation) if self.template else ""
-        except PromptError:
+        except UniDPOError:
             return ""
 
     def _apply(self, conversation: list) -> str:
-        try:
+        with in_context("the checkpoint's chat template fails"):  # a template is a program
             return self.tokenizer.apply_chat_template(
                 conversation, chat_template=self.template, tokenize=False, add_generation_prompt=True
             )
-        except Exception as error:  # a template is a program, and may fail in any way
-            raise PromptError(f"the checkpoint's chat template fails: {type(error).__name__}: {error}") from error
 
     def write(self, content: Content) -> str:
         """Return the whole prompt, up to where the answer begins, with one placeholder for each image and video.
@@ -114,13 +109,13 @@ class PromptWriter:
             content: Items in order: {"type": "text", "text": ...}, {"type": "image"} or {"type": "video"}.
 
         Raises:
-            PromptError: The prompt does not have one placeholder for each image and video.
+            UniDPOError: The prompt does not have one placeholder for each image and video.
         """
         text = {"template": self._by_template, "roles": self._by_roles, "flat": self._apply}[self.markup](content)
         for kind, placeholder in PLACEHOLDERS.items():
             wanted, found = sum(item["type"] == kind for item in content), text.count(placeholder)
             if wanted != found:
-                raise PromptError(
+                raise UniDPOError(
                     f'the prompt has {found} {placeholder} for {wanted} {kind}s (markup "{self.markup}"): the model'
                     f" would not see them right. Choose another markup, or remove the token from the question.\n{text}"
                 )
@@ -136,21 +131,14 @@ class PromptWriter:
         prompt = self.roles
         if self.system_prompt is not None:
             if not prompt.endswith(USER_TURN):
-                raise PromptError(f"system_prompt has no place in the prompt of training, {prompt!r}; remove it")
-            system = SYSTEM_TURN.format(system=self.system_prompt) if self.system_prompt else ""
-            prompt = system + USER_TURN
+                raise UniDPOError(f"system_prompt has no place in the prompt of training, {prompt!r}; remove it")
+            prompt = (SYSTEM_TURN.format(system=self.system_prompt) if self.system_prompt else "") + USER_TURN
         before, _, after = prompt.rpartition(QUESTION)
         return before + question + after
 
 
 def announce(writer: PromptWriter, folder: Path, config: Mapping[str, Any]) -> None:
-    """Say once which prompts a checkpoint gets and why; loudly where that is a guess.
-
-    Args:
-        writer: What writes them.
-        folder: The checkpoint.
-        config: Its `config.json`.
-    """
+    """Say once which prompts a checkpoint gets and why; loudly where that is a guess."""
     if os.environ.get("RANK", "0") != "0":
         return
     print(f"{folder.name}: markup {writer.markup}: {writer.reason}", file=sys.stderr, flush=True)

@@ -32,16 +32,12 @@ def carries_record(path: str) -> bool:
 def lead_to_ours(theirs: type, ours: type) -> None:
     """Have a class of VLMEvalKit make ours of checkpoints of our training, and itself of all others.
 
-    The class stays the same object, and what it makes are instances of it.
-
-    Args:
-        theirs: `Qwen2VLChat`. Classes derived from it are left alone.
-        ours: `UniDPOQwen2VL`.
+    The class stays the same object, what it makes are instances of it, and classes derived from it do not change.
     """
 
     def start(self: Any, model_path: str, *arguments: Any, **options: Any) -> None:
         if arguments:
-            raise TypeError(f"{PUBLISHED} of a checkpoint of our training takes its options by name")
+            raise TypeError(f"{PUBLISHED} of a checkpoint of our training takes its options as NAME=VALUE")
         ours.__init__(self, model_path, **of_published(options))
 
     both = type(f"Trained{PUBLISHED}", (ours, theirs), {"__init__": start, "__module__": __name__})

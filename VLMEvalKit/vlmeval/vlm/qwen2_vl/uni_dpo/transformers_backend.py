@@ -1,17 +1,16 @@
 """Answers from transformers, on a GPU or without one."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, __version__
 
-from .checkpoint import Checkpoint, CheckpointError, in_context
+from ....uni_dpo.errors import UniDPOError, in_context
+from .checkpoint import Checkpoint, weight_shapes
 from .device import default_attention
 from .media import Question, load_image, load_video
 from .portable import has_own_head, readable, written_by
-from .weights import say_untied, touches_embeddings, untie
 
 
 class TransformersBackend:
@@ -25,21 +24,16 @@ class TransformersBackend:
         generation: Options of transformers' `generate`.
 
     Raises:
-        CheckpointError: The weights do not fill the model.
+        UniDPOError: The weights do not fill the model.
     """
 
     def __init__(
-        self,
-        checkpoint: Checkpoint,
-        device: str,
-        dtype: str,
-        attention: str | None,
-        generation: dict[str, Any],
+        self, checkpoint: Checkpoint, device: str, dtype: str, attention: str | None, generation: dict[str, Any]
     ):
         """Load processor and weights."""
         self.folder = checkpoint.folder
-        attention = attention or default_attention(device, dtype)
         self.processor = checkpoint.load_processor()
+        attention = attention or default_attention(device, dtype)
         self.model = load_model(checkpoint, device, getattr(torch, dtype), attention)
         # Sampling options beside greedy decoding are warned about for every batch.
         unused = {} if generation.get("do_sample") else {"temperature": None, "top_p": None, "top_k": None}
@@ -63,7 +57,7 @@ class TransformersBackend:
     @torch.inference_mode()
     def _answer(self, questions: Sequence[Question]) -> list[str]:
         inputs = self.inputs(questions).to(self.model.device)
-        with in_context(f"answer with the weights and the generation_config.json of {self.folder}"):
+        with in_context(f"cannot answer with the weights and the generation_config.json of {self.folder}"):
             tokens = self.model.generate(**inputs, **self.generation)
             answers = tokens[:, inputs["input_ids"].shape[1] :]
             return self.processor.batch_decode(answers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -72,12 +66,12 @@ class TransformersBackend:
         """Return what the model reads: token ids and mask (batch x length, padded on the left), and pixel patches."""
         images = [load_image(path) for question in questions for path in question.images]
         videos = [load_video(path, question) for question in questions for path in question.videos]
-        frames = {"do_sample_frames": False, "do_resize": False} | _rates([(len(it), rate) for it, _, rate in videos])
-        with in_context(f"prepare questions with the tokenizer and image processor of {self.folder}"):
+        frames = {"do_sample_frames": False, "do_resize": False} | _rates([(len(it), rate) for it, rate in videos])
+        with in_context(f"cannot prepare questions with the tokenizer and image processor of {self.folder}"):
             return self.processor(
                 text=[question.text for question in questions],
                 images=images or None,
-                videos=[video for video, _, _ in videos] or None,
+                videos=[video for video, _ in videos] or None,
                 images_kwargs=questions[0].limits,
                 videos_kwargs=frames if videos else {},
                 padding=True,
@@ -97,9 +91,9 @@ def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attentio
     """Load the model of the architecture that `config.json` names, its adapters merged, ready to generate.
 
     Raises:
-        CheckpointError: Weights are missing, which transformers would fill with random numbers.
+        UniDPOError: Weights are missing, which transformers would fill with random numbers.
     """
-    with in_context(f"load the weights of {checkpoint.base}"):
+    with in_context(f"cannot load the weights of {checkpoint.base}"):
         folder = readable(checkpoint.base)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         model, report = AutoModelForImageTextToText.from_pretrained(
@@ -114,20 +108,31 @@ def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attentio
         )
     for kind, what in {"missing_keys": "lacks weights", "unexpected_keys": "has weights of another model"}.items():
         if names := sorted(report[kind]):
-            raise CheckpointError(
+            raise UniDPOError(
                 f"{checkpoint.base} {what}: {', '.join(names[:3])} and {max(0, len(names) - 3)} more\n"
                 f"  transformers {written_by(checkpoint.base) or '?'} saved it, {__version__} reads it; is it whole, "
                 "with the config.json that belongs to it?"
             )
     for adapter in checkpoint.adapters:
-        with in_context(f"load the adapter of {adapter}"):
-            model = _merged(model, adapter)
+        with in_context(f"cannot load the adapter of {adapter}"):
+            from peft import PeftModel
+
+            if any("lm_head" in name or "embed_tokens" in name for name in weight_shapes(adapter)):
+                _untie(model)
+            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     return (model if device == "auto" else model.to(device)).eval()
 
 
-def _merged(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
+def say_untied(config: Any) -> Any:
+    """Have a config say that the output layer is not the embeddings, wherever transformers 4 or 5 look for it."""
+    for part in (config, config.get_text_config()):
+        part.tie_word_embeddings = False
+    return config
 
-    if touches_embeddings(adapter):
-        untie(model)
-    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+
+def _untie(model: Any) -> None:
+    """Give a loaded model an output layer of its own, equal to its embeddings so far."""
+    say_untied(model.config)
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if head.weight is embeddings.weight:
+        head.weight = torch.nn.Parameter(embeddings.weight.detach().clone(), requires_grad=False)

@@ -1,4 +1,4 @@
-"""The versions that evaluation supports, and how others are refused: by name, before a model is loaded.
+"""The versions that evaluation supports, and how others are refused before a model is loaded.
 
 `SUPPORTED` is the one place that states them. `scripts/versions.py` and its table read it from here; training's are in
 `llamafactory/train/uni_dpo/upstream/versions.py`. `DISABLE_VERSION_CHECK=1`, the same switch, makes a refusal a
@@ -11,6 +11,8 @@ from importlib import metadata
 
 from packaging.specifiers import SpecifierSet
 
+from ....uni_dpo.errors import UniDPOError
+
 
 SUPPORTED = {
     "vlmeval": ">=0.2rc1,<0.3",
@@ -21,32 +23,23 @@ SUPPORTED = {
 HOW = {"vlmeval": "pip install ms-vlmeval, and lay the overlay on it again (scripts/install_overlay.py install)"}
 
 
-class VersionError(ValueError):
-    """A version that evaluation does not support; the message says which, and how to get one that it does."""
-
-
 def check_versions() -> None:
     """Refuse versions outside of `SUPPORTED`, or warn of them if the switch is set.
 
     Raises:
-        VersionError: there is one; it names what was found, what is supported and how to get it.
+        UniDPOError: There is one; it says what was found, what is supported and how to get it.
     """
-    problem = unsupported()
-    if not problem:
-        return
-    if os.environ.get("DISABLE_VERSION_CHECK", "").lower() not in ("1", "y", "true"):
-        raise VersionError(f"{problem} DISABLE_VERSION_CHECK=1 tries it all the same.")
-    warnings.warn(f"{problem} Going on, as DISABLE_VERSION_CHECK is set.", stacklevel=2)
-
-
-def unsupported() -> str:
-    """Describe the installed versions that are not supported; empty if all are."""
-    return " ".join(
+    problem = " ".join(
         f"UniDPOQwen2VL does not support {name} {found}, only {name}{wanted}. "
         f"""Install one: {HOW.get(name, f'pip install "{name}{wanted}"')}."""
         for name, wanted in SUPPORTED.items()
         if not SpecifierSet(wanted).contains(found := installed(name), prereleases=True)
     )
+    if not problem:
+        return
+    if os.environ.get("DISABLE_VERSION_CHECK", "").lower() not in ("1", "y", "true"):
+        raise UniDPOError(f"{problem} DISABLE_VERSION_CHECK=1 tries it all the same.")
+    warnings.warn(f"{problem} Going on, as DISABLE_VERSION_CHECK is set.", stacklevel=2)
 
 
 def installed(name: str) -> str:

