@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from crashes import KILLED, TRAINING, moments
+from crashes import KILLED, moments
 from figures import times
 from forked import Host
 from pairs import make_rows, options, write_dataset

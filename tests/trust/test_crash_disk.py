@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from crashes import TRAINING, UNFINISHED, Training
+from crashes import UNFINISHED, Training
 from forked import Host
 from pairs import options
 

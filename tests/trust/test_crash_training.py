@@ -5,7 +5,7 @@ import random
 import shutil
 
 import pytest
-from crashes import TRAINING, UNFINISHED, Training, moments
+from crashes import UNFINISHED, Training, moments
 from figures import times
 from forked import Host
 from pairs import options

@@ -12,8 +12,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from crashes import TRAINING
-from forked import Host
+from forked import TRAINING, Host
 from hostile import Tally, fuzz, mutated, ruined
 from hypothesis import example, given
 from hypothesis import strategies as st
