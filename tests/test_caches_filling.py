@@ -81,7 +81,7 @@ def test_the_command_starts_a_rank_for_each_gpu(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def ranks(run, tmp_path_factory):
-    """Where two ranks have filled caches: as they are, and by ZeRO-3 with LoRA; and trained by ZeRO-3, cold and warm."""
+    """Two ranks have filled caches, as they are and by ZeRO-3 with LoRA, and trained by ZeRO-3, cold and warm."""
     place = tmp_path_factory.mktemp("ranks")
     lora = {"finetuning_type": "lora"}
 

@@ -1,10 +1,18 @@
-"""The pages: links lead somewhere, both languages give the same commands, and every module is on its way."""
+"""The pages: links lead somewhere, commands run, both languages give the same ones, and promises have their tests."""
 
+import json
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from pairs import ROOT
+from pairs import ALPACA, ROOT, make_rows, options, write_dataset
+from promises import missing
+from upstream import checkout_tree
 
 
 PAGES = sorted([ROOT / "README.md", ROOT / "README_zh.md", *ROOT.glob("docs/*.md")])
@@ -32,16 +40,118 @@ def test_links_lead_somewhere(page):
             assert not anchor or anchor in headings(target), link
 
 
+def blocks(page: Path) -> list[list[str]]:
+    """Return the blocks of commands of a page, without comments and the name of this repository."""
+    found = re.findall(r"(?ms)^```bash\n(.*?)^```", page.read_text(encoding="utf-8"))
+    lines = ([re.sub(r"\s+#.*|<.*?>", "", line) for line in block.splitlines()] for block in found)
+    return [[line for line in block if line and not line.startswith("#")] for block in lines]
+
+
 @pytest.mark.parametrize("page", IN_BOTH, ids=lambda page: page.name)
 def test_both_languages_give_the_same_commands(page):
-    """Comments are translated, and so is the name of this repository."""
+    assert blocks(page) == blocks(page.with_stem(f"{page.stem}_zh"))
 
-    def commands(page: Path) -> list[str]:
-        blocks = re.findall(r"(?ms)^```bash\n(.*?)^```", page.read_text(encoding="utf-8"))
-        lines = [re.sub(r"\s+#.*|<.*?>", "", line) for block in blocks for line in block.splitlines()]
-        return [line for line in lines if line and not line.startswith("#")]
 
-    assert commands(page) == commands(page.with_stem(f"{page.stem}_zh"))
+# Beginnings of commands, and how they are tried. "help": whether the help knows every option of the command.
+RUN, DRY, HELP, NOT = "as it is", "with --dry-run", "its help", "not at all"
+HOW = {
+    "git clone": NOT,  # network
+    ".venv-vllm/bin/python": NOT,  # an environment of its own: `bash scripts/test.sh vllm`
+    "bash examples/uni_dpo/quickstart.sh": HELP,  # installs, then trains for minutes
+    "bash scripts/setup.sh": HELP,  # network
+    "python scripts/uni_dpo/data.py download": HELP,  # network
+    "data download": HELP,  # network
+    "data score": HELP,  # a model of 7 billion parameters
+    ".venv/bin/python -m vlmeval.uni_dpo": HELP,  # hours, and nine benchmarks to download
+    ".venv/bin/python scripts/summarize_eval.py": HELP,  # stands on the one before
+    "bash examples/uni_dpo/Qwen2_VL_2B_uni_dpo.sh": DRY,  # hours on a GPU
+    "data ": RUN,
+    "python scripts/install_overlay.py": RUN,
+    "llamafactory-cli train": RUN,
+    "python -m llamafactory.train.uni_dpo.caches": RUN,
+}
+CONTEXT = ("export ", "data()")  # what later lines of a block stand on
+COMMANDS = {
+    line: [*[other for other in block[: block.index(line)] if other.startswith(CONTEXT)], line]
+    for page in PAGES
+    if "_zh" not in page.name
+    for block in blocks(page)
+    for line in block
+    if not line.startswith(CONTEXT)
+}
+
+
+def how(line: str) -> str:
+    """Say how a command is tried: by the longest beginning that is known."""
+    command = re.sub(r"^([A-Z_]+=\S+ )+", "", line)
+    known = [start for start in HOW if command.startswith(start)]
+    assert known, f"say in HOW how `{command}` is tried"
+    return HOW[max(known, key=len)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_model):
+    """A copy of the repository with what the pages' commands read, where they may write."""
+    place = tmp_path_factory.mktemp("pages")
+    for name in ("scripts", "LlamaFactory", "VLMEvalKit"):
+        (place / name).symlink_to(ROOT / name)
+    (place / "examples").symlink_to(ROOT / "examples")
+    (place / ".venv").symlink_to(sys.prefix)
+    rows = make_rows(place / "data", 8)
+    (place / "my_pairs.json").write_text(json.dumps(rows))
+    (place / "data" / "my_pairs.json").write_text(json.dumps(rows))
+    shutil.copytree(place / "data", place / "data" / "uni_dpo")
+    write_dataset(place / "data" / "uni_dpo", make_rows(place / "data" / "uni_dpo", 8), "pairs", ALPACA)
+    ranked = place / "data" / "uni_dpo" / "MM-RLHF"
+    ranked.mkdir()
+    pictures = [row["images"][0] for row in rows]
+    answers = [{"text": f"It is {n}.", "score": n} for n in range(3)]
+    lines = [
+        {"question": f"What is {n}?", "image": f"../{name}", "answers": answers} for n, name in enumerate(pictures)
+    ]
+    (ranked / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (place / "my.yaml").write_text(json.dumps(options(tiny_model, place / "data" / "uni_dpo", place / "out")))
+    checkout_tree("0.9.5", place / "LlamaFactory-checkout").rename(place / "home")
+    (place / "home" / "LlamaFactory").mkdir()
+    (place / "home" / "src").rename(place / "home" / "LlamaFactory" / "src")
+    return place
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_of_the_pages(line, place, host):
+    """As far as they need no network, no GPU and no hours; what is not run is listed above."""
+    tried, before, asked = how(line), COMMANDS[line][:-1], set()
+    if tried == NOT:
+        return
+    if line.split()[0] == "llamafactory-cli" or "caches" in line.split()[2]:  # the same, without an import anew
+        module, words = "llamafactory.cli:main", shlex.split(line)
+        if words[0] == "python":
+            module, words = "llamafactory.train.uni_dpo.caches.__main__:main", words[2:]
+        words = [
+            str(place / word) if word == "my.yaml" else word.replace("=caches", f"={place}/caches") for word in words
+        ]
+        ending = host.run(module, *words[1:])
+        assert ending.status == 0, ending.said
+        return
+    if tried == HELP:
+        asked = set(re.findall(r" (--?[a-z][\w-]*)", line))
+        line = re.sub(r"^([A-Z_]+=\S+ )*((?:\S*python (?:-m )?|bash |data )\S+( download)?).*", r"\2 --help", line)
+    elif tried == DRY and "--dry-run" not in line:
+        line += " --dry-run"
+    environment = os.environ | {"HOME": str(place / "home"), "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
+    environment |= {"PYTHON": sys.executable}
+    script = "\n".join(["set -e", *before, line])
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=place, env=environment, capture_output=True, text=True, timeout=300
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-3000:]
+    assert all(option in said for option in asked)
+
+
+def test_promises_have_their_tests():
+    """tests/PROMISES.md names, for each promise, a module and words of the name of a test in it."""
+    assert not missing()
 
 
 def test_every_module_is_named_on_the_way_of_a_batch():
