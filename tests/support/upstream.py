@@ -5,6 +5,7 @@
 need, so that the tests themselves can run without a network, and transformers 4 for those that read its checkpoints.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 
 
 VERSIONS = ("0.9.4", "0.9.5")
+# `UNI_DPO_CHECKOUTS`, a colon-separated list of git checkouts, adds to these.
+TREES = [*VERSIONS, *(Path(path) for path in os.environ.get("UNI_DPO_CHECKOUTS", "").split(":") if path)]
 
 # The last transformers 4, with what it needs in other versions than transformers 5 does.
 TRANSFORMERS_4 = ("transformers==4.57.6", "huggingface_hub==0.36.2", "tokenizers==0.22.2")
@@ -62,6 +65,11 @@ def wheel_tree(version: str) -> Path:
                 archive.extractall(Path(scratch) / "unpacked")
             _put_in_place(Path(scratch) / "unpacked", tree)
     return tree
+
+
+def source(tree: str | Path) -> Path:
+    """Return the folder that holds `llamafactory/`, of a version or of a checkout."""
+    return wheel_tree(tree) if isinstance(tree, str) else tree / "src"
 
 
 def checkout_tree(version: str, destination: Path) -> Path:

@@ -12,8 +12,7 @@ import eval_tree
 import pytest
 import upstream_names
 from pairs import ROOT
-from test_upstream_versions import TREES, source
-from upstream import path_of
+from upstream import TREES, path_of, source
 
 
 LISTED = contract.spread(contract_list.TRAINING) | contract.spread(contract_list.EVALUATION)

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hostile import Tally, fuzz, mutated, ruined
+from damage import Tally, fuzz, mutated, ruined
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pairs import options
