@@ -93,9 +93,8 @@ def how(line: str) -> str:
 def place(tmp_path_factory, tiny_model):
     """A copy of the repository with what the pages' commands read, where they may write."""
     place = tmp_path_factory.mktemp("pages")
-    for name in ("scripts", "LlamaFactory", "VLMEvalKit"):
+    for name in ("scripts", "examples", "LlamaFactory", "VLMEvalKit"):
         (place / name).symlink_to(ROOT / name)
-    (place / "examples").symlink_to(ROOT / "examples")
     (place / ".venv").symlink_to(sys.prefix)
     rows = make_rows(place / "data", 8)
     (place / "my_pairs.json").write_text(json.dumps(rows))
@@ -111,9 +110,7 @@ def place(tmp_path_factory, tiny_model):
     ]
     (ranked / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (place / "my.yaml").write_text(json.dumps(options(tiny_model, place / "data" / "uni_dpo", place / "out")))
-    checkout_tree("0.9.5", place / "LlamaFactory-checkout").rename(place / "home")
-    (place / "home" / "LlamaFactory").mkdir()
-    (place / "home" / "src").rename(place / "home" / "LlamaFactory" / "src")
+    checkout_tree("0.9.5", place / "home" / "LlamaFactory")
     return place
 
 
@@ -123,7 +120,7 @@ def test_commands_of_the_pages(line, place, host):
     tried, before, asked = how(line), COMMANDS[line][:-1], set()
     if tried == NOT:
         return
-    if line.split()[0] == "llamafactory-cli" or "caches" in line.split()[2]:  # the same, without an import anew
+    if line.split()[0] == "llamafactory-cli" or "uni_dpo.caches" in line:  # the same, without an import anew
         module, words = "llamafactory.cli:main", shlex.split(line)
         if words[0] == "python":
             module, words = "llamafactory.train.uni_dpo.caches.__main__:main", words[2:]
