@@ -1,5 +1,6 @@
 """The pages: links lead somewhere, commands run, both languages give the same ones, and promises have their tests."""
 
+import functools
 import json
 import os
 import re
@@ -62,6 +63,7 @@ HOW = {
     "python scripts/uni_dpo/data.py download": HELP,  # network
     "data download": HELP,  # network
     "data score": HELP,  # a model of 7 billion parameters
+    "data check --config": HELP,  # the tokenizer of a model on the hub
     ".venv/bin/python -m vlmeval.uni_dpo": HELP,  # hours, and nine benchmarks to download
     ".venv/bin/python scripts/summarize_eval.py": HELP,  # stands on the one before
     "bash examples/uni_dpo/Qwen2_VL_2B_uni_dpo.sh": DRY,  # hours on a GPU
@@ -109,13 +111,12 @@ def place(tmp_path_factory, tiny_model):
         {"question": f"What is {n}?", "image": f"../{name}", "answers": answers} for n, name in enumerate(pictures)
     ]
     (ranked / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (place / "my.yaml").write_text(json.dumps(options(tiny_model, place / "data" / "uni_dpo", place / "out")))
     checkout_tree("0.9.5", place / "home" / "LlamaFactory")
     return place
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_commands_of_the_pages(line, place, host):
+def test_commands_of_the_pages(line, place, host, tiny_model, tmp_path):
     """As far as they need no network, no GPU and no hours; what is not run is listed above."""
     tried, before, asked = how(line), COMMANDS[line][:-1], set()
     if tried == NOT:
@@ -124,26 +125,30 @@ def test_commands_of_the_pages(line, place, host):
         module, words = "llamafactory.cli:main", shlex.split(line)
         if words[0] == "python":
             module, words = "llamafactory.train.uni_dpo.caches.__main__:main", words[2:]
-        words = [
-            str(place / word) if word == "my.yaml" else word.replace("=caches", f"={place}/caches") for word in words
-        ]
+        mine = tmp_path / "my.yaml"
+        mine.write_text(json.dumps(options(tiny_model, place / "data" / "uni_dpo", tmp_path / "out")))
+        words = [word.replace("my.yaml", str(mine)).replace("=caches", f"={tmp_path}/caches") for word in words]
         ending = host.run(module, *words[1:])
         assert ending.status == 0, ending.said
         return
     if tried == HELP:
         asked = set(re.findall(r" (--?[a-z][\w-]*)", line))
+        before = [other for other in before if not other.startswith("export ")]
         line = re.sub(r"^([A-Z_]+=\S+ )*((?:\S*python (?:-m )?|bash |data )\S+( download)?).*", r"\2 --help", line)
     elif tried == DRY and "--dry-run" not in line:
         line += " --dry-run"
-    environment = os.environ | {"HOME": str(place / "home"), "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
-    environment |= {"PYTHON": sys.executable}
-    script = "\n".join(["set -e", *before, line])
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=place, env=environment, capture_output=True, text=True, timeout=300
-    )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said[-3000:]
+    status, said = bash(place, "\n".join(["set -e", *before, line]))
+    assert status == 0, said[-3000:]
     assert all(option in said for option in asked)
+
+
+@functools.cache
+def bash(place: Path, script: str) -> tuple[int, str]:
+    """Run a script, each only once; return its status and all that it said."""
+    environment = os.environ | {"HOME": str(place / "home"), "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
+    command, streams = ["bash", "-c", script], {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(command, cwd=place, env=environment | {"PYTHON": sys.executable}, timeout=600, **streams)
+    return done.returncode, done.stdout
 
 
 def test_promises_have_their_tests():
