@@ -31,4 +31,4 @@ if [[ ${1:-} == long ]]; then
     export UNI_DPO_LONG=1
     set -- tests/trust --timeout 7200 "$@"
 fi
-exec "$VENV/bin/python" -m pytest --numprocesses $((cores < 4 ? cores : 4)) --dist loadfile "$@"
+exec "$VENV/bin/python" -m pytest --numprocesses $((cores < 4 ? cores : 4)) --dist loadfile --durations=25 "$@"

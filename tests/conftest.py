@@ -13,6 +13,7 @@ os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="uni-dpo-tests-")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from forked import host, pytest_collection_finish, pytest_sessionfinish  # noqa: E402, F401
 from pairs import make_rows, write_dataset  # noqa: E402
 
 from demo.model import build  # noqa: E402

@@ -1,147 +1,127 @@
-"""Filling caches: by a command, by several ranks, and after interruptions."""
+"""Filling caches: by a command and by several ranks; `trust/test_crash_caches.py` interrupts it."""
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
-from pairs import ROOT, command_line, log_history, make_rows, options, write_dataset
-from ranks import AUTO, ZERO3
-from safetensors import safe_open
+from cached import assert_same_course, images_in, log_probs, pairs_in
+from pairs import make_rows, options, train, write_dataset
+from ranks import job, said, statuses, train_jobs
 
 
-COMMAND = [sys.executable, "-m", "llamafactory.train.uni_dpo.caches"]
-RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-SLOWLY = ROOT / "tests" / "support" / "fill_slowly.py"
-COMPARED = ("loss", "rewards/margins", "uni_dpo/reference_margin")
+MAIN = "llamafactory.train.uni_dpo.caches.__main__:main"
+NAMES = {"uni_dpo_reference_cache": "ref", "uni_dpo_image_cache": "img"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """12 pairs, one of them without an image."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = make_rows(folder, 12)
+    rows[3] |= {"instruction": "What is it?", "images": []}
+    return write_dataset(folder, rows)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model, data, tmp_path_factory):
+    """Options of a run, without caches."""
+    changes = {"learning_rate": 1e-4, "max_steps": 2, "per_device_eval_batch_size": 1}
+    return options(tiny_model, data, tmp_path_factory.mktemp("run"), **changes)
+
+
+def caches_in(folder):
+    return {name: str(folder / short) for name, short in NAMES.items()}
 
 
 @pytest.fixture
-def run(tiny_model, tmp_path):
-    """Options of a run over 12 pairs, one of them without an image, with both caches."""
-    rows = make_rows(tmp_path / "data", 12)
-    rows[3] |= {"instruction": "What is it?", "images": []}
-    write_dataset(tmp_path / "data", rows)
-    changes = {"learning_rate": 1e-4, "max_steps": 3, "per_device_eval_batch_size": 1}
-    run = options(tiny_model, tmp_path / "data", tmp_path / "out", **changes)
-    return run | {"uni_dpo_reference_cache": str(tmp_path / "ref"), "uni_dpo_image_cache": str(tmp_path / "img")}
+def fill(host, tmp_path):
+    """The command, in a fork of the host."""
+
+    def command(run, status=0):
+        (tmp_path / "run.yaml").write_text(json.dumps(run))
+        ending = host.run(MAIN, tmp_path / "run.yaml")
+        assert ending.status == status, ending.said
+        return ending.said
+
+    return command
 
 
-def fill(run, config, command=COMMAND, check=True, **environment):
-    config.write_text(json.dumps(run))
-    environment = os.environ | environment
-    done = subprocess.run([*command, str(config)], capture_output=True, text=True, timeout=300, env=environment)
-    assert not check or done.returncode == 0, done.stderr[-3000:]
-    return done
-
-
-def pairs_in(folder):
-    return [name for part in Path(folder).glob("*.parquet") for name in pq.read_table(part)["pair"].to_pylist()]
-
-
-def log_probs(folder):
-    tables = (pq.read_table(part).to_pylist() for part in Path(folder).glob("*.parquet"))
-    return {row["pair"]: [row["chosen_logps"], row["rejected_logps"]] for rows in tables for row in rows}
-
-
-def images_in(folder):
-    names = []
-    for part in Path(folder).glob("*.safetensors"):
-        with safe_open(part, "pt") as tensors:
-            names += [name for name in tensors.keys() if not name.endswith(".grid")]  # noqa: SIM118
-    return names
-
-
-def assert_same_course(first, second):
-    for a, b in zip(log_history(first)[:3], log_history(second)[:3], strict=True):
-        for key in COMPARED:
-            assert a[key] == pytest.approx(b[key], rel=1e-3, abs=1e-5), key
-
-
-def test_the_command_fills_and_trains_nothing(run, tmp_path):
-    done = fill(run, tmp_path / "run.yaml")
-    assert "The caches are complete." in done.stdout
+def test_the_command_fills_and_trains_nothing(run, tmp_path, fill):
+    run = run | caches_in(tmp_path) | {"output_dir": str(tmp_path / "out")}
+    assert "The caches are complete." in fill(run)
     assert len(set(pairs_in(tmp_path / "ref"))) == 12 and len(set(images_in(tmp_path / "img"))) == 11
     assert not list((tmp_path / "out").glob("*.safetensors"))
-    again = fill(run, tmp_path / "run.yaml")
+    again = fill(run)
     for what in ("Image features: all stored already", "Reference log-probs: all stored already, so no reference"):
-        assert what in again.stderr + again.stdout
+        assert what in again
     assert len(pairs_in(tmp_path / "ref")) == 12
 
 
-def test_the_command_explains_itself(run, tmp_path):
-    done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and "CONFIG.yaml [OPTION=VALUE ...]" in done.stdout
-    bare = {name: value for name, value in run.items() if not name.endswith("_cache")}
-    done = fill(bare, tmp_path / "run.yaml", check=False)
-    assert done.returncode != 0 and "Error: Nothing to fill" in done.stderr
+def test_the_command_explains_itself(host, run, fill):
+    assert "CONFIG.yaml [OPTION=VALUE ...]" in host.run(MAIN, "--help").said
+    assert "Error: Nothing to fill" in fill(run, status=1)
 
 
-@pytest.mark.parametrize("parts", [2, 5, 14])
-def test_killed_and_resumed(run, tmp_path, parts):
-    """Killed in the images (2, 5) or in the log-probs (14): what is there is whole and is not computed again."""
-    (tmp_path / "run.yaml").write_text(json.dumps(run))
-    slow = [sys.executable, SLOWLY, "0.3", tmp_path / "run.yaml"]
-    filling = subprocess.Popen(slow, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(list(tmp_path.glob("*/part-*"))) < parts and filling.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(filling.pid, signal.SIGKILL)
-    filling.wait()
-    pairs, images = pairs_in(tmp_path / "ref"), images_in(tmp_path / "img")
-    assert len(images) + len(pairs) >= parts and len(pairs) < 12
+def test_the_command_starts_a_rank_for_each_gpu(tmp_path, monkeypatch):
+    """As LlamaFactory does, which would refuse to go on in one process."""
+    from llamafactory.train.uni_dpo.caches import __main__ as command
 
-    done = fill(run, tmp_path / "run.yaml")
-    said = done.stdout + done.stderr
-    assert len(images) == 11 or f"Image features: {11 - len(images)} images to encode" in said
-    assert f"Reference log-probs: {12 - len(pairs)} of 12 pairs to compute" in said
-    assert sorted(set(pairs_in(tmp_path / "ref"))) == sorted(pairs_in(tmp_path / "ref"))
-    assert len(pairs_in(tmp_path / "ref")) == 12 and len(images_in(tmp_path / "img")) == 11
+    started = []
+    monkeypatch.setattr(os, "execv", lambda *call: started.append(call[1][1:]))
+    monkeypatch.setattr(command, "__spec__", type("Spec", (), {"parent": "llamafactory.train.uni_dpo.caches"}))
+    monkeypatch.setattr("sys.argv", ["fill", "run.yaml", "seed=1"])
+    command._start_all_ranks()
+    assert not started
+    monkeypatch.setenv("FORCE_TORCHRUN", "1")
+    monkeypatch.setenv("NPROC_PER_NODE", "2")
+    command._start_all_ranks()
+    ranks = "-m torch.distributed.run --standalone --nproc_per_node=2"
+    assert started == [f"{ranks} -m llamafactory.train.uni_dpo.caches run.yaml seed=1".split()]
 
 
-def test_two_ranks_share_the_work(run, tmp_path):
+@pytest.fixture(scope="module")
+def ranks(run, tmp_path_factory):
+    """Two ranks have filled caches, as they are and by ZeRO-3 with LoRA, and trained by ZeRO-3, cold and warm."""
+    place = tmp_path_factory.mktemp("ranks")
+    lora = {"finetuning_type": "lora"}
+
+    def filling(name, strategy, count, changes):
+        made = job(place / name, strategy, count, run | caches_in(place / name) | changes)
+        (place / name / "run.yaml").write_text(json.dumps(made["options"] | {"use_cpu": True}))
+        return made | {"call": MAIN, "argv": [str(place / name / "run.yaml")]}
+
+    jobs = [filling("two", "ddp", 2, {}), filling("sharded", "zero3", 2, lora), filling("alone", "ddp", 0, lora)]
+    for name in ("plain", "cold", "warm"):
+        caches = {} if name == "plain" else caches_in(place)
+        jobs.append(job(place / name, "zero3", 2, run | caches))
+    train_jobs(jobs)
+    for each in jobs:
+        assert set(statuses(place / each["folder"])) == {0}, said(place / each["folder"])[-3000:]
+    return place
+
+
+def test_two_ranks_share_the_work(run, ranks, tmp_path):
     """Uneven shares are filled up with repeats; a run on one rank then trains as without caches."""
-    fill(run, tmp_path / "run.yaml", FORCE_TORCHRUN="1", NPROC_PER_NODE="2")  # as with two GPUs
-    assert len(set(pairs_in(tmp_path / "ref"))) == 12 and len(pairs_in(tmp_path / "ref")) == 12
-    assert len(set(images_in(tmp_path / "img"))) == 11 and len(images_in(tmp_path / "img")) == 12
-    kept = sorted(path.name for path in tmp_path.glob("*/part-*"))
-    plain = {name: value for name, value in run.items() if not name.endswith("_cache")}
-    for name, options_of in (("plain", plain), ("cached", run)):
-        done = command_line(options_of | {"output_dir": str(tmp_path / name)}, tmp_path / f"{name}.yaml")
-        assert done.returncode == 0, done.stderr[-3000:]
-    assert_same_course(tmp_path / "plain", tmp_path / "cached")
-    assert sorted(path.name for path in tmp_path.glob("*/part-*")) == kept
+    folder = ranks / "two"
+    assert len(set(pairs_in(folder / "ref"))) == 12 and len(pairs_in(folder / "ref")) == 12
+    assert len(set(images_in(folder / "img"))) == 11 and len(images_in(folder / "img")) == 12
+    kept = sorted(path.name for path in folder.glob("*/part-*"))
+    for name, caches in (("plain", {}), ("cached", caches_in(folder))):
+        train(run | caches | {"output_dir": str(tmp_path / name)})
+    assert_same_course(tmp_path / "plain", tmp_path / "cached", rel=1e-3)
+    assert sorted(path.name for path in folder.glob("*/part-*")) == kept
 
 
-def test_sharded_models_train_with_caches(run, tmp_path):
+def test_sharded_models_train_with_caches(ranks):
     """Under ZeRO-3 no rank has a whole weight: log-probs come from upstream's sharded reference, before it goes."""
-    config = tmp_path / "zero3.json"
-    config.write_text(json.dumps({"zero_optimization": ZERO3, **AUTO}))
-    run |= {"deepspeed": str(config), "use_cpu": True}
-    plain = {name: value for name, value in run.items() if not name.endswith("_cache")}
-    ranks = [*RANKS, str(ROOT / "tests" / "support" / "train_deepspeed.py")]
-    for name, options_of in (("plain", plain), ("cold", run), ("warm", run)):
-        fill(options_of | {"output_dir": str(tmp_path / name)}, tmp_path / f"{name}.json", ranks)
-    assert_same_course(tmp_path / "plain", tmp_path / "cold")
-    assert_same_course(tmp_path / "cold", tmp_path / "warm")
-    assert len(set(pairs_in(tmp_path / "ref"))) == 12
+    for first, second in (("plain", "cold"), ("cold", "warm")):
+        assert_same_course(ranks / first / "out", ranks / second / "out", rel=1e-3, but={"grad_norm"})
+    assert len(set(pairs_in(ranks / "ref"))) == 12
 
 
-def test_sharded_lora_fills(run, tmp_path):
+def test_sharded_lora_fills(ranks):
     """Under ZeRO-3 the policy is its own reference before it is wrapped: the pass gathers its weights."""
-    config = tmp_path / "zero3.json"
-    config.write_text(json.dumps({"zero_optimization": ZERO3, **AUTO}))
-    run |= {"finetuning_type": "lora", "use_cpu": True}
-    fill(run | {"deepspeed": str(config)}, tmp_path / "run.yaml", [*RANKS, str(SLOWLY), "0"], DS_ACCELERATOR="cpu")
-    alone = {name: f"{value}-alone" for name, value in run.items() if name.endswith("_cache")}
-    fill(run | alone, tmp_path / "alone.yaml")
-    sharded, whole = (log_probs(tmp_path / name) for name in ("ref", "ref-alone"))
+    sharded, whole = (log_probs(ranks / name / "ref") for name in ("sharded", "alone"))
     assert sharded.keys() == whole.keys() and len(whole) == 12
     # DeepSpeed shards weights in float16 where a configuration names no precision.
     assert all(sharded[pair] == pytest.approx(whole[pair], rel=1e-4) for pair in whole)

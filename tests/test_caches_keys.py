@@ -90,16 +90,6 @@ def test_a_name_that_nobody_knows(keys):
         keys("nobody/nothing")
 
 
-def test_weights_are_read_once(tiny_model, tmp_path, keys, monkeypatch):
-    """Hashes are remembered until a file changes."""
-    keys(tiny_model)
-    monkeypatch.setattr("llamafactory.train.uni_dpo.caches.fingerprints._hash_tensors", None)
-    keys(tiny_model)
-    model = shutil.copytree(tiny_model, tmp_path / "model")
-    with pytest.raises(TypeError):
-        keys(model)
-
-
 def test_images_in_the_data_set_are_named_by_their_bytes(pair_data, rows, tmp_path):
     """And handed over as bytes: decoded, those of a large data set would not fit in memory."""
     paths = [str(Path(pair_data, row["images"][0])) for row in rows[:3]]

@@ -6,9 +6,9 @@ import json
 
 import pytest
 from data_cli import data
+from loading import prepare
 from pairs import make_rows, options, write_dataset
 from test_data_check import here
-from test_scores import prepare
 
 from llamafactory.hparams import get_train_args
 from llamafactory.train.uni_dpo import swaps

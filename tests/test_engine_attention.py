@@ -11,7 +11,6 @@ import pytest
 import torch
 from engine_cases import CASES, build_two, collate
 from engine_oracle import by_engine, by_upstream, exact_float64  # noqa: F401
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from llamafactory.train.uni_dpo.engine import attention
 from llamafactory.train.uni_dpo.engine.choice import decoder_of
@@ -102,18 +101,6 @@ def test_padding_looks_at_itself():
     visible = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]]
     assert torch.equal(mask == 0, torch.tensor(visible).bool())
     assert torch.equal(mask == lowest, ~torch.tensor(visible).bool())
-
-
-def test_without_spans_it_is_the_original():
-    """Generation and evaluation, say, which know nothing of pairs; it finds its own name in the config meanwhile."""
-    name = attention.register("sdpa")
-    query, key, value = inputs()
-    config = types.SimpleNamespace(_attn_implementation=name)
-    module = types.SimpleNamespace(num_key_value_groups=2, is_causal=True, config=config)
-    ours, theirs = (
-        ALL_ATTENTION_FUNCTIONS[n](module, query, key, value, None, scaling=0.3)[0] for n in (name, "sdpa")
-    )
-    assert torch.equal(ours, theirs) and config._attn_implementation == name
 
 
 @pytest.mark.parametrize("autocast", [False, True])

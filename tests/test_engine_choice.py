@@ -14,14 +14,17 @@ from llamafactory.train.uni_dpo.engine.choice import decoder_of
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_best_route(kind):
-    choice = choose(build(kind))
-    assert (choice.route, choice.layout, choice.obstacle) == ("shared_prefix", "packed", "")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_attention_with_nothing_but_masks(kind):
-    choice = choose(build(kind, attention="eager"))
-    assert (choice.route, choice.layout, choice.obstacle) == ("shared_prefix", "masked", "")
+    """Also for a PEFT model; attention that knows nothing but masks takes those, for policy and reference alike."""
+    model, eager = build(kind), build(kind, attention="eager")
+    adapted = get_peft_model(build(kind), LoraConfig(r=2, target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM"))
+    for models, layout in (
+        ([model], "packed"),
+        ([adapted], "packed"),
+        ([eager], "masked"),
+        ([model, eager], "masked"),
+    ):
+        choice = choose(*models)
+        assert (choice.route, choice.layout, choice.obstacle) == ("shared_prefix", layout, "")
 
 
 def changed(**config):
@@ -46,25 +49,15 @@ LESS = {
 
 @pytest.mark.parametrize("case", LESS)
 def test_less_where_more_would_not_be_exact(case):
-    """A model's own forward would take a window or drop something that our attention does not know of."""
-    make, route, reason = LESS[case]
-    choice = choose(make())
-    assert choice.route == route and reason in choice.obstacle
-    assert choice.layout == {"response_only": "rows", "upstream": None}[route]
+    """A model's own forward would take a window or drop something that our attention does not know of.
 
-
-@pytest.mark.parametrize("case", LESS)
-def test_policy_and_reference_take_the_weaker_route(case):
-    """Rounding differs between routes: with two of them margins would not start at zero."""
+    Policy and reference take the weaker route: rounding differs, and with two of them margins would not start at zero.
+    """
     make, route, reason = LESS[case]
-    for models in ((make(), build("qwen2")), (build("qwen2"), make())):
+    for models in ([make()], [make(), build("qwen2")], [build("qwen2"), make()]):
         choice = choose(*models)
         assert choice.route == route and reason in choice.obstacle
-
-
-def test_eager_beside_sdpa_takes_masks():
-    models = [build("qwen2"), build("qwen2", attention="eager")]
-    assert choose(*models).layout == choose(*models[::-1]).layout == "masked"
+    assert choose(make()).layout == {"response_only": "rows", "upstream": None}[route]
 
 
 @pytest.mark.parametrize("use", [False, True])
@@ -80,11 +73,6 @@ def test_a_head_of_another_name():
     model = build("qwen2")
     model.get_output_embeddings = lambda: torch.nn.Linear(2, 2)
     assert choose(model).route == "upstream"
-
-
-def test_inside_peft():
-    config = LoraConfig(r=2, target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM")
-    assert choose(get_peft_model(build("qwen2_vl"), config)).layout == "packed"
 
 
 @pytest.mark.parametrize("case", ["a sliding window", "other attention"])

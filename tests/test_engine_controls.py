@@ -6,67 +6,17 @@ If one of them changed nothing here, the parity tests would prove nothing about 
 
 import pytest
 import torch
-from engine_cases import IMAGE, build, collate, media_of, pair
+from engine_cases import build, collate, media_of, pair
+from engine_mistakes import MISTAKES, PAIRS, VISIBLE, positions_are_token_indices
 from engine_oracle import MEDIA_IDS, exact_float64, upstream_logps  # noqa: F401
+from rounding_rates import PRECISIONS, trial
 
 from llamafactory.train.uni_dpo.engine import Choice, attach, lay_out, pair_logps
+from llamafactory.train.uni_dpo.training.rounding import rounded_again
+from llamafactory.train.uni_dpo.training.self_check import BOUND, bounds
 
 
-# Both images of the same size, so that features of another pair fit.
-PAIRS = [pair(8, 11, 9, (1, 4, 4)), pair(5, 6, 14, (1, 4, 4), common=2)]
-VISIBLE = 0.1  # nats, of sums between 20 and 80; measured: 0.2 to 2.5
-
-pytestmark = pytest.mark.usefixtures("exact_float64")
-
-
-def spans(layout):
-    """Read each pair's (start, end of shared part, end of chosen rest, end of all) off the branches or spans."""
-    lengths, start = layout.spans or [], 0
-    if layout.branches is not None:
-        counts = layout.branches[0].bincount(minlength=3 * len(PAIRS)).view(-1, 3)
-        lengths = [tuple(row) for row in counts.tolist()]
-    for shared, chosen, rejected in lengths:
-        yield start, start + shared, start + shared + chosen, start + shared + chosen + rejected
-        start += shared + chosen + rejected
-
-
-def rejected_sees_chosen(layout):
-    """Leave plain causal attention over the whole pair."""
-    if layout.spans is not None:
-        layout.spans = [(sum(span), 0, 0) for span in layout.spans]
-    else:
-        layout.branches = layout.branches // 3 * 3
-
-
-def rejected_positions_go_on_after_chosen(layout):
-    """Count through the row."""
-    for _, _, middle, end in spans(layout):
-        layout.position_ids[:, 0, middle:end] += (
-            layout.position_ids[0, 0, middle - 1] + 1 - (layout.position_ids[0, 0, middle])
-        )
-
-
-def positions_are_token_indices(layout):
-    """Forget that an image of many tokens takes few positions; both answers still start at the same one."""
-    for start, shared, middle, end in spans(layout):
-        layout.position_ids[:, 0, shared:middle] = torch.arange(shared - start, middle - start)
-        layout.position_ids[:, 0, middle:end] = torch.arange(shared - start, shared - start + end - middle)
-
-
-def first_rejected_token_from_last_chosen(layout):
-    """Predict it from the token before it in the row."""
-    at = sum(layout.lengths[: len(PAIRS)])
-    for (_, _, middle, _), length, common in zip(spans(layout), layout.lengths[len(PAIRS) :], (0, 2), strict=True):
-        layout.sources[at + common] = middle - 1
-        at += length
-
-
-MISTAKES = [
-    rejected_sees_chosen,
-    rejected_positions_go_on_after_chosen,
-    positions_are_token_indices,
-    first_rejected_token_from_last_chosen,
-]
+exact = pytest.mark.usefixtures("exact_float64")
 
 
 def logps(layout_kind, tamper=None, mix=None):
@@ -84,12 +34,14 @@ def logps(layout_kind, tamper=None, mix=None):
     return theirs, pair_logps(model, layout, None, features).logps
 
 
+@exact
 @pytest.mark.parametrize("layout", ["packed", "masked"])
 def test_without_a_mistake(layout):
     theirs, ours = logps(layout)
     assert (ours - theirs).abs().max() < 1e-9
 
 
+@exact
 @pytest.mark.parametrize("mistake", MISTAKES)
 @pytest.mark.parametrize("layout", ["packed", "masked"])
 def test_mistakes_of_a_shared_prompt_show(layout, mistake):
@@ -100,6 +52,7 @@ def test_mistakes_of_a_shared_prompt_show(layout, mistake):
         assert chosen.max() < 1e-9
 
 
+@exact
 @pytest.mark.parametrize("layout", ["packed", "masked", "rows"])
 def test_images_of_another_pair_show(layout):
     """Features are in order of pairs, and that order must hold."""
@@ -107,11 +60,44 @@ def test_images_of_another_pair_show(layout):
     assert (ours - theirs).abs().min() > VISIBLE
 
 
+@exact
 def test_a_broken_number_of_features_is_refused():
     """Of images cut off by `cutoff_len`, say."""
     with pytest.raises(ValueError, match="8 image placeholders and 7 image features.*cutoff_len"):
         logps("packed", mix=lambda features: features[1:])
 
 
-def test_placeholders_are_where_the_model_looks_for_them():
-    assert IMAGE == build("qwen2_vl").config.image_token_id
+# ---- the bound of the self-check in low precision: rounding stays within it, mistakes do not ----
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_sample_of_models(precision):
+    """The whole of it is a command, `python tests/support/rounding_rates.py`."""
+    trials = [trial(precision, seed) for seed in range(6)]
+    assert not any(each.alarm for each in trials) and max(each.reach for each in trials) < 3
+    caught = [caught for each in trials for caught in each.caught.values()]
+    assert len(caught) >= 8 and sum(caught) >= 0.75 * len(caught)
+
+
+def test_one_more_rounding_leaves_everything_as_it_was():
+    """Neither the model, nor the batch, nor the random numbers of training notice."""
+    model = build("qwen2_vl", torch.bfloat16).eval()
+    batch = collate(model, [pair(5, 9, 4, (1, 4, 4))])
+    kept, state = {name: value.clone() for name, value in batch.items()}, torch.get_rng_state()
+    with torch.no_grad():
+        before, _ = upstream_logps(model, batch)
+        with rounded_again(model, None):
+            moved, _ = upstream_logps(model, batch)
+        after, _ = upstream_logps(model, batch)
+    assert torch.equal(before, after) and 0 < (moved - before).abs().max() < 1
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(batch[name], value) for name, value in kept.items())
+
+
+def test_the_bound_by_hand():
+    """Two sums of -100 nats over 4 and 16 tokens, moved by 0.2 and 0.4: 0.1 a token and its root, six times over."""
+    theirs, lengths = torch.tensor([-100.0, -100.0]), torch.tensor([4, 16])
+    moved = theirs + torch.tensor([0.2, -0.4])
+    expected = [BOUND[0] + BOUND[1] * 100 + 6 * 0.1 * root for root in (2, 4)]
+    assert bounds(theirs, moved, lengths).tolist() == pytest.approx(expected, rel=1e-4)
+    assert bounds(theirs, theirs, lengths).tolist() == pytest.approx([0.02, 0.02])

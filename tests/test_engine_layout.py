@@ -6,12 +6,11 @@ predicted from the token before it.
 
 import pytest
 import torch
-from engine_cases import CASES, IMAGE, VIDEO, VISION_KINDS, Pair, build, collate, pair, words
+from engine_cases import CASES, IMAGE, VIDEO, VISION_KINDS, Pair, build, collate, pair
 from engine_oracle import MEDIA_IDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamafactory.train.trainer_utils import get_batch_logps
 from llamafactory.train.uni_dpo.engine import PairLayout, lay_out
 
 
@@ -93,37 +92,6 @@ def test_as_much_as_possible_is_shared(batch):
         assert chosen == 0 or rejected == 0 or first[shared] != second[shared]
 
 
-@settings(max_examples=40, deadline=None)
-@given(batch=batches(), alpha=st.sampled_from([0.0, 0.3, 1.0]), kind=st.sampled_from(["packed", "masked", "rows"]))
-def test_ld_alpha(batch, alpha, kind):
-    """Sums with a smaller weight beyond the shorter answer's length are those of upstream's `get_batch_logps`.
-
-    Logits here are random, and the log-prob of each token is looked up where the row layout says it is.
-    """
-    logits = torch.randn(*batch["labels"].shape, 96, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    rows, layout = lay_out(batch, "rows", MEDIA_IDS), lay_out(batch, kind, MEDIA_IDS)
-    assert torch.equal(rows.targets, layout.targets) and rows.lengths == layout.lengths
-    logps = logits.flatten(0, 1).log_softmax(-1)[rows.sources, rows.targets]
-    for weight in (None, alpha):
-        weighted = logps if weight is None else torch.where(layout.in_common_length, logps, weight * logps)
-        sums = torch.stack([part.sum() for part in weighted.split(layout.lengths)])
-        theirs, lengths = get_batch_logps(logits, batch["labels"], ld_alpha=weight)
-        torch.testing.assert_close(sums, theirs, rtol=1e-12, atol=1e-12)
-        assert lengths.tolist() == layout.lengths
-
-
-@settings(max_examples=20, deadline=None)
-@given(batch=batches())
-def test_rows_stay_as_they_are(batch):
-    layout = lay_out(batch, "rows", MEDIA_IDS)
-    assert torch.equal(layout.input_ids, batch["input_ids"])
-    assert torch.equal(layout.attention_mask, batch["attention_mask"])
-    assert layout.spans is None and layout.branches is None
-    if "position_ids" in batch:
-        assert torch.equal(layout.position_ids, batch["position_ids"][1:])
-    assert layout.media_tokens[0] == int((batch["input_ids"] == IMAGE).sum())
-
-
 @pytest.mark.parametrize("kind, times", [("packed", 1), ("masked", 1), ("rows", 2)])
 def test_placeholders_are_counted(kind, times):
     """Once a pair in a packed row, once a row in rows; videos apart."""
@@ -151,15 +119,3 @@ def test_the_same_words_at_other_positions_are_not_shared():
     assert lay_out(batch, "packed", MEDIA_IDS).spans == [(7, 1, 0)]
     batch["position_ids"][1, 4:] += 1
     assert lay_out(batch, "packed", MEDIA_IDS).spans == [(4, 4, 3)]
-
-
-def test_moved_to_a_device_it_is_still_all_there():
-    layout = lay_out(collate(MODELS["qwen2_vl"], CASES["batch"]), "masked", MEDIA_IDS).to("meta")
-    tensors = [layout.input_ids, layout.position_ids, layout.branches, layout.sources, layout.targets]
-    assert all(tensor.is_meta for tensor in [*tensors, layout.in_common_length])
-    assert layout.attention_mask is None and len(layout.lengths) == 8
-
-
-def test_words_differ_by_seed():
-    """So that answers and prompts of the other tests do."""
-    assert words(20, 1) != words(20, 2)

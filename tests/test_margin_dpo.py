@@ -22,13 +22,6 @@ def test_factor(chosen, rejected, wanted):
     assert factor(chosen, rejected) == pytest.approx(wanted, abs=1e-6)
 
 
-def test_rate_and_scale():
-    """A margin of 2 at rate 1: 1 - exp(-2) = 0.864665; scale 0.1, as in the authors' script, makes it 1.0864665."""
-    assert factor(4, 2, scale=0.1, rate=1.0) == pytest.approx(1.0864665, abs=1e-7)
-    assert factor(4, 2, scale=0.0) == 1.0
-    assert factor(1000, 0, scale=0.5) == 1.5
-
-
 def test_ties_and_reversed_pairs_keep_their_beta():
     """Without the cut the factor at a margin of -3 would be 1 + 0.5 (1 - exp(1.5)) = -0.74: a loss turned round."""
     assert factor(3, 3) == factor(1, 4) == factor(-1e30, 1e30) == 1.0

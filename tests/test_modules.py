@@ -1,6 +1,7 @@
 """Every module of the overlay can be the first one imported, and knows no more than it should."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -15,16 +16,17 @@ MODULES = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for pa
 ENGINE = sorted(path.stem for path in PACKAGE.glob("engine/*.py"))
 
 
-def test_every_module_can_be_imported_first():
-    """One process for all: each is imported after every module of LlamaFactory has been forgotten."""
-    script = (
-        "import importlib, sys\n"
-        f"for name in {['llamafactory.train.dpo', *(f'llamafactory.train.uni_dpo.{m}' for m in MODULES)]!r}:\n"
-        "    for loaded in [m for m in sys.modules if m.startswith('llamafactory')]: del sys.modules[loaded]\n"
-        "    importlib.import_module(name)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+def import_each_first() -> None:
+    """Import each module after every module of LlamaFactory has been forgotten."""
+    for name in ["llamafactory.train.dpo", *(f"llamafactory.train.uni_dpo.{module}" for module in MODULES)]:
+        for loaded in [module for module in sys.modules if module.startswith("llamafactory")]:
+            del sys.modules[loaded]
+        importlib.import_module(name)
+
+
+def test_every_module_can_be_imported_first(host):
+    ending = host.run(f"{__name__}:import_each_first")
+    assert ending.status == 0, ending.said[-2000:]
 
 
 def test_rooms_know_only_those_below_them():
@@ -52,19 +54,23 @@ def test_engine_knows_torch_and_transformers_only(module):
     assert imports(PACKAGE / "engine" / f"{module}.py") <= known
 
 
-def test_engine_runs_without_llamafactory():
-    """The folder alone, under another name, in a process in which LlamaFactory cannot be imported."""
-    script = (
-        "import importlib.util, sys\n"
-        "sys.modules['llamafactory'] = None\n"
-        f"path = {str(PACKAGE / 'engine' / '__init__.py')!r}\n"
-        "spec = importlib.util.spec_from_file_location('apart', path, submodule_search_locations=[path[:-12]])\n"
-        "sys.modules['apart'] = apart = importlib.util.module_from_spec(spec)\n"
-        "spec.loader.exec_module(apart)\n"
-        "assert callable(apart.pair_logps) and 'flash_attn' not in sys.modules\n"
+def import_engine_alone() -> None:
+    """Import the folder under another name where LlamaFactory cannot be imported."""
+    for loaded in [module for module in sys.modules if module.startswith("llamafactory")]:
+        del sys.modules[loaded]
+    sys.modules["llamafactory"] = None
+    path = PACKAGE / "engine"
+    spec = importlib.util.spec_from_file_location(
+        "apart", path / "__init__.py", submodule_search_locations=[str(path)]
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    sys.modules["apart"] = apart = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(apart)
+    assert callable(apart.pair_logps) and "flash_attn" not in sys.modules
+
+
+def test_engine_runs_without_llamafactory(host):
+    ending = host.run(f"{__name__}:import_engine_alone")
+    assert ending.status == 0, ending.said[-2000:]
 
 
 def imports(path: Path) -> set[str]:

@@ -24,18 +24,18 @@ SLOW = {"learning_rate": 1e-4, "max_steps": 3}
 
 
 @pytest.fixture
-def watch(monkeypatch):
-    """Let every run leave what its loss was computed from, batch by batch, and what came of it."""
+def batches(monkeypatch):
+    """What every loss of a run was computed from, batch by batch, and what came of it."""
     seen, compute = [], OtherLosses.dpo_loss
 
-    def watched(self, *logps, **kwargs):
+    def recorded(self, *logps, **kwargs):
         losses, *rewards = compute(self, *logps, **kwargs)
         scores = [self._carried.get(name) for name in ("score_chosen", "score_rejected")]
         seen.append({"logps": [values.detach() for values in logps], "scores": scores})
         seen[-1] |= {"losses": losses.detach(), "rewards": rewards}
         return losses, *rewards
 
-    monkeypatch.setattr(OtherLosses, "dpo_loss", watched)
+    monkeypatch.setattr(OtherLosses, "dpo_loss", recorded)
     return seen
 
 
@@ -55,19 +55,19 @@ def assert_losses(seen, formula):
         torch.testing.assert_close(batch["losses"].double(), formula(batch), rtol=1e-4, atol=1e-6)
 
 
-def test_ipo(tiny_model, pair_data, tmp_path, watch):
+def test_ipo(tiny_model, pair_data, tmp_path, batches):
     """(z - 1 / (2 beta))**2 of means over tokens: at the start (1 / (2 * 0.5))**2 = 1."""
     run = options(tiny_model, pair_data, tmp_path, pref_loss="ipo", **NAMED, **SLOW)
     assert train(run)[0]["loss"] == 1.0
-    assert_losses(watch, lambda batch: (logits(batch) - 1 / (2 * BETA)) ** 2)
-    for batch in watch:  # a token of the random model has log-probs about -log(vocabulary), and sums are far below
+    assert_losses(batches, lambda batch: (logits(batch) - 1 / (2 * BETA)) ** 2)
+    for batch in batches:  # a token of the random model has log-probs about -log(vocabulary), and sums are far below
         assert all(-9 < value < -3 for values in batch["logps"] for value in values.tolist())
 
 
-def test_hinge(tiny_model, pair_data, tmp_path, watch):
+def test_hinge(tiny_model, pair_data, tmp_path, batches):
     """max(0, 1 - beta z) of sums over tokens."""
     assert train(options(tiny_model, pair_data, tmp_path, pref_loss="hinge", **NAMED, **SLOW))[0]["loss"] == 1.0
-    assert_losses(watch, lambda batch: torch.relu(1 - BETA * logits(batch)))
+    assert_losses(batches, lambda batch: torch.relu(1 - BETA * logits(batch)))
 
 
 @pytest.mark.parametrize("loss, ratio", [("ipo", 2 / BETA**2), ("hinge", 2)])
@@ -85,20 +85,23 @@ def test_without_the_option_the_name_stays_unheard(tiny_model, pair_data, tmp_pa
     assert first(run)["loss"] == pytest.approx(math.log(2), abs=1e-4)
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", "simpo", "orpo"])
+@pytest.mark.parametrize("loss", ["sigmoid", "orpo", pytest.param("simpo", marks=pytest.mark.long)])
 def test_losses_that_are_what_they_say_stay_as_they_are(tiny_model, pair_data, tmp_path, loss):
     """To the last bit; `pref_forward` brings our trainer here, as `pref_loss_as_named` does there."""
-    run = options(tiny_model, pair_data, tmp_path / "a", pref_loss=loss, pref_forward="upstream", max_steps=3)
-    named = run | {"output_dir": str(tmp_path / "b"), "pref_loss_as_named": True, "pref_forward": None}
-    losses = [[entry.get("loss") for entry in train({k: v for k, v in r.items() if v})] for r in (run, named)]
+    run = options(tiny_model, pair_data, tmp_path / "a", pref_loss=loss, max_steps=3)
+    runs = run | {"pref_forward": "upstream"}, run | {"pref_loss_as_named": True, "output_dir": str(tmp_path / "b")}
+    losses = [[entry.get("loss") for entry in train(each)] for each in runs]
     assert losses[0] == losses[1]
     weights = [load_file(tmp_path / name / "model.safetensors") for name in "ab"]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_margin(tiny_model, pair_data, rows, tmp_path, watch, smoothing):
-    """-log sigmoid(b z), with smoothing s as upstream mixes it; b = 0.5 (1 + 0.8 (1 - exp(-0.3 delta)))."""
+def test_margin(tiny_model, pair_data, rows, tmp_path, batches, smoothing):
+    """-log sigmoid(b z), with smoothing s as upstream mixes it; b = 0.5 (1 + 0.8 (1 - exp(-0.3 delta))).
+
+    Rewards are those of the base beta.
+    """
     smooth = {"dpo_label_smoothing": smoothing} if smoothing else {}
     history = train(options(tiny_model, pair_data, tmp_path, **MARGIN, **SLOW, **smooth))
 
@@ -110,41 +113,34 @@ def test_margin(tiny_model, pair_data, rows, tmp_path, watch, smoothing):
         scaled = betas(batch) * logits(batch)
         return -F.logsigmoid(scaled) * (1 - smoothing) - F.logsigmoid(-scaled) * smoothing
 
-    assert_losses(watch, formula)
+    assert_losses(batches, formula)
     margins = {row["score_chosen"] - row["score_rejected"] for row in rows}
     assert min(margins) < 0 < max(margins)  # reversed pairs are among them
-    of_first_step = torch.cat([betas(batch) for batch in watch[:2]])
+    of_first_step = torch.cat([betas(batch) for batch in batches[:2]])
     assert history[0]["uni_dpo/beta"] == pytest.approx(of_first_step.mean().item(), rel=1e-6)
     assert of_first_step.min() < of_first_step.max()
-
-
-def test_rewards_are_of_the_base_beta(tiny_model, pair_data, tmp_path, watch):
-    train(options(tiny_model, pair_data, tmp_path, **MARGIN, **SLOW))
-    for batch in watch:
+    for batch in batches:
         for reward, policy, reference in zip(batch["rewards"], batch["logps"], batch["logps"][2:], strict=False):
             torch.testing.assert_close(reward, BETA * (policy - reference), rtol=1e-6, atol=1e-6)
 
 
 def test_margin_scales_the_gradient(tiny_model, tmp_path):
     """At z = 0 the gradient is -beta / 2: with scores 4 and 2 it grows by 1 + 0.5 (1 - exp(-1)) = 1.31606."""
-    alike = [row | {"score_chosen": 4, "score_rejected": 2} for row in make_rows(tmp_path, 8)]
-    write_dataset(tmp_path, alike)
+    write_dataset(tmp_path, [row | {"score_chosen": 4, "score_rejected": 2} for row in make_rows(tmp_path, 8)])
     run = options(tiny_model, tmp_path, tmp_path / "a", pref_loss="sigmoid", pref_beta=BETA, pref_forward="upstream")
     grown = run | {"pref_margin_scale": 0.5, "output_dir": str(tmp_path / "b")}
     assert first(grown)["grad_norm"] / first(run)["grad_norm"] == pytest.approx(1.316060, rel=1e-4)
 
 
-@pytest.mark.parametrize("means", [True, False])
-def test_margin_by_every_way_to_log_probs(tiny_model, pair_data, tmp_path, watch, means):
-    """Upstream's forward, the engine, and the engine with the reference's log-probs from a cache, cold and warm."""
-    run = options(tiny_model, pair_data, tmp_path, **MARGIN, **SLOW, dpo_average_log_prob=means)
+def test_margin_by_every_way_to_log_probs(tiny_model, pair_data, tmp_path, batches):
+    """Upstream's forward, the engine with sums and with the reference's log-probs from a cache, cold and warm."""
+    run = options(tiny_model, pair_data, tmp_path, **MARGIN, **SLOW, dpo_average_log_prob=True)
     cached = {"pref_forward": "auto", "uni_dpo_reference_cache": str(tmp_path / "cache")}
-    ways = {"upstream": {}, "auto": {"pref_forward": "auto"}, "cold": cached, "warm": cached}
     losses = {}
-    for name, way in ways.items():
-        watch.clear()
+    for name, way in {"upstream": {}, "auto": {"pref_forward": "auto"}, "cold": cached, "warm": cached}.items():
+        batches.clear()
         train(run | way | {"output_dir": str(tmp_path / name)})
-        losses[name] = torch.cat([batch["losses"] for batch in watch])
+        losses[name] = torch.cat([batch["losses"] for batch in batches])
     for found in losses.values():
         torch.testing.assert_close(found, losses["upstream"], rtol=1e-3, atol=1e-4)
 
@@ -159,6 +155,7 @@ def test_margin_in_evaluation_and_beside_other_terms(tiny_model, pair_data, tmp_
 
 
 def test_margin_needs_scores_and_says_which_option_does(tiny_model, tmp_path):
+    """In the file, and in what was tokenised."""
     rows = make_rows(tmp_path, 8)
     del rows[3]["score_rejected"]
     write_dataset(tmp_path, rows)
@@ -169,14 +166,10 @@ def test_margin_needs_scores_and_says_which_option_does(tiny_model, tmp_path):
     write_dataset(tmp_path, [{k: v for k, v in row.items() if k != "score_rejected"} for row in rows])
     with pytest.raises(UniDPOError, match='no column "score_rejected", which `pref_margin_scale: 0.8` needs'):
         train(run)
-    train({k: v for k, v in run.items() if "margin" not in k} | {"max_steps": 1})
-
-
-def test_margin_refuses_pairs_tokenised_without_scores(tiny_model, pair_data, tmp_path):
-    run = options(tiny_model, pair_data, tmp_path / "a", max_steps=1, tokenized_path=str(tmp_path / "tokenized"))
-    train(run | {"pref_loss": "sigmoid"})
+    tokenized = {"tokenized_path": str(tmp_path / "tokenized")}
+    train({k: v for k, v in run.items() if "margin" not in k} | tokenized | {"max_steps": 1})
     with pytest.raises(UniDPOError, match="no scores.*path of its own to `pref_margin_scale: 0.8`"):
-        train(run | MARGIN | {"output_dir": str(tmp_path / "b")})
+        train(run | tokenized | {"output_dir": str(tmp_path / "b")})
 
 
 def test_detached_weight_in_a_run(tiny_model, pair_data, tmp_path):
@@ -193,9 +186,8 @@ def test_detached_weight_in_a_run(tiny_model, pair_data, tmp_path):
 @pytest.mark.parametrize("changes", [MARGIN, NAMED | {"pref_loss": "ipo"}], ids=["margin", "ipo"])
 def test_resuming_is_exact(tiny_model, pair_data, tmp_path, changes):
     """As with every run of our trainer: the weights of an undisturbed run, to the last bit."""
-    run = options(
-        tiny_model, pair_data, tmp_path / "whole", **changes, max_steps=4, save_strategy="steps", save_steps=3
-    )
+    saving = {"max_steps": 4, "save_strategy": "steps", "save_steps": 3}
+    run = options(tiny_model, pair_data, tmp_path / "whole", **changes, **saving)
     train(run)
     shutil.copytree(tmp_path / "whole" / "checkpoint-3", tmp_path / "resumed" / "checkpoint-3")
     train(run | {"output_dir": str(tmp_path / "resumed")})

@@ -10,17 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from pairs import ALPACA, ROOT, make_rows, options, write_dataset
+from pairs import ALPACA, ROOT, make_rows, options, train, write_dataset
+from trees import result
 from upstream import TREES, overlaid, source, transformers_4
 
 
-LOSSES = ("sigmoid", "hinge", "ipo", "orpo", "simpo")
-
-
-@pytest.fixture(scope="module", params=TREES, ids=str)
-def trees(request, tmp_path_factory):
-    """A pristine LlamaFactory, and a copy of it with the overlay copied over it."""
-    return source(request.param), overlaid(request.param, tmp_path_factory.mktemp("patched"))
+STOCK = ["sigmoid", "hinge", "ipo", "orpo", "simpo", "unscored", "kto", "sft"]
 
 
 @pytest.fixture(scope="module")
@@ -38,65 +33,58 @@ def data(tmp_path_factory):
     return folder
 
 
-def results(tree, runs, folder):
-    """Train `runs` with the LlamaFactory of `tree` in a process of its own."""
-    folder.mkdir()
-    runs = {name: run | {"output_dir": str(folder / name)} for name, run in runs.items()}
-    (folder / "runs.json").write_text(json.dumps(runs))
-    # Upstream pins narrower ranges than work; 0.9.4 would refuse the transformers that 0.9.5 is tested with.
-    # All run on transformers 4: on 5.5 upstream's own KTO stops at pictures, for want of `mm_token_type_ids`.
-    path = os.pathsep.join([str(tree), str(transformers_4())])
-    environment = os.environ | {"PYTHONPATH": path, "DISABLE_VERSION_CHECK": "1"}
-    command = [sys.executable, str(ROOT / "tests" / "support" / "run_many.py"), "runs.json", "results.json"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads((folder / "results.json").read_text())
-    assert Path(found.pop("llamafactory")) == Path(tree) / "llamafactory"
-    return found
-
-
 @pytest.fixture(scope="module")
-def outcomes(trees, tiny_model, data, tmp_path_factory):
-    """Results of all stock runs with the pristine tree and with the patched one, and of ours with the patched one."""
-    folder = tmp_path_factory.mktemp("outcomes")
+def outcomes(tiny_model, data, tmp_path_factory):
+    """For each tree the results of all stock runs, pristine and with the overlay over it, and of ours with it."""
+    folder, jobs = tmp_path_factory.mktemp("outcomes"), []
 
     def run(**changes):
-        return options(tiny_model, data, folder, **changes)
+        return options(tiny_model, data, folder, **{"max_steps": 3} | changes)
 
-    stock = {loss: run(pref_loss=loss, val_size=4) for loss in LOSSES}
+    stock = {loss: run(pref_loss=loss, val_size=4) for loss in STOCK}
     stock["unscored"] = run(pref_loss="sigmoid", dataset="unscored")
     stock["kto"] = run(stage="kto", dataset="tagged", pref_loss=None)
     stock["sft"] = run(stage="sft", dataset="answers", pref_loss=None)
-    pristine, patched = trees
-    ours = {
-        "uni_dpo": run(val_size=4),
-        "averaged": run(pref_loss="sigmoid", dpo_average_log_prob=True),
-        # After ours in the same process: nothing of it may be left.
-        "sigmoid_again": stock["sigmoid"],
-    }
-    return results(pristine, stock, folder / "pristine"), results(patched, stock | ours, folder / "patched")
+    # Ours, and then a stock run in the same process: nothing of ours may be left.
+    ours = {"averaged": run(pref_loss="sigmoid", dpo_average_log_prob=True), "uni_dpo": run(val_size=4)}
+    ours["sigmoid_again"] = stock["sigmoid"]
+    for number, tree in enumerate(TREES):
+        patched = folder / f"patched-{number}"
+        for place, runs in ((source(tree), stock), (overlaid(tree, patched), stock | ours)):
+            out = folder / f"out-{len(jobs)}"
+            runs = {name: each | {"output_dir": str(out / name)} for name, each in runs.items()}
+            jobs.append({"path": [str(place)], "runs": runs, "results": f"{out}.json"})
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    # Upstream pins narrower ranges than work; 0.9.4 would refuse the transformers that 0.9.5 is tested with.
+    # All run on transformers 4: on 5.5 upstream's own KTO stops at pictures, for want of `mm_token_type_ids`.
+    environment = os.environ | {"PYTHONPATH": str(transformers_4()), "DISABLE_VERSION_CHECK": "1"}
+    command = [sys.executable, str(ROOT / "tests" / "support" / "trees.py"), folder / "jobs.json"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=850)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads(Path(job["results"]).read_text()) for job in jobs]
+    for job, results in zip(jobs, found, strict=True):
+        assert Path(results["llamafactory"]) == Path(job["path"][0]) / "llamafactory"
+    return dict(zip(TREES, zip(found[::2], found[1::2], strict=True), strict=True))
 
 
-@pytest.mark.parametrize("name", [*LOSSES, "unscored", "kto", "sft"])
-def test_everything_else_is_bit_for_bit_upstream(outcomes, name):
-    pristine, patched = outcomes
+@pytest.mark.parametrize("tree", TREES, ids=str)
+@pytest.mark.parametrize("name", STOCK)
+def test_everything_else_is_bit_for_bit_upstream(outcomes, tree, name):
+    pristine, patched = outcomes[tree]
     assert pristine[name] == patched[name]
 
 
-def test_nothing_of_ours_stays_behind(outcomes):
-    pristine, patched = outcomes
+@pytest.mark.parametrize("tree", TREES, ids=str)
+def test_nothing_of_ours_stays_behind(outcomes, tree):
+    pristine, patched = outcomes[tree]
     assert pristine["sigmoid"] == patched["sigmoid_again"]
 
 
 def test_ours_gives_the_same_numbers_on_every_version(outcomes, tiny_model, data, tmp_path):
     """The installed LlamaFactory is the yardstick, on the installed transformers: equal to rounding."""
-    from pairs import train
-    from run_many import result
-
-    run = options(tiny_model, data, tmp_path / "out", val_size=4)
-    train(run)
-    here, there = (
-        [e["loss"] for e in it["log"] if "loss" in e] for it in (result(tmp_path / "out"), outcomes[1]["uni_dpo"])
-    )
-    assert len(here) == 4 and here == pytest.approx(there, abs=6e-5)  # four digits are logged
-    assert outcomes[1]["uni_dpo"]["log"][0]["loss"] < 0.5 < outcomes[1]["sigmoid"]["log"][0]["loss"]
+    train(options(tiny_model, data, tmp_path / "out", val_size=4, max_steps=3))
+    here = [entry["loss"] for entry in result(tmp_path / "out")["log"] if "loss" in entry]
+    for _, patched in outcomes.values():
+        there = [entry["loss"] for entry in patched["uni_dpo"]["log"] if "loss" in entry]
+        assert len(here) == 3 and here == pytest.approx(there, abs=6e-5)  # four digits are logged
+        assert there[0] < 0.5 < patched["sigmoid"]["log"][0]["loss"]

@@ -20,10 +20,6 @@ from llamafactory.train.uni_dpo.record.pair_log import PAIR_LOG, read_pair_log
 UNFINISHED = ".unfinished"
 TIMINGS = ("runtime", "per_second")
 KILLED = (signal.SIGKILL, signal.SIGXFSZ)
-TRAINING = (
-    *("llamafactory.cli", "llamafactory.train.tuner", "llamafactory.train.uni_dpo.training.trainer"),
-    *("transformers.models.qwen2_vl.modeling_qwen2_vl", "llamafactory.train.uni_dpo.record.plots"),
-)
 
 
 @dataclass

@@ -5,9 +5,11 @@ LlamaFactory runs 2n padded rows, each with its own copy of the images, through 
 """
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -128,8 +130,8 @@ def by_engine(
     return _backward(policy, ours.logps, ours.lengths, others.logps, loss)
 
 
-@pytest.fixture
-def exact_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+@contextlib.contextmanager
+def exactly() -> Iterator[None]:
     """Keep transformers from rounding to float32 within a float64 model: norms, vision rotary, eager softmax."""
 
     def norm(self: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
@@ -146,13 +148,31 @@ def exact_float64(monkeypatch: pytest.MonkeyPatch) -> None:
         return softmax(scores, dim=dim, dtype=dtype and torch.promote_types(dtype, scores.dtype))
 
     vision = (modeling_qwen2_vl, modeling_qwen2_5_vl)
-    for module in (*vision, modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3):
-        for name, part in vars(module).items():
-            if name.endswith("RMSNorm"):
-                monkeypatch.setattr(part, "forward", norm)
-    for module in vision:
-        monkeypatch.setattr(module, "apply_rotary_pos_emb_vision", rotate)
-    monkeypatch.setattr(F, "softmax", softmax_in_float64)
+    with contextlib.ExitStack() as changes:
+        for module in (*vision, modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3):
+            for name, part in vars(module).items():
+                if name.endswith("RMSNorm"):
+                    changes.enter_context(mock.patch.object(part, "forward", norm))
+        for module in vision:
+            changes.enter_context(mock.patch.object(module, "apply_rotary_pos_emb_vision", rotate))
+        changes.enter_context(mock.patch.object(F, "softmax", softmax_in_float64))
+        yield
+
+
+@pytest.fixture
+def exact_float64() -> Iterator[None]:
+    """Compute `exactly` for a test."""
+    with exactly():
+        yield
+
+
+def truth(models: tuple, batch: dict[str, Any], loss: Callable = loss_of_both) -> Outcome:
+    """Take LlamaFactory's step with copies of the models in float64."""
+    exact = [copy.deepcopy(model).double() for model in models]
+    if "pixel_values" in batch:
+        batch = batch | {"pixel_values": batch["pixel_values"].double()}
+    with exactly():
+        return by_upstream(*exact, batch, loss=loss)
 
 
 @contextlib.contextmanager

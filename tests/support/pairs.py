@@ -1,14 +1,18 @@
 """Small preference data sets for the tests, and runs of the real LlamaFactory over them."""
 
+import gc
 import json
 import os
 import random
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import forked
 from PIL import Image
 
 
@@ -127,11 +131,18 @@ def options(model: Path, data: Path, output: Path, **changes: Any) -> dict[str, 
     return {name: value for name, value in chosen.items() if value is not None}
 
 
-def train(run: dict[str, Any]) -> list[dict[str, Any]]:
-    """Train in this process through LlamaFactory's own entry and return the log history."""
-    from llamafactory.train.tuner import run_exp
+def train(run: dict[str, Any], pictures: bool = False) -> list[dict[str, Any]]:
+    """Train in this process through LlamaFactory's own entry and return the log history.
 
-    run_exp(run)
+    Pictures take as long as the rest of such a run, and are drawn only where a test looks at them.
+    """
+    from llamafactory.train.tuner import run_exp
+    from llamafactory.train.uni_dpo.record import plots
+
+    if not gc.get_freeze_count():
+        gc.freeze()  # the trainer collects garbage: not among all that was imported
+    with nullcontext() if pictures else mock.patch.object(plots, "plot_run"):
+        run_exp(run)
     return log_history(run["output_dir"])
 
 
@@ -143,8 +154,16 @@ def log_history(output: str | Path) -> list[dict[str, Any]]:
 def command_line(
     run: dict[str, Any], config: Path, *arguments: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Train through `llamafactory-cli train CONFIG [ARGUMENTS]` and return the finished process."""
+    """Train through `llamafactory-cli train CONFIG [ARGUMENTS]` and return the finished process.
+
+    It is a fork of the test process's host (`forked.py`), whose two streams are one, if there is one; with variables
+    of its own it is a process that imports everything anew.
+    """
     config.write_text(json.dumps(run))  # JSON is YAML
+    if forked.shared() is not None and not environment:
+        ending = forked.shared().run("llamafactory.cli:main", "train", config, *arguments)
+        status = -ending.signal if ending.status is None else ending.status
+        return subprocess.CompletedProcess([*CLI, config, *arguments], status, ending.said, ending.said)
     # LlamaFactory starts `torchrun` by name: this Python's, whether or not its environment is activated.
     environment = os.environ | {"PATH": os.pathsep.join([sys.prefix + "/bin", os.environ["PATH"]])} | environment
     command = [*CLI, str(config), *arguments]

@@ -1,16 +1,15 @@
 """Runs on several ranks, by every strategy that LlamaFactory knows, and how far they are from a run on one."""
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
-from pairs import ROOT, log_history
+from pairs import log_history
 from safetensors.torch import load_file
 
 from llamafactory.train.uni_dpo.record.pair_log import PAIR_LOG, read_pair_log
@@ -34,7 +33,7 @@ AUTO = {
 ZERO3 = {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True, "stage3_param_persistence_threshold": 0}
 ZERO = {"zero1": {"stage": 1}, "zero2": {"stage": 2}, "zero3": ZERO3}
 
-# What `accelerate launch` tells its processes, and the device, on which `fork_ranks.py` then lets FSDP run.
+# What `accelerate launch` tells its processes, and the device, on which `rank_jobs.py` then lets FSDP run.
 FSDP = {
     "ACCELERATE_TORCH_DEVICE": "cpu",
     "ACCELERATE_USE_FSDP": "true",
@@ -50,7 +49,7 @@ VERSIONS = {
 
 
 def job(folder: Path, strategy: str, ranks: int, run: dict[str, Any]) -> dict[str, Any]:
-    """Describe a run of LlamaFactory with the options `run` for `fork_ranks.py`; its output is `folder/out`.
+    """Describe a run of LlamaFactory with the options `run` for `rank_jobs.py`; its output is `folder/out`.
 
     Args:
         folder: for everything about it; made here.
@@ -68,18 +67,9 @@ def job(folder: Path, strategy: str, ranks: int, run: dict[str, Any]) -> dict[st
     return {"folder": str(folder), "ranks": ranks, "environment": environment, "options": run}
 
 
-def train_jobs(jobs: Iterable[dict[str, Any]], list_file: Path, limit: int = 3600) -> None:
-    """Train jobs one after the other, whether or not they end well.
-
-    Args:
-        jobs: what `job` made.
-        list_file: where to write their list.
-        limit: seconds for all of them.
-    """
-    list_file.write_text(json.dumps(list(jobs)))
-    command = [sys.executable, ROOT / "tests" / "support" / "fork_ranks.py", list_file]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=os.environ)
-    assert done.returncode == 0, done.stderr[-3000:]
+def train_jobs(jobs: Iterable[dict[str, Any]]) -> None:
+    """Train jobs that `job` made one after the other, whether or not they end well."""
+    forked.shared().train(list(jobs))
 
 
 def said(folder: Path, rank: int = 0) -> str:

@@ -3,7 +3,7 @@
 `python tests/support/rounding_rates.py [MODELS]`: random models in bfloat16, in float16 and under autocast, each with
 two random pairs, of which upstream's forward takes one at a time and the engine both. For each precision a line with
 the false alarms, the greatest difference in units of one more rounding, and the share of each mistake of
-`test_engine_controls.py` that is caught.
+`engine_mistakes.py` that is caught.
 """
 
 import random
@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from engine_cases import VISION_KINDS, build, collate, media_of, pair
+from engine_mistakes import MISTAKES, PAIRS, VISIBLE
 from engine_oracle import MEDIA_IDS, ROUTES, upstream_logps
-from test_engine_controls import MISTAKES, PAIRS, VISIBLE
 
 from llamafactory.train.uni_dpo.engine import Choice, attach, lay_out, pair_logps
 from llamafactory.train.uni_dpo.training.rounding import rounded_again

@@ -1,16 +1,16 @@
-"""Train under DeepSpeed ZeRO-3 on the CPU, and put a NaN into one rank's share of a weight on the way.
+"""Train under DeepSpeed ZeRO-3, and put a NaN into one rank's share of a weight on the way: a `call` of a job.
 
-`torchrun ... ruin_zero3.py RUN.json STEP OUTCOME`: RUN.json holds LlamaFactory's options, STEP is the optimizer step
-after which the last rank breaks, OUTCOME-RANK.txt gets what the guard said on each rank (nothing: it let all pass).
+Its arguments are RUN.json STEP OUTCOME: RUN.json holds LlamaFactory's options, STEP is the optimizer step after which
+the last rank breaks, OUTCOME-RANK.txt gets what the guard said on each rank (nothing: it let all pass).
 """
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 
 import torch
-from gloo import connect_ranks
 from transformers import TrainerCallback
 
 from llamafactory.train.tuner import run_exp
@@ -34,18 +34,12 @@ class Ruin(TrainerCallback):
             trained.ds_tensor.data.view(-1)[0] = math.nan
 
 
-def outcome(run: dict, step: int) -> str:
-    """Train, and return the message of the guard if it stopped the run."""
+def main() -> None:
+    """Train, and write down the message of the guard if it stopped the run."""
+    said = ""
     try:
-        run_exp(run, callbacks=[Ruin(step)])
+        run_exp(json.loads(Path(sys.argv[1]).read_text()), callbacks=[Ruin(int(sys.argv[2]))])
     except NonFiniteError as error:
+        said = str(error)
         torch.distributed.destroy_process_group()  # LlamaFactory does so only after a run that ended well
-        return str(error)
-    return ""
-
-
-if __name__ == "__main__":
-    connect_ranks()
-    rank = torch.distributed.get_rank()
-    said = outcome(json.loads(Path(sys.argv[1]).read_text()), int(sys.argv[2]))
-    Path(f"{sys.argv[3]}-{rank}.txt").write_text(said)
+    Path(f"{sys.argv[3]}-{os.environ['RANK']}.txt").write_text(said)

@@ -69,6 +69,11 @@ def wheel_tree(version: str) -> Path:
     return tree
 
 
+def source(tree: str | Path) -> Path:
+    """Return the folder that holds `llamafactory/`, of a version or of a checkout."""
+    return wheel_tree(tree) if isinstance(tree, str) else tree / "src"
+
+
 def checkout_tree(version: str, destination: Path) -> Path:
     """Lay a published package out like a git checkout: `src/llamafactory` and a `src/train.py` beside it.
 
@@ -84,11 +89,6 @@ def checkout_tree(version: str, destination: Path) -> Path:
     launcher = "from llamafactory.train.tuner import run_exp\n\n\nif __name__ == '__main__':\n    run_exp()\n"
     (destination / "src" / "train.py").write_text(launcher)
     return destination
-
-
-def source(tree: str | Path) -> Path:
-    """Return the folder that holds `llamafactory/`, of a version or of a checkout."""
-    return wheel_tree(tree) if isinstance(tree, str) else tree / "src"
 
 
 def overlaid(tree: str | Path, folder: Path) -> Path:

@@ -4,21 +4,13 @@ import json
 import shutil
 
 import pytest
-from crashes import KILLED, TRAINING, moments
+from cached import images_in, log_probs, pairs_in
+from crashes import KILLED, moments
 from figures import times
-from forked import Host
 from pairs import make_rows, options, write_dataset
-from test_caches_filling import images_in, log_probs, pairs_in
 
 
 FILL = "fill_slowly:fill"  # writes after every batch, so that there are many moments
-
-
-@pytest.fixture(scope="module")
-def host():
-    host = Host(*TRAINING, "fill_slowly")
-    yield host
-    host.close()
 
 
 class Filling:
@@ -39,7 +31,7 @@ class Filling:
 
     def start(self, **death):
         """Give the command and see how it ends."""
-        return self.host.run(FILL, "0", self.config, below=self.folder, **death)
+        return self.host.run(FILL, self.config, below=self.folder, **death)
 
     def found(self):
         """Read everything with a name: log-probs by pair, and how many images; nothing is there twice."""
@@ -54,7 +46,7 @@ class Filling:
 def test_killed_while_filling(host, tiny_model, tmp_path, figure, kind, tried):
     filling = Filling(host, tiny_model, tmp_path)
     kills = half = 0
-    for moment in moments(filling, times(6, 60), kind):
+    for moment in moments(filling, times(2, 60), kind):
         shutil.rmtree(filling.folder)
         ending = filling.start(**moment)
         assert ending.signal in KILLED or ending.status == 0, ending.said

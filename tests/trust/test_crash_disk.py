@@ -5,8 +5,8 @@ import shutil
 import subprocess
 
 import pytest
-from crashes import TRAINING, UNFINISHED, Training
-from forked import Host
+from crashes import UNFINISHED, Training
+from forked import TRAINING, Host
 from pairs import options
 
 from llamafactory.train.uni_dpo.record.pair_log import PAIR_LOG
@@ -79,7 +79,10 @@ def error_in(ending):
     return next(line for line in ending.said.splitlines() if line.startswith("Error: "))
 
 
-@pytest.mark.parametrize("free", [40_000, 400_000, 1_200_000, 1_600_000])
+LATER = [pytest.param(free, marks=pytest.mark.long) for free in (40_000, 1_200_000, 1_600_000)]
+
+
+@pytest.mark.parametrize("free", [400_000, *LATER])
 def test_no_room_for_a_checkpoint(training, free, figure):
     """In the settings, in the weights, in the optimizer's state: wherever it ends, there is the checkpoint before."""
     training.afresh("checkpoint-2")
@@ -99,6 +102,7 @@ def test_no_room_for_a_checkpoint(training, free, figure):
     )
 
 
+@pytest.mark.long
 def test_no_room_for_the_model(training):
     training.afresh()
     training.fill(600_000)
@@ -109,6 +113,7 @@ def test_no_room_for_the_model(training):
     assert training.start(changes={"save_strategy": "no"}).status == 0
 
 
+@pytest.mark.long
 def test_no_room_for_the_pair_log(training):
     """Forty steps make a log of some ten pages of the disk; what is written of it is not lost."""
     training.afresh("checkpoint-2")
@@ -134,7 +139,10 @@ def test_no_room_for_the_reference_cache(training):
     assert len(list((training.seen / "ref").glob("part-*.parquet"))) == 1
 
 
-@pytest.mark.parametrize("option", ["output_dir", "uni_dpo_reference_cache"])
+CACHE = pytest.param("uni_dpo_reference_cache", marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("option", ["output_dir", CACHE])
 def test_a_read_only_folder_is_refused_before_anything_is_loaded(training, option):
     training.afresh()
     locked = training.disk / "locked" / "here"

@@ -5,17 +5,9 @@ import random
 import shutil
 
 import pytest
-from crashes import TRAINING, UNFINISHED, Training, moments
+from crashes import UNFINISHED, Training, moments
 from figures import times
-from forked import Host
 from pairs import options
-
-
-@pytest.fixture(scope="module")
-def host():
-    host = Host(*TRAINING)
-    yield host
-    host.close()
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +27,7 @@ def empty(training):
 
 def test_killed_at_random_moments(training, figure):
     """Each command goes on where the one before it was killed, until one ends."""
-    rng, kills, runs = random.Random(0), times(3, 100), 0
+    rng, kills, runs = random.Random(0), times(2, 100), 0
     while training.tally.kills < kills:
         training.afresh()
         while training.kill(seconds=rng.uniform(0.1, 1) * training.whole.seconds):
@@ -52,7 +44,7 @@ def test_killed_at_random_moments(training, figure):
     "kind, tried", [("change", "before a change of a file"), ("write", "in the middle of writing a file")]
 )
 def test_killed_while_saving(training, figure, kind, tried):
-    for moment in moments(training, times(3, 60), kind):
+    for moment in moments(training, times(2, 60), kind):
         training.afresh()
         training.kill(**moment)
         training.finish()

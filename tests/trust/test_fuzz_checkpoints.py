@@ -12,9 +12,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from crashes import TRAINING
-from forked import Host
-from hostile import Tally, fuzz, mutated, ruined
+from damage import Tally, fuzz, mutated, ruined
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pairs import options
@@ -103,13 +101,6 @@ def test_loading(tiny_model, tmp_path, figure, use):
     figure("8 fuzz", f"checkpoint files changed or damaged: {what}", tally.total, tally.seen())
 
 
-@pytest.fixture(scope="module")
-def host():
-    host = Host(*TRAINING)
-    yield host
-    host.close()
-
-
 def test_resuming(host, tiny_model, pair_data, tmp_path, figure):
     """A damaged file of the newest checkpoint: a run that goes on all the same, or a message with its name."""
     tally, config = Tally(), tmp_path / "run.yaml"
@@ -124,7 +115,7 @@ def test_resuming(host, tiny_model, pair_data, tmp_path, figure):
     newest = tmp_path / "kept" / "checkpoint-1"
     names = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json"]
 
-    @fuzz(10, 100)
+    @fuzz(5, 100)
     @given(st.sampled_from(names).flatmap(lambda name: st.tuples(st.just(name), ruined((newest / name).read_bytes()))))
     @example(("optimizer.pt", b""))
     def trial(changed):

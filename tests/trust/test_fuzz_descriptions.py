@@ -7,10 +7,10 @@ launcher takes may still be refused by training, which looks at more.
 import json
 
 import pytest
-from hostile import Tally, fuzz, mutated, ruined
+from damage import Tally, fuzz, mutated, ruined
 from hypothesis import given
+from loading import Loader
 from pairs import ALPACA, make_rows, write_dataset
-from ways import Way
 
 from llamafactory.train.uni_dpo.errors import UniDPOError
 from pair_data.errors import DataError
@@ -85,13 +85,13 @@ def test_what_looks_at_descriptions_alone(folder, figure, way):
 
 
 def test_training(tiny_model, folder, figure):
-    way = Way(tiny_model, folder)
+    loader = Loader(tiny_model, folder)
     tally = Tally(UniDPOError)
 
     def attempt(content):
         (folder / "dataset_info.json").write_bytes(content)
         with tally.attempt():
-            way.batch(way.data())
+            loader.batch(loader.data())
 
     @fuzz(60, 2000)
     @given(mutated(GOOD))

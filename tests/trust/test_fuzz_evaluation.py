@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from damage import Tally, at_most, fuzz, mutated, ruined
 from eval_sets import SETS, write_sets
-from hostile import Tally, at_most, fuzz, mutated, ruined
 from hypothesis import given
 from pairs import ROOT
 from PIL import Image

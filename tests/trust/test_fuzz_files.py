@@ -10,8 +10,8 @@ import json
 from itertools import chain
 
 import pytest
+from damage import Tally, at_most, fuzz, mutated, ruined
 from data_cli import data
-from hostile import Tally, at_most, fuzz, mutated, ruined
 from hypothesis import given
 from hypothesis import strategies as st
 from pairs import make_rows

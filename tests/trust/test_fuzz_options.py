@@ -8,12 +8,12 @@ anything else deep inside of upstream's parser, which does not check the types o
 
 from itertools import pairwise
 
+import loading  # noqa: F401  puts the launcher on the path
 import yaml
-from hostile import NUMBERS, Tally, fuzz, mutated, odd_values, ruined
+from damage import NUMBERS, Tally, fuzz, mutated, odd_values, ruined
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pairs import ROOT, options
-from ways import Way  # noqa: F401  puts the launcher on the path
 
 from llamafactory.hparams import get_train_args
 from llamafactory.train.uni_dpo.errors import UniDPOError

@@ -9,10 +9,10 @@ import json
 
 import pytest
 import torch
-from hostile import Tally, fuzz, mutated
+from damage import Tally, fuzz, mutated
 from hypothesis import example, given
+from loading import Loader
 from pairs import ALPACA, SHAREGPT, as_openai, as_sharegpt, make_rows, write_dataset
-from ways import Way
 
 from llamafactory.train.uni_dpo.errors import UniDPOError
 
@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
 def test_files_of_rows(tiny_model, folder, figure, shape):
     rewrite, entry = SHAPES[shape]
     good = [rewrite(row) for row in make_rows(folder, 2)]
-    way = Way(tiny_model, folder)
+    loader = Loader(tiny_model, folder)
     tally = Tally(UniDPOError)
 
     @fuzz(60, 1500)
@@ -55,8 +55,8 @@ def test_files_of_rows(tiny_model, folder, figure, shape):
         write_dataset(folder, [], **entry)
         (folder / "pairs.json").write_text(json.dumps(rows))
         with tally.attempt():
-            dataset = way.data()
-            sound(way.batch(dataset), dataset)
+            dataset = loader.data()
+            sound(loader.batch(dataset), dataset)
 
     trial()
     print(tally.reasons)

@@ -29,11 +29,11 @@ def given_scores(monkeypatch):
     """Pairs of scores as the objective gets them, in float32."""
     seen, objective = [], trainer.uni_dpo_loss
 
-    def watched(*inputs, **changes):
+    def recorded(*inputs, **changes):
         seen.extend(zip(*(column.tolist() for column in inputs[4:6]), strict=True))
         return objective(*inputs, **changes)
 
-    monkeypatch.setattr(trainer, "uni_dpo_loss", watched)
+    monkeypatch.setattr(trainer, "uni_dpo_loss", recorded)
     return seen
 
 
@@ -76,7 +76,11 @@ EXTREMES = {
 }
 
 
-@pytest.mark.parametrize("kind", EXTREMES)
+LATER = ("equal answers", "a long and a short answer")
+KINDS = [pytest.param(kind, marks=[pytest.mark.long] if kind in LATER else []) for kind in EXTREMES]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_extreme_data_trains(tiny_model, tmp_path, kind, figure):
     """A batch of one, everything logged finite, and weights that stay finite."""
     write_dataset(tmp_path / "data", map(EXTREMES[kind], make_rows(tmp_path / "data", 8)))

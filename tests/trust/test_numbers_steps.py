@@ -6,12 +6,11 @@ is computed by rounding what enters a matrix product to its 10 bits of mantissa:
 """
 
 import contextlib
-import copy
 
 import pytest
 import torch
 from engine_cases import CASES, build_two, collate
-from engine_oracle import Outcome, by_engine, by_upstream, exact_float64  # noqa: F401
+from engine_oracle import Outcome, by_engine, by_upstream, truth
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llamafactory.train.uni_dpo.objective.loss import uni_dpo_loss
@@ -71,18 +70,8 @@ def step(route, models: tuple, batch: dict, name: str, *layout: str) -> Outcome:
     return outcome
 
 
-def truth(models: tuple, batch: dict, monkeypatch, request) -> Outcome:
-    request.getfixturevalue("exact_float64")
-    exact = [copy.deepcopy(model).double() for model in models]
-    if "pixel_values" in batch:
-        batch = batch | {"pixel_values": batch["pixel_values"].double()}
-    outcome = by_upstream(*exact, batch, loss=loss_of_pairs)
-    monkeypatch.undo()
-    return outcome
-
-
 @pytest.mark.parametrize("name", BOUNDS)
-def test_error_of_a_step(name, monkeypatch, request, figure):
+def test_error_of_a_step(name, figure):
     ours_off, theirs_off = [], []
     # Attention of matrix products, where TF32 has to get into it.
     layout, attention = ("masked", "eager") if name == "tf32" else ("packed", "sdpa")
@@ -90,7 +79,7 @@ def test_error_of_a_step(name, monkeypatch, request, figure):
     for case in BATCHES:
         stock, ours = (build_two("qwen2_vl", **options) for _ in range(2))
         batch = collate(stock[0], CASES[case])
-        exact = truth(stock, batch, monkeypatch, request)
+        exact = truth(stock, batch, loss_of_pairs)
         ours_off.append(step(by_engine, ours, batch, name, layout).distance(exact))
         theirs_off.append(step(by_upstream, stock, batch, name).distance(exact))
     seen = f"ours at most {max(ours_off):.2g}, LlamaFactory's forward {max(theirs_off):.2g}"

@@ -93,6 +93,7 @@ def assert_equal(machines: Machines, alone: Path, figure, ranks: int, disks: str
     )
 
 
+@pytest.mark.long
 def test_each_with_its_own_disk(tiny_model, tmp_path, alone, figure):
     """The first machine has the model; the second one's output folder is its own."""
     machines = Machines(tmp_path, tiny_model)

@@ -15,6 +15,7 @@ LORA = {"finetuning_type": "lora", "lora_rank": 4}
 SAVING = STOCK | {"save_strategy": "steps", "save_steps": 2}
 NO_DEVICE = "RuntimeError: There are currently no available devices found, must be one of 'XPU', 'CUDA', 'MLU'"
 STOCK_DPO = "2 ranks, LlamaFactory's own DPO without us"
+pytestmark = pytest.mark.long  # of upstream alone: nothing that a user of ours relies on
 CPU_0 = "RuntimeError: don't know how to restore data location of torch.storage.UntypedStorage (tagged with cpu:0)"
 
 
@@ -34,7 +35,7 @@ def place(tmp_path_factory, tiny_model, pair_data) -> Path:
     jobs += [stock("fsdp2", "fsdp2", STOCK), stock("fsdp1", "fsdp1", STOCK, FSDP_SYNC_MODULE_STATES="true")]
     for made in jobs:
         made["environment"].pop("ACCELERATE_TORCH_DEVICE", None)
-    train_jobs(jobs, place / "jobs.json")
+    train_jobs(jobs)
     return place
 
 

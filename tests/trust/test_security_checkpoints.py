@@ -3,7 +3,6 @@
 import json
 import pickle
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -68,24 +67,23 @@ def with_code(model: Path, folder: Path, trace: Path, without: tuple = ()) -> Pa
     return folder
 
 
-ADAPTER = """
-import json, sys
-from vlmeval.vlm.qwen2_vl import UniDPOQwen2VL
-for folder in sys.argv[2:]:
-    try:
-        answer = UniDPOQwen2VL(folder, max_new_tokens=2).generate([{"type": "text", "value": "Well?"}])
-        print(json.dumps(["answered", str(answer)]))
-    except Exception as error:
-        print(json.dumps([type(error).__name__, str(error)]))
-"""
+def answer() -> None:
+    """Answer a question from each checkpoint of the command line by VLMEvalKit's adapter, and print how that went."""
+    from vlmeval.vlm.qwen2_vl import UniDPOQwen2VL
+
+    for folder in sys.argv[1:]:
+        try:
+            said = UniDPOQwen2VL(folder, max_new_tokens=2).generate([{"type": "text", "value": "Well?"}])
+            print(json.dumps(["answered", str(said)]))
+        except Exception as error:
+            print(json.dumps([type(error).__name__, str(error)]))
 
 
-def adapted(*folders: Path) -> list[list[str]]:
+def adapted(host, *folders: Path) -> list[list[str]]:
     """Let VLMEvalKit's adapter answer from checkpoints, in a process that nobody can answer questions of."""
-    command = [sys.executable, "-c", ADAPTER, "--", *folders]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('["')]
+    ending = host.run(f"{__name__}:answer", *folders)
+    assert ending.status == 0, ending.said[-3000:]
+    return [json.loads(line) for line in ending.said.splitlines() if line.startswith('["')]
 
 
 def test_bombs_go_off_where_pickles_are_trusted(trace, tmp_path):
@@ -97,7 +95,7 @@ def test_bombs_go_off_where_pickles_are_trusted(trace, tmp_path):
         torch.load(pickled(tmp_path, "new.bin", trace) / "new.bin", weights_only=True)
 
 
-def test_evaluation(tiny_model, tmp_path, trace):
+def test_evaluation(host, tiny_model, tmp_path, trace):
     """Code is left alone, pickled weights are refused whatever is in them, other pickles are not looked at."""
     code = with_code(tiny_model, tmp_path / "code", trace)
     model = pickled(copied(tiny_model, tmp_path / "model", weights=False), "pytorch_model.bin", trace)
@@ -107,7 +105,7 @@ def test_evaluation(tiny_model, tmp_path, trace):
     beside = copied(tiny_model, tmp_path / "beside")
     for name in ("training_args.bin", "optimizer.pt", "rng_state.pth", "pytorch_model.bin"):
         pickled(beside, name, trace)
-    outcomes = adapted(code, model, lora, beside)
+    outcomes = adapted(host, code, model, lora, beside)
     assert [kind for kind, _ in outcomes] == ["answered", "UniDPOError", "UniDPOError", "answered"]
     assert "its weights are pickled (pytorch_model.bin)" in outcomes[1][1]
     assert "its weights are pickled (adapter_model.bin)" in outcomes[2][1]
@@ -150,23 +148,35 @@ def test_training(tiny_model, pair_data, tmp_path, trace):
 LATER = [pytest.param(name, marks=pytest.mark.long) for name in ("scheduler.pt", "rng_state.pth", "training_args.bin")]
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", *LATER])
-def test_resuming(tiny_model, pair_data, tmp_path, trace, name):
-    """A checkpoint whose state was exchanged: refused, or not looked at."""
-    run = options(tiny_model, pair_data, tmp_path / "out", save_strategy="steps", save_steps=2)
+@pytest.fixture(scope="module")
+def trained(tiny_model, pair_data, tmp_path_factory):
+    """The options of a run that has stopped at its checkpoint after step 2."""
+    output = tmp_path_factory.mktemp("trained") / "out"
+    run = options(tiny_model, pair_data, output, save_strategy="steps", save_steps=2)
     train(run | {"max_steps": 2})
+    return run
+
+
+@pytest.fixture
+def stopped(trained, tmp_path):
+    """The same in a folder of the test's own."""
+    shutil.copytree(trained["output_dir"], tmp_path / "out")
+    return trained | {"output_dir": str(tmp_path / "out")}
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", *LATER])
+def test_resuming(stopped, tmp_path, trace, name):
+    """A checkpoint whose state was exchanged: refused, or not looked at."""
     pickled(tmp_path / "out" / "checkpoint-2", name, trace)
-    done = command_line(run, tmp_path / "run.yaml")
+    done = command_line(stopped, tmp_path / "run.yaml")
     assert (done.returncode != 0) == (name != "training_args.bin"), done.stderr[-3000:]
 
 
-def test_resuming_from_pickled_weights(tiny_model, pair_data, tmp_path, trace):
+def test_resuming_from_pickled_weights(stopped, tmp_path, trace):
     """Refused by a message, whatever is in them: the run that wrote the checkpoint wrote safetensors."""
-    run = options(tiny_model, pair_data, tmp_path / "out", save_strategy="steps", save_steps=2)
-    train(run | {"max_steps": 2})
     checkpoint = tmp_path / "out" / "checkpoint-2"
     (checkpoint / "model.safetensors").unlink()
     pickled(checkpoint, "pytorch_model.bin", trace)
-    done = command_line(run | {"resume_from_checkpoint": str(checkpoint)}, tmp_path / "run.yaml")
+    done = command_line(stopped | {"resume_from_checkpoint": str(checkpoint)}, tmp_path / "run.yaml")
     assert done.returncode == 1 and "Error: " in done.stderr and "safetensors" in done.stderr, done.stderr[-3000:]
     assert "Traceback" not in done.stderr

@@ -148,11 +148,13 @@ def test_where_ours_cannot_be_imported_others_are_as_they_were(run, estranged, t
         folder.mkdir()
         stock = run | {"pref_loss": "sigmoid", "pref_beta": 0.1, "output_dir": str(folder / "stock")}
         ours = run | {"output_dir": str(folder / "ours")}
-        code = f"sys.path.insert(0, {str(ROOT / 'tests')!r}); import json, run_many; from pathlib import Path\n"
-        code = f"import sys; {code}run_many.run_exp({stock!r})\n"
-        code += f"result = run_many.result(Path({stock['output_dir']!r}))\n"
+        code = (
+            f"sys.path.insert(0, {str(ROOT / 'tests' / 'support')!r}); import json, trees; from pathlib import Path\n"
+        )
+        code = f"import sys; {code}from llamafactory.train.tuner import run_exp\nrun_exp({stock!r})\n"
+        code += f"result = trees.result(Path({stock['output_dir']!r}))\n"
         code += "Path('result.json').write_text(json.dumps(result))\n"
-        code += f"run_many.run_exp({ours!r})\n" if tree is estranged else ""
+        code += f"run_exp({ours!r})\n" if tree is estranged else ""
         variables = os.environ | {"PYTHONPATH": str(tree)}
         done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=variables, capture_output=True, text=True)
         found[name] = json.loads((folder / "result.json").read_text())

@@ -42,7 +42,7 @@ class Outcome:
         return [entry[name] for entry in self.log if name in entry]
 
 
-def watched_run(run: dict[str, Any]) -> Outcome:
+def recorded_run(run: dict[str, Any]) -> Outcome:
     """Train, and return what happened."""
     outcome, compute = Outcome(), UniDPOTrainer.get_batch_loss_metrics
 

@@ -1,23 +1,24 @@
-"""Train many runs, each in processes of its own, for the price of one start: `python fork_ranks.py JOBS.json`.
+"""Train many runs, each in processes of its own, for the price of one import (`forked.Host.train`).
 
-JOBS.json lists jobs, each with a `folder`, `ranks`, the `environment` of its processes and the `options` of
-LlamaFactory. Most of a short run is spent on imports. Here one process imports everything and forks the ranks of one
-job after the other, each with what torchrun would tell it (0 ranks: one process that is told nothing). So no run sees
-what another has left in memory. What a rank prints goes to `folder/rank-N.log`, and `folder/status` gets their exit
-statuses; when one fails the others are ended, as torchrun does. A job with `kill: [RANK, SHARE]` loses that rank
-after its first step, and so much of the time that the first job took from there to its end. One with `probe: true`
-says what its first step holds in which precision.
+A job has a `folder`, `ranks`, the `environment` of its processes and the `options` of LlamaFactory, or a `call`, a
+function MODULE:NAME with an `argv`, instead. The host forks the ranks of one job after the other, each with what
+torchrun would tell it (0 ranks: one process that is told nothing). So no run sees what another has left in memory.
+What a rank prints goes to `folder/rank-N.log`, and `folder/status` gets their exit statuses; when one fails the others
+are ended, as torchrun does. A job with `kill: [RANK, SHARE]` loses that rank after its first step, and so much of the
+time that the first job took from there to its end. One with `probe: true` says what its first step holds in which
+precision.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,32 +27,34 @@ from accelerate.state import AcceleratorState
 from gloo import connect_ranks
 from precision_probe import Precisions
 from torch.distributed import fsdp
-from transformers import AutoModelForImageTextToText, TrainerCallback, training_args
-from transformers.models.qwen2_vl import modeling_qwen2_vl  # noqa: F401 (as the next two: before forking, not in forks)
+from transformers import TrainerCallback, training_args
 
 from llamafactory.train.tuner import run_exp
-from llamafactory.train.uni_dpo.training import trainer  # noqa: F401
 
 
-def work(job: dict, rank: int, port: int) -> None:
+def work(job: dict, rank: int, port: int, prepare: Callable[[], None]) -> None:
     """Be one rank of a job; never return."""
     status = 1
     try:
         log = os.open(f"{job['folder']}/rank-{rank}.log", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        prepare()
         os.environ |= job["environment"] | _as_torchrun(job["ranks"], rank, port)
         if "ACCELERATE_TORCH_DEVICE" in job["environment"]:
             _let_fsdp_run_on_a_cpu()
-        if "deepspeed" in job["options"]:
+        if job["environment"].get("DS_ACCELERATOR"):
             connect_ranks()
         if job.get("resumes"):  # transformers asks torch for the device "cpu:0", of which torch knows only "cpu"
             torch.serialization.register_package(0, lambda _: None, lambda it, place: it if place == "cpu:0" else None)
         if job["ranks"]:
             # LlamaFactory's last call; gloo may abort a rank whose connections the other has closed before it.
             torch.distributed.destroy_process_group = torch.distributed.barrier
-        callbacks = [Sharing(), *([Precisions()] if job.get("probe") else [])]
-        run_exp(job["options"], callbacks=callbacks)
+        if "call" in job:
+            sys.argv, (module, name) = [job["call"], *job["argv"]], job["call"].split(":")
+            getattr(importlib.import_module(module), name)()
+        else:
+            run_exp(job["options"], callbacks=[Sharing(), *([Precisions()] if job.get("probe") else [])])
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -108,7 +111,7 @@ def _kill(process: int) -> None:
         os.kill(process, signal.SIGKILL)
 
 
-def train(job: dict, usual: float | None) -> tuple[list[int], float]:
+def train(job: dict, usual: float | None, prepare: Callable[[], None]) -> tuple[list[int], float]:
     """Fork the ranks of a job; return their exit statuses, and the seconds from its first step, or fork, to its end.
 
     The first job took `usual` seconds from its first step on.
@@ -120,7 +123,7 @@ def train(job: dict, usual: float | None) -> tuple[list[int], float]:
     for rank in range(max(1, job["ranks"])):
         process = os.fork()
         if process == 0:
-            work(job, rank, port)
+            work(job, rank, port, prepare)
         running[process] = rank
 
     def stepped(*_: object) -> None:  # os.wait goes on after a signal
@@ -143,12 +146,11 @@ def train(job: dict, usual: float | None) -> tuple[list[int], float]:
     return statuses, time.monotonic() - times[-1]
 
 
-if __name__ == "__main__":
-    assert threading.active_count() == 1, "a forked process would have only one of these threads"
-    list(AutoModelForImageTextToText._model_mapping)  # LlamaFactory looks through it, which imports many models
+def train_all(jobs: list[dict], prepare: Callable[[], None]) -> None:
+    """Train jobs one after the other; `prepare` is called in each process before it begins."""
     usual = None
-    for job in json.loads(Path(sys.argv[1]).read_text()):
+    for job in jobs:
         Path(job["folder"]).mkdir(parents=True, exist_ok=True)
-        statuses, seconds = train(job, usual)
+        statuses, seconds = train(job, usual, prepare)
         Path(job["folder"], "status").write_text(json.dumps(statuses))
         usual = usual or seconds

@@ -1,4 +1,4 @@
-"""Ways into training that stop before a model is loaded: many inputs can be tried in one process."""
+"""Loading as training does, without a model: many inputs can be tried in one process."""
 
 import sys
 from pathlib import Path
@@ -15,8 +15,20 @@ from llamafactory.train.uni_dpo.swaps import our_trainer, scored_data
 sys.path.insert(0, str(ROOT / "examples" / "uni_dpo"))  # of the launcher
 
 
-class Way:
-    """Training's way from a folder of data to batches."""
+def prepare(model: Path, data: Path, folder: Path, **changes: Any) -> dict[str, Any]:
+    """Load and tokenise as a run does and return `{"train_dataset": ..., "eval_dataset": ...}`."""
+    import llamafactory.train.tuner  # noqa: F401
+    from llamafactory.train.dpo import workflow
+
+    model_args, data_args, training_args, *_ = get_train_args(options(model, data, folder / "out", **changes))
+    with scored_data():
+        module = load_tokenizer(model_args)
+        template = get_template_and_fix_tokenizer(module["tokenizer"], data_args)
+        return workflow.get_dataset(template, model_args, data_args, training_args, stage="rm", **module)
+
+
+class Loader:
+    """From a folder of data to batches, as often as one likes."""
 
     def __init__(self, model: Path, folder: Path, **changes: Any):
         """Read the options once."""
