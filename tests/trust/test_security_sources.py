@@ -29,7 +29,7 @@ REASONS = {
     "pair_data/convert/pictures.py": {"network": "takes file:// addresses apart"},
     "pair_data/download/modelscope.py": {"network": "the hub, which `download` was asked for"},
     "qwen2_vl/uni_dpo/files.py": {"network": "a model that is named as on the hub"},
-    "launcher/preflight.py": {"network": "asks whether the hub answers, where a model is named as on the hub"},
+    "launcher/checks.py": {"network": "asks whether the hub answers, where a model is named as on the hub"},
 }
 NETWORK = {
     "socket",

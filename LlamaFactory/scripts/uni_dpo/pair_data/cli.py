@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import typer
 
-from .commands import check, convert, download, paths, register, score, stats
+from . import paths, register
+from .commands import check, convert, download, score, stats
 from .errors import DataError
 
 

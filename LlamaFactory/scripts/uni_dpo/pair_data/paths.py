@@ -1,23 +1,66 @@
-"""Image paths of another machine, made those of this one."""
+"""The command `paths`: image paths of another machine, made those of this one."""
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PureWindowsPath
-from typing import IO, Any
+from typing import IO, Annotated, Any
+
+import typer
 
 from .errors import DataError
+from .options import Data, DatasetDir, MediaDir
 from .rows import read_rows
-from .sources import Source
+from .sources import Source, open_source
 from .writing import require_new_name, require_writable, to_json, whole_file, write_rows
 
 
+NAME = "paths"
 PREFIX = "MM-RLHF/"
 SHOWN = 10  # missing images that a report keeps
 LOOKED_AT = 1000  # rows that tell which folder --image-dir is
+
+
+def run(
+    data: Data,
+    image_dir: Annotated[Path, typer.Option(help="folder on this machine that holds MM-RLHF, or MM-RLHF itself")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="the file to write: .json, .jsonl or .parquet", show_default=False),
+    ] = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help="replace the data's own file instead")] = False,
+    prefix: Annotated[str, typer.Option(help="keep paths from this folder on")] = PREFIX,
+    missing: Annotated[
+        Path | None, typer.Option(help="write every image that is not there to this JSONL file", show_default=False)
+    ] = None,
+    dataset_dir: DatasetDir = None,
+    media_dir: MediaDir = None,
+) -> None:
+    r"""Make the image paths of somebody else's data those of this machine.
+
+    Of every path in the column of images, the part from the last MM-RLHF/ on is put below --image-dir:
+
+    \b
+    python scripts/uni_dpo/data.py paths downloaded.json -o data/uni_dpo/pairs.json --image-dir data/uni_dpo
+      /home/them/MM-RLHF/long/1.png  ->  /here/data/uni_dpo/MM-RLHF/long/1.png
+
+    Paths of Windows are understood anywhere. A relative path without the prefix is put below the folder too if the
+    file is there; other paths without the prefix stay as they are. Images that cannot be found are counted and
+    listed, and the file is written all the same: run it again when they have been downloaded.
+    """
+    source = open_source(data, dataset_dir, media_dir)
+    if (output is None) != in_place:
+        raise DataError("give either --output FILE or --in-place")
+    if in_place and len(source.files) != 1:
+        raise DataError(f"{source.name} has {len(source.files)} files; --in-place works on one. Give --output FILE.")
+    if not in_place:
+        require_new_name(output, source.files)
+    output = output or source.files[0]
+    print_report(rewrite_paths(source, output, image_dir, prefix, missing), output, missing)
 
 
 @dataclass
@@ -32,7 +75,7 @@ class Report:
         left: images without the prefix, or held in the file itself.
         missing: images that are not where their path now says.
         first_missing: the first `SHOWN` of them: row, path, and the path before.
-        first_left: one of those left alone, for a message.
+        first_left: one of those that stayed as they are, for a message.
     """
 
     folder: Path
@@ -43,6 +86,18 @@ class Report:
     missing: int = 0
     first_missing: list[dict[str, Any]] = field(default_factory=list)
     first_left: str = ""
+
+
+def print_report(report: Report, output: Path, missing: Path | None = None) -> None:
+    """Say what was done, and warn of images that are not there."""
+    counts = f"{report.rewritten} rewritten, {report.right} already right, {report.left} left as they are"
+    print(f"{output}: {report.rows} rows; images: {counts}. They lie in {report.folder}")
+    if report.missing:
+        rest = f"; all of them are in {missing}" if missing else "; data.py paths --missing FILE lists them all"
+        lines = [f"Warning: {report.missing} images are not there{rest}:"]
+        lines += [f"  row {entry['row']}: {entry['image']}" for entry in report.first_missing]
+        lines += ["  ..."] * (report.missing > SHOWN)
+        print(*lines, sep="\n", file=sys.stderr)
 
 
 def rewrite_paths(
@@ -60,12 +115,11 @@ def rewrite_paths(
     Raises:
         DataError: the data cannot be read or written, or no image has the prefix; then nothing was written.
     """
-    wanted = tuple(_parts(prefix.strip("/\\")))
-    if not any(wanted):
+    if not prefix.strip("/\\"):
         raise DataError("--prefix must name a folder, such as MM-RLHF/")
     if "images" not in source.columns:
         raise DataError(f"the data set {source.name} has no column for images in dataset_info.json")
-    rewriting = _Rewriting(source, Path(os.path.abspath(image_dir)), wanted)
+    rewriting = _Rewriting(source, image_dir, prefix)
     require_writable(output)
     if missing:
         require_new_name(missing, [*source.files, output])
@@ -81,7 +135,7 @@ def look_at_paths(source: Source, image_dir: Path) -> Report:
     Raises:
         DataError: the data cannot be read, or no image has the prefix.
     """
-    rewriting = _Rewriting(source, Path(os.path.abspath(image_dir)), tuple(_parts(PREFIX.strip("/"))))
+    rewriting = _Rewriting(source, image_dir, PREFIX)
     for _ in rewriting.rows(None):
         pass
     return rewriting.report
@@ -90,27 +144,10 @@ def look_at_paths(source: Source, image_dir: Path) -> Report:
 class _Rewriting:
     """One pass over a data set."""
 
-    def __init__(self, source: Source, image_dir: Path, prefix: tuple[str, ...]):
-        self.source, self.image_dir, self.prefix = source, image_dir, prefix
-        self.column = source.columns["images"]
+    def __init__(self, source: Source, image_dir: Path, prefix: str):
+        self.source, self.image_dir = source, Path(os.path.abspath(image_dir))
+        self.prefix, self.column = _parts(prefix.strip("/\\")), source.columns["images"]
         self.report = Report(self._choose_folder())
-
-    def rows(self, listing: IO[str] | None) -> Iterator[dict[str, Any]]:
-        """Yield the changed rows, and list what is missing."""
-        report = self.report
-        for row in _rows(self.source, "paths"):
-            images = row.get(self.column)
-            if isinstance(images, list):
-                row[self.column] = [self._image(image, listing) for image in images]
-            elif images is not None:
-                row[self.column] = self._image(images, listing)
-            report.rows += 1
-            yield row
-        if not report.rewritten + report.right:
-            name = "/".join(self.prefix)
-            what = f'no image has {name}/ in its path, the first is "{report.first_left}"'
-            what = what if report.left else f'there are no images in the column "{self.column}"'
-            raise DataError(f"{self.source.name}: {what}. Nothing was written. --prefix says where paths are cut.")
 
     def _choose_folder(self) -> Path:
         """Tell whether --image-dir is the folder above the prefix, or the last folder of the prefix itself."""
@@ -119,34 +156,32 @@ class _Rewriting:
             return below
         if self.image_dir.name == self.prefix[-1]:
             return self.image_dir
-        for row in islice(_rows(self.source), LOOKED_AT):
-            images = row.get(self.column)
-            for image in images if isinstance(images, list) else [images]:
+        for row in islice(self._read(), LOOKED_AT):
+            for image in _listed(row.get(self.column)):
                 rest = self._after_prefix(_path_of(image) or "")
                 if rest and os.path.isfile(self.image_dir.joinpath(*rest)):
                     return self.image_dir
         return below
 
-    def _after_prefix(self, path: str) -> list[str]:
-        """Return what follows the last prefix in a path, nothing if there is none."""
-        parts, length = _parts(path.rstrip("/\\")), len(self.prefix)
-        for start in range(len(parts) - length - 1, -1, -1):
-            rest = parts[start + length :]
-            if tuple(parts[start : start + length]) == self.prefix:
-                return [] if ".." in rest else rest
-        return []
+    def _read(self, progress: str = "") -> Iterator[dict[str, Any]]:
+        for file in self.source.files:
+            yield from read_rows(file, progress)
 
-    def _wanted(self, path: str) -> str | None:
-        """Return the path that an image should have, None if it has nothing to do with the folder."""
-        rest = self._after_prefix(path)
-        if rest:
-            return os.path.join(self.report.folder, *rest)
-        if not PureWindowsPath(path).anchor:  # relative: MM-RLHF's own pairs say long/1.png
-            for folder in (self.report.folder, self.image_dir):
-                found = os.path.join(folder, *_parts(path))
-                if ".." not in _parts(path) and os.path.isfile(found):
-                    return found
-        return None
+    def rows(self, listing: IO[str] | None) -> Iterator[dict[str, Any]]:
+        """Yield the changed rows, and list what is missing."""
+        report = self.report
+        for row in self._read("paths"):
+            images = row.get(self.column)
+            changed = [self._image(image, listing) for image in _listed(images)]
+            if images is not None:
+                row[self.column] = changed if isinstance(images, list) else changed[0]
+            report.rows += 1
+            yield row
+        if not report.rewritten + report.right:
+            name = "/".join(self.prefix)
+            what = f'no image has {name}/ in its path, the first is "{report.first_left}"'
+            what = what if report.left else f'there are no images in the column "{self.column}"'
+            raise DataError(f"{self.source.name}: {what}. Nothing was written. --prefix says where paths are cut.")
 
     def _image(self, image: Any, listing: IO[str] | None) -> Any:
         report, path = self.report, _path_of(image)
@@ -167,10 +202,28 @@ class _Rewriting:
                 listing.write(to_json(entry, Path(listing.name)) + "\n")
         return image
 
+    def _wanted(self, path: str) -> str | None:
+        """Return the path that an image should have, None if it has nothing to do with the folder."""
+        rest = self._after_prefix(path)
+        if rest:
+            return os.path.join(self.report.folder, *rest)
+        if not PureWindowsPath(path).anchor and ".." not in _parts(path):  # MM-RLHF's own pairs say long/1.png
+            below = (os.path.join(folder, *_parts(path)) for folder in (self.report.folder, self.image_dir))
+            return next(filter(os.path.isfile, below), None)
+        return None
 
-def _rows(source: Source, progress: str = "") -> Iterator[dict[str, Any]]:
-    for file in source.files:
-        yield from read_rows(file, progress)
+    def _after_prefix(self, path: str) -> list[str]:
+        """Return what follows the last prefix in a path, nothing if there is none."""
+        parts, length = _parts(path.rstrip("/\\")), len(self.prefix)
+        for start in range(len(parts) - length - 1, -1, -1):
+            rest = parts[start + length :]
+            if parts[start : start + length] == self.prefix:
+                return [] if ".." in rest else rest
+        return []
+
+
+def _listed(images: Any) -> list[Any]:
+    return images if isinstance(images, list) else [] if images is None else [images]
 
 
 def _path_of(image: Any) -> str | None:

@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-from ..commands.paths import print_report
 from ..errors import DataError
-from ..paths import look_at_paths, rewrite_paths
+from ..paths import look_at_paths, print_report, rewrite_paths
 from ..register import register
 from ..sources import open_source
 from ..writing import keeping_original
