@@ -45,7 +45,7 @@ def rows(tmp_path):
     return rows
 
 
-def test_csv_trains_on_the_words_that_stand_tcheck(tiny_model, tmp_path, rows):
+def test_csv_trains_on_the_words_that_stand_there(tiny_model, tmp_path, rows):
     """An answer "None" would be none, "007" a number, and a question "NA" empty; every command reads the same."""
     write_csv(tmp_path / "pairs.csv", rows)
     write_dataset(tmp_path, [], file_name="pairs.csv")

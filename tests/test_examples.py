@@ -8,56 +8,28 @@ import subprocess
 import time
 
 import pytest
+import yaml
 from figures import LONG
-from launching import EXAMPLES, OURS, bash, dry_run, environment, here, script
+from launching import EXAMPLES, OURS, bash, dry_run, environment, here, script, settings_in
 from omegaconf import OmegaConf
 from pairs import ROOT, make_rows, write_dataset
 from upstream import checkout_tree
 
 
 NAMES = ("uni_dpo", "dpo", "simpo")
-PUBLISHED = {
-    "uni_dpo": {
-        "pref_loss": "uni_dpo",
-        "learning_rate": 6e-6,
-        "pref_beta": 2.0,
-        "dpo_label_smoothing": 0.0,
-        "averages_logps": True,
-        "uni_dpo_qual_eta": 0.7,
-        "uni_dpo_tau_ref": 2.0,
-        "uni_dpo_perf_gamma": 3.0,
-        "uni_dpo_nll_lambda": 0.001,
-        "uni_dpo_tau_good": 2.5,
-    },
-    "dpo": {
-        "pref_loss": "sigmoid",
-        "learning_rate": 5e-7,
-        "pref_beta": 0.1,
-        "dpo_label_smoothing": 0.1,
-        "averages_logps": True,
-    },
-    # averages_logps is for what upstream does not divide itself; it does divide for SimPO
-    "simpo": {"pref_loss": "simpo", "learning_rate": 5e-7, "pref_beta": 2.0, "simpo_gamma": 1.0},
-}
-COMMON = {
-    "model_name_or_path": "Qwen/Qwen2-VL-2B",
-    "image_max_pixels": 768 * 768,
-    "template": "qwen2_vl",
-    "cutoff_len": 4096,
-    "dataset": ["uni_dpo_mm_rlhf"],
-    "stage": "dpo",
-    "finetuning_type": "full",
-    "freeze_vision_tower": True,
-    "freeze_multi_modal_projector": True,
-    "freeze_language_model": False,
-    "per_device_train_batch_size": 1,
-    "gradient_accumulation_steps": 32,
-    "num_train_epochs": 1.0,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0,
-    "warmup_ratio": 0.0,
-    "save_only_model": False,
-}
+PUBLISHED = yaml.safe_load("""
+uni_dpo: {pref_loss: uni_dpo, learning_rate: 6.0e-6, pref_beta: 2.0, dpo_label_smoothing: 0.0, averages_logps: true,
+          uni_dpo_qual_eta: 0.7, uni_dpo_tau_ref: 2.0, uni_dpo_perf_gamma: 3.0, uni_dpo_nll_lambda: 0.001,
+          uni_dpo_tau_good: 2.5}
+dpo: {pref_loss: sigmoid, learning_rate: 5.0e-7, pref_beta: 0.1, dpo_label_smoothing: 0.1, averages_logps: true}
+simpo: {pref_loss: simpo, learning_rate: 5.0e-7, pref_beta: 2.0, simpo_gamma: 1.0}  # upstream divides by itself
+""")
+COMMON = yaml.safe_load("""
+{model_name_or_path: Qwen/Qwen2-VL-2B, dataset: [uni_dpo_mm_rlhf], template: qwen2_vl, stage: dpo,
+ image_max_pixels: 589824, cutoff_len: 4096, per_device_train_batch_size: 1, gradient_accumulation_steps: 32,
+ finetuning_type: full, freeze_vision_tower: true, freeze_multi_modal_projector: true, freeze_language_model: false,
+ num_train_epochs: 1.0, lr_scheduler_type: cosine, warmup_steps: 0, warmup_ratio: 0.0, save_only_model: false}
+""")
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +159,7 @@ def test_interrupted_run_resumes_and_a_fresh_one_keeps_it(workplace):
     status, _, said = here("uni_dpo", *settings, cwd=workplace, **given)
     wait_for(run, lambda: list(output.glob("checkpoint-*/trainer_state.json")))
     run.send_signal(signal.SIGINT)
-    printed, _ = run.communicate(timeout=120)
+    printed, _ = run.communicate(timeout=300)
     assert run.returncode == 130 and "# the same command goes on from checkpoint-" in printed
     assert "Interrupted; the same command goes on from checkpoint-" in printed and "Traceback" not in printed
     assert status == 2 and "another run is writing" in said
@@ -213,7 +185,7 @@ def test_interrupted_run_resumes_and_a_fresh_one_keeps_it(workplace):
 
 def wait_for(run: subprocess.Popen, condition) -> None:
     """Wait until a running script has got as far as `condition` says."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not condition():
         assert run.poll() is None and time.monotonic() < deadline, run.stdout.read()
         time.sleep(0.02)
@@ -226,9 +198,9 @@ def test_works_inside_a_checkout_with_two_processes(workplace, tmp_path):
     subprocess.run(["cp", "-r", f"{ROOT / 'LlamaFactory'}/.", str(checkout)], check=True)
     with open(checkout / "src" / "llamafactory" / "__init__.py", "a") as package:
         package.write("\nprint('the LlamaFactory of the checkout')\n")
-    shown = bash(example, "--dry-run").stdout
-    assert f"output_dir: {checkout / 'outputs' / 'Qwen2_VL_2B_dpo'}\n" in shown
-    assert f"dataset_dir: {checkout / 'data' / 'uni_dpo'}\n" in shown
+    settings = settings_in(bash(example, "--dry-run").stdout)
+    assert settings["output_dir"] == str(checkout / "outputs" / "Qwen2_VL_2B_dpo")
+    assert settings["dataset_dir"] == str(checkout / "data" / "uni_dpo")
 
     done = bash(example, "max_steps=2", cwd=workplace, **small_run(OUTPUT="from checkout", NPROC_PER_NODE="2"))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import EXAMPLES, bash, script
+from launching import EXAMPLES, bash, script, settings_in
 from local_benchmarks import write_tsvs
 from omegaconf import OmegaConf
 from pairs import ROOT, make_rows, write_dataset
@@ -33,8 +33,7 @@ def planned(*arguments: str, **options) -> tuple[str, dict[str, dict]]:
     parts = re.split(r"\n== (\S+)\n", done.stdout)
     blocks = dict(zip(parts[1::2], parts[2::2], strict=True))
     blocks.pop("evaluation", None)
-    texts = {label: block.rpartition("effective.yaml\n")[2].partition("\n#")[0] for label, block in blocks.items()}
-    return done.stdout, {label: OmegaConf.to_container(OmegaConf.create(text)) for label, text in texts.items()}
+    return done.stdout, {label: settings_in(block) for label, block in blocks.items()}
 
 
 def text(name: str) -> str:

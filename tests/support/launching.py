@@ -16,8 +16,6 @@ from launcher.settings import VARIABLES
 
 
 EXAMPLES = (ROOT / "examples" / "uni_dpo").resolve()
-
-
 OURS = {*VARIABLES, "PYTHONPATH", "FORCE_TORCHRUN"}
 
 
@@ -35,7 +33,7 @@ def environment(**variables: str) -> dict[str, str]:
 def bash(path: Path, *arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a script as a user does."""
     command = ["bash", str(path), *arguments]
-    how = {"capture_output": True, "text": True, "timeout": 300}
+    how = {"capture_output": True, "text": True, "timeout": 600}
     return subprocess.run(command, cwd=cwd, env=environment(**variables), **how)
 
 
@@ -58,4 +56,9 @@ def dry_run(name: str, *arguments: str, **options) -> tuple[str, dict]:
     """Return everything a dry run prints, and the settings in it."""
     status, printed, messages = here(name, "--dry-run", *arguments, **options)
     assert status == 0, messages
-    return printed, OmegaConf.to_container(OmegaConf.create(printed.rpartition("effective.yaml\n")[2]))
+    return printed, settings_in(printed)
+
+
+def settings_in(printed: str) -> dict:
+    """Return the settings that a dry run shows."""
+    return OmegaConf.to_container(OmegaConf.create(printed.rpartition("effective.yaml\n")[2]))

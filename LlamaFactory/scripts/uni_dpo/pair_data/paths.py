@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PureWindowsPath
 from typing import IO, Annotated, Any
@@ -63,46 +62,9 @@ def run(
     print_report(rewrite_paths(source, output, image_dir, prefix, missing), output, missing)
 
 
-@dataclass
-class Report:
-    """What became of the images of a data set.
-
-    Attributes:
-        folder: where the part of a path after the prefix was looked for.
-        rows: rows read.
-        rewritten: images whose path changed.
-        right: images whose path already was the wanted one.
-        left: images without the prefix, or held in the file itself.
-        missing: images that are not where their path now says.
-        first_missing: the first `SHOWN` of them: row, path, and the path before.
-        first_left: one of those that stayed as they are, for a message.
-    """
-
-    folder: Path
-    rows: int = 0
-    rewritten: int = 0
-    right: int = 0
-    left: int = 0
-    missing: int = 0
-    first_missing: list[dict[str, Any]] = field(default_factory=list)
-    first_left: str = ""
-
-
-def print_report(report: Report, output: Path, missing: Path | None = None) -> None:
-    """Say what was done, and warn of images that are not there."""
-    counts = f"{report.rewritten} rewritten, {report.right} already right, {report.left} left as they are"
-    print(f"{output}: {report.rows} rows; images: {counts}. They lie in {report.folder}")
-    if report.missing:
-        rest = f"; all of them are in {missing}" if missing else "; data.py paths --missing FILE lists them all"
-        lines = [f"Warning: {report.missing} images are not there{rest}:"]
-        lines += [f"  row {entry['row']}: {entry['image']}" for entry in report.first_missing]
-        lines += ["  ..."] * (report.missing > SHOWN)
-        print(*lines, sep="\n", file=sys.stderr)
-
-
 def rewrite_paths(
     source: Source, output: Path, image_dir: Path, prefix: str = PREFIX, missing: Path | None = None
-) -> Report:
+) -> "Rewriting":
     """Copy a data set with the paths of its images made absolute below a folder of this machine.
 
     Args:
@@ -119,35 +81,58 @@ def rewrite_paths(
         raise DataError("--prefix must name a folder, such as MM-RLHF/")
     if "images" not in source.columns:
         raise DataError(f"the data set {source.name} has no column for images in dataset_info.json")
-    rewriting = _Rewriting(source, image_dir, prefix)
+    rewriting = Rewriting(source, image_dir, prefix)
     require_writable(output)
     if missing:
         require_new_name(missing, [*source.files, output])
         require_writable(missing, [".jsonl"])
     with whole_file(missing) if missing else nullcontext() as listing:
         write_rows(output, rewriting.rows(listing))
-    return rewriting.report
+    return rewriting
 
 
-def look_at_paths(source: Source, image_dir: Path) -> Report:
+def look_at_paths(source: Source, image_dir: Path) -> "Rewriting":
     """Find out what `rewrite_paths` would do, and write nothing.
 
     Raises:
         DataError: the data cannot be read, or no image has the prefix.
     """
-    rewriting = _Rewriting(source, image_dir, PREFIX)
+    rewriting = Rewriting(source, image_dir, PREFIX)
     for _ in rewriting.rows(None):
         pass
-    return rewriting.report
+    return rewriting
 
 
-class _Rewriting:
-    """One pass over a data set."""
+def print_report(done: "Rewriting", output: Path, missing: Path | None = None) -> None:
+    """Say what was done, and warn of images that are not there."""
+    counts = f"{done.rewritten} rewritten, {done.right} already right, {done.left} left as they are"
+    print(f"{output}: {done.count} rows; images: {counts}. They lie in {done.folder}")
+    if done.missing:
+        rest = f"; all of them are in {missing}" if missing else "; data.py paths --missing FILE lists them all"
+        lines = [f"Warning: {done.missing} images are not there{rest}:"]
+        lines += [f"  row {entry['row']}: {entry['image']}" for entry in done.first_missing]
+        print(*lines, *["  ..."] * (done.missing > SHOWN), sep="\n", file=sys.stderr)
+
+
+class Rewriting:
+    """One pass over a data set, and what became of its images.
+
+    Attributes:
+        folder: where the part of a path after the prefix is looked for.
+        rewritten: how many paths changed.
+        right: how many already were the wanted ones.
+        left: how many images have no prefix, or are held in the file itself.
+        missing: how many are not where their path now says; `first_missing` are some.
+    """
 
     def __init__(self, source: Source, image_dir: Path, prefix: str):
+        """Choose the folder; no more than the first rows are read for it."""
         self.source, self.image_dir = source, Path(os.path.abspath(image_dir))
         self.prefix, self.column = _parts(prefix.strip("/\\")), source.columns["images"]
-        self.report = Report(self._choose_folder())
+        self.count = self.rewritten = self.right = self.left = self.missing = 0
+        self.first_missing: list[dict[str, Any]] = []
+        self.first_left = ""
+        self.folder = self._choose_folder()
 
     def _choose_folder(self) -> Path:
         """Tell whether --image-dir is the folder above the prefix, or the last folder of the prefix itself."""
@@ -169,35 +154,34 @@ class _Rewriting:
 
     def rows(self, listing: IO[str] | None) -> Iterator[dict[str, Any]]:
         """Yield the changed rows, and list what is missing."""
-        report = self.report
         for row in self._read("paths"):
             images = row.get(self.column)
             changed = [self._image(image, listing) for image in _listed(images)]
             if images is not None:
                 row[self.column] = changed if isinstance(images, list) else changed[0]
-            report.rows += 1
+            self.count += 1
             yield row
-        if not report.rewritten + report.right:
+        if not self.rewritten + self.right:
             name = "/".join(self.prefix)
-            what = f'no image has {name}/ in its path, the first is "{report.first_left}"'
-            what = what if report.left else f'there are no images in the column "{self.column}"'
+            what = f'no image has {name}/ in its path, the first is "{self.first_left}"'
+            what = what if self.left else f'there are no images in the column "{self.column}"'
             raise DataError(f"{self.source.name}: {what}. Nothing was written. --prefix says where paths are cut.")
 
     def _image(self, image: Any, listing: IO[str] | None) -> Any:
-        report, path = self.report, _path_of(image)
+        path = _path_of(image)
         wanted = self._wanted(path) if path else None
         if wanted is None:
-            report.left += 1
-            report.first_left = report.first_left or path or "held in the file"
+            self.left += 1
+            self.first_left = self.first_left or path or "held in the file"
         elif wanted == path:
-            report.right += 1
+            self.right += 1
         else:
-            report.rewritten += 1
+            self.rewritten += 1
             image = image | {"path": wanted} if isinstance(image, dict) else wanted
         if path and not os.path.isfile(wanted or self.source.find_image(path)):
-            report.missing += 1
-            entry = {"row": report.rows, "image": wanted or path, "was": path}
-            report.first_missing += [entry] if report.missing <= SHOWN else []
+            self.missing += 1
+            entry = {"row": self.count, "image": wanted or path, "was": path}
+            self.first_missing += [entry] if self.missing <= SHOWN else []
             if listing:
                 listing.write(to_json(entry, Path(listing.name)) + "\n")
         return image
@@ -206,9 +190,9 @@ class _Rewriting:
         """Return the path that an image should have, None if it has nothing to do with the folder."""
         rest = self._after_prefix(path)
         if rest:
-            return os.path.join(self.report.folder, *rest)
+            return os.path.join(self.folder, *rest)
         if not PureWindowsPath(path).anchor and ".." not in _parts(path):  # MM-RLHF's own pairs say long/1.png
-            below = (os.path.join(folder, *_parts(path)) for folder in (self.report.folder, self.image_dir))
+            below = (os.path.join(folder, *_parts(path)) for folder in (self.folder, self.image_dir))
             return next(filter(os.path.isfile, below), None)
         return None
 

@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +36,7 @@ OPENAI_TAGS = {
 }
 
 
-def run(
+def register(
     name: Annotated[str, typer.Argument(metavar="NAME", help="what training will call the data set")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="pairs in a .json, .jsonl, .csv or .parquet file")],
     dataset_dir: DatasetDir = None,
@@ -54,53 +53,14 @@ def run(
       then in the recipe:   dataset: my_pairs
                             dataset_dir: data/uni_dpo
     """
-    done = register(name, file, dataset_dir or file.parent, replace)
-    columns = ", ".join(done.entry["columns"].values())
-    print(f'{done.info}: "{name}" {done.change}, {done.rows} rows in {done.entry["file_name"]}, columns {columns}')
-    print(f"In the recipe: dataset: {name}   dataset_dir: {done.info.parent}")
-    missing = [side for side in ("score_chosen", "score_rejected") if side not in done.entry["columns"]]
-    if missing:
-        print(f"Note: there is no {' and no '.join(missing)}; Uni-DPO needs them, data.py score adds them.")
-    if done.lost:
-        print(f"Note: {done.lost[:200]} is not a file from there: give training the media_dir it starts from.")
-    if done.marked:
-        print(f"Warning: {done.info} starts with a byte order mark, which LlamaFactory refuses.", file=sys.stderr)
-
-
-@dataclass(frozen=True)
-class Registered:
-    """What became of an entry.
-
-    Attributes:
-        info: the `dataset_info.json`.
-        entry: what stands there now.
-        change: "added", "replaced", or "unchanged" where it stood there already.
-        rows: how many rows the file has.
-        lost: an image, a video or a sound of its first rows that training would not find, empty if there is none.
-        marked: whether `info` starts with a byte order mark, which LlamaFactory does not read.
-    """
-
-    info: Path
-    entry: dict[str, Any]
-    change: str
-    rows: int
-    lost: str
-    marked: bool
-
-
-def register(name: str, file: Path, dataset_dir: Path, replace: bool = False) -> Registered:
-    """Describe a file of pairs in the `dataset_info.json` of a folder, which is made if there is none.
-
-    Raises:
-        DataError: the name or the file cannot be used, or the name is taken by something else and not to be replaced.
-    """
     if not name or name != name.strip() or re.search(r"[,\x00-\x1f]", name):
         raise DataError(f'training could not name the data set "{name}": no commas, no spaces around it, not empty')
-    info = dataset_dir / "dataset_info.json"
-    with _locked(dataset_dir):
+    folder = dataset_dir or file.parent
+    info = folder / "dataset_info.json"
+    with _locked(folder):
         text = _read(info)
         spans = _spans(text, info)
-        entry, rows, lost = describe(file, dataset_dir)
+        entry, rows, lost = describe(file, folder)
         old = json.loads(text[slice(*spans[name])]) if name in spans else None
         change = "unchanged" if old == entry else "replaced" if name in spans else "added"
         if change == "replaced" and not replace:
@@ -111,7 +71,19 @@ def register(name: str, file: Path, dataset_dir: Path, replace: bool = False) ->
                 raise DataError(f"{info} is laid out in an unknown way. Add this by hand: {json.dumps({name: entry})}")
             with whole_file(info, "wb") as out:
                 out.write(new.encode())
-    return Registered(info, entry, change, rows, lost, _bare(text) != text)
+    columns = ", ".join(entry["columns"].values())
+    print(f'{info}: "{name}" {change}, {rows} rows in {entry["file_name"]}, columns {columns}')
+    print(f"In the recipe: dataset: {name}   dataset_dir: {folder}")
+    missing = [side for side in ("score_chosen", "score_rejected") if side not in entry["columns"]]
+    if missing:
+        print(f"Note: there is no {' and no '.join(missing)}; Uni-DPO needs them, data.py score adds them.")
+    if lost:
+        print(f"Note: {lost[:200]} is not a file from there: give training the media_dir it starts from.")
+    if _bare(text) != text:
+        print(f"Warning: {info} starts with a byte order mark, which LlamaFactory refuses.", file=sys.stderr)
+
+
+run = register
 
 
 @contextlib.contextmanager
@@ -228,8 +200,7 @@ def _with_entry(text: str, spans: dict[str, tuple[int, int]], name: str, entry: 
     """Put an entry into the text, in its place or last, in the style of the others."""
     first = text.index("{") + 1
     lead = text[first : _skip(text, first)] if spans else "\n  "
-    newline = "\r\n" if "\r\n" in text else "\n"
-    indent = lead.rpartition("\n")[2]
+    newline, indent = "\r\n" if "\r\n" in text else "\n", lead.rpartition("\n")[2]
     value = json.dumps(entry)
     if "\n" in lead:
         value = json.dumps(entry, indent=indent or 2).replace("\n", newline + indent)
