@@ -46,12 +46,6 @@ def test_score_asks_nobody_before_it_can_write(folder, options, message):
     assert not server.asked and (folder / "in.json").read_bytes() == before
 
 
-def test_a_list_of_missing_images_replaces_no_other_file(folder):
-    command = ["paths", folder / "in.json", "-o", folder / "out.json", "--image-dir", folder, "--prefix", "pairs/"]
-    status, _, said = data(*command, "--missing", folder / "dataset_info.json")
-    assert status == 2 and "must end in .jsonl" in said
-
-
 def test_registering_at_the_same_time_loses_no_entry(folder):
     """Each run reads the entries, adds its own and writes them all: they have to take turns."""
     names = [f"pairs_{number}" for number in range(3)]

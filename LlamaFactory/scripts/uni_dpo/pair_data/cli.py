@@ -35,7 +35,7 @@ for command in (download, convert, paths, score, check, stats, register):  # in 
 
 
 def main(program: typer.Typer = app) -> None:
-    """Run a command line and leave with its exit status; an error is told in one message."""
+    """Run a command line and leave with its exit status; an error is one message."""
     try:
         program()
     except DataError as error:

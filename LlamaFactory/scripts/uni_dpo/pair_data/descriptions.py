@@ -101,7 +101,7 @@ def find(options: dict[str, Any], given: set[str], guides: Path) -> tuple[str, P
     for candidate in [Path(folder)] if "dataset_dir" in given else [Path(folder), guides]:
         try:
             entries = described(candidate)
-        except DataError:  # told later, if it is needed
+        except DataError:  # whoever opens the data says so
             continue
         names = names_in(options["dataset"]) if named else _published(entries, candidate)
         if names and set(names) <= entries.keys():
