@@ -11,19 +11,12 @@ AMPERE = (8, 0)  # the first with bfloat16, and the first that FlashAttention-2 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU.
+    """One GPU."""
 
-    Attributes:
-        name: its maker's name for it.
-        memory: bytes it has.
-        used: bytes of them that are taken now, by whomever; 0 where nobody says.
-        capability: NVIDIA's version of what it can do, such as (8, 0); None where that is not known.
-    """
-
-    name: str
-    memory: int
-    used: int = 0
-    capability: tuple[int, int] | None = None
+    name: str  # its maker's
+    memory: int  # bytes it has
+    used: int = 0  # bytes of them that are taken now, by whomever; 0 where nobody says
+    capability: tuple[int, int] | None = None  # NVIDIA's version of what it can do, such as (8, 0)
 
     @property
     def free(self) -> int:

@@ -80,15 +80,9 @@ def _what_fits(run: Run, sizes: tuple[float, float], room: float) -> list[str]:
 
 
 def needed(settings: dict[str, Any], sizes: tuple[float, float], processes: int) -> Need | None:
-    """Count what a run holds on each GPU: weights, gradients, Adam's moments, and the reference.
+    """Count what a run with so many processes, one on each GPU, holds: weights, gradients, moments, the reference.
 
-    Args:
-        settings: the options of the run.
-        sizes: weights of language model and vision tower.
-        processes: on how many GPUs.
-
-    Returns:
-        None for a run that is not counted here.
+    `sizes` are the weights of language model and vision tower. None for a run that is not counted here.
     """
     kind = settings.get("finetuning_type", "lora")
     stage, offloads = zero_stage(settings.get("deepspeed"))

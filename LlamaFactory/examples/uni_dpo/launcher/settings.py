@@ -46,33 +46,19 @@ LARGEST_YAML = 16_000  # bytes; a hundred thousand brackets would end this proce
 
 @dataclass
 class Run:
-    """One training run, as the YAML, the environment, the arguments and the machine make it.
+    """One training run, as the YAML, the environment, the arguments and the machine make it."""
 
-    Attributes:
-        root: the folder that holds models/, outputs/ and data/.
-        is_checkout: whether that is a LlamaFactory checkout.
-        settings: LlamaFactory's options.
-        given: those of them that the user chose; nothing here changes them.
-        variables: the environment, with the arguments that are variables laid over it.
-        resume: None to go on if the settings are the same, True in any case, False to start anew.
-        gpus: how many of this machine it uses.
-        processes: how many it starts here.
-        nodes: how many machines there are.
-        cards: the GPUs that it runs on, where they are of this machine.
-        notes: what the user should know, a line each.
-    """
-
-    root: Path
-    is_checkout: bool
-    settings: dict[str, Any]
-    given: set[str]
-    variables: dict[str, str]
-    resume: bool | None
+    root: Path  # holds models/, outputs/ and data/
+    is_checkout: bool  # of LlamaFactory
+    settings: dict[str, Any]  # LlamaFactory's options
+    given: set[str]  # those of them that the user chose; nothing here changes them
+    variables: dict[str, str]  # the environment, with the arguments that are variables laid over it
+    resume: bool | None  # None: go on if the settings are the same; True: in any case; False: start anew
     gpus: int = 0
-    processes: int = 1
-    nodes: int = 1
-    cards: list[Gpu] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    processes: int = 1  # on this machine
+    nodes: int = 1  # machines
+    cards: list[Gpu] = field(default_factory=list)  # the GPUs that it runs on, where they are of this machine
+    notes: list[str] = field(default_factory=list)  # what the user should know, a line each
 
     @property
     def output(self) -> Path:

@@ -37,11 +37,7 @@ class ImageError(ValueError):
 
 
 def open_image(image: Any, source: Source) -> Image.Image:
-    """Open an image the way training does, reading its header only.
-
-    Args:
-        image: a path, the bytes of a file, or a dictionary with either under "path" and "bytes".
-        source: the data set, which knows where paths start.
+    """Open an image (a path, bytes, or a dictionary with either) the way training does, reading its header only.
 
     Raises:
         ImageError: there is no such file, or it is not an image.

@@ -14,11 +14,7 @@ FLOAT32_MAX = 3.4028234663852886e38  # training carries scores in float32
 
 
 class RowError(ValueError):
-    """A row in which there is no pair that training could use.
-
-    Attributes:
-        column: the column to look at.
-    """
+    """A row in which there is no pair that training could use; `column` is where to look."""
 
     def __init__(self, column: str, message: str):
         """Say what is wrong with a column."""
@@ -71,12 +67,7 @@ def read_pair(row: dict[str, Any], source: Source) -> Pair:
 
 
 def read_score(row: dict[str, Any], source: Source, side: str) -> float:
-    """Read a score as training does: numbers and numeric text, finite in float32.
-
-    Args:
-        row: a row.
-        source: its data set.
-        side: "score_chosen" or "score_rejected".
+    """Read "score_chosen" or "score_rejected" as training does: numbers and numeric text, finite in float32.
 
     Raises:
         RowError: there is no such number.

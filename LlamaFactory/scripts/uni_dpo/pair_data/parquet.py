@@ -11,15 +11,9 @@ from .rows import BATCH, BATCH_BYTES
 
 
 def write_parquet(path: Path, file: IO, rows: Iterable[dict[str, Any]]) -> int:
-    """Write Parquet in two passes, since the types of all columns are known only after the last row.
+    """Write Parquet to a file that will be called `path`, and return how many rows there were.
 
-    Args:
-        path: what `file` will be called, for messages.
-        file: where to write.
-        rows: what to write.
-
-    Returns:
-        How many rows there were.
+    There are two passes, since the types of all columns are known only after the last row.
 
     Raises:
         DataError: a column holds values that have no common type.

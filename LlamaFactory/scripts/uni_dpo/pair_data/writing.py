@@ -131,10 +131,6 @@ def _fits_json(value: Any) -> bool:
 def require_writable(path: Path, suffixes: Iterable[str] = SUFFIXES) -> None:
     """Refuse an output before any work goes into it.
 
-    Args:
-        path: where a file is to be written.
-        suffixes: what its name may end in.
-
     Raises:
         DataError: its name ends otherwise, there is a folder or something else that is no file, or one may not write.
     """
@@ -147,11 +143,7 @@ def require_writable(path: Path, suffixes: Iterable[str] = SUFFIXES) -> None:
 
 
 def require_new_name(output: Path, others: Iterable[Path | None]) -> None:
-    """Refuse to write over what is being read, or written as well.
-
-    Args:
-        output: what is to be written.
-        others: the other files of the command; None for one that is not asked for.
+    """Refuse to write over one of the other files of a command, which is read or written as well.
 
     Raises:
         DataError: the output is one of them.
