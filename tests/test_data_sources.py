@@ -6,8 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 from pairs import as_openai, as_sharegpt
+from PIL import Image
 
 from pair_data import DataError
+from pair_data.images import scale, stretch
 from pair_data.pairs import RowError, read_pair, read_score
 from pair_data.sources import open_source
 
@@ -154,28 +156,28 @@ def test_published_columns_are_assumed_for_a_file(folder):
     assert source.media_dir == folder and not source.described
 
 
-@pytest.mark.parametrize("value", [2, "2.5", " 1e3 ", -0.0, 1e300, None, True, "high", float("nan"), [1], 10**400])
-def test_scores_are_read_as_training_reads_them(folder, value):
+def test_scores_are_read_as_training_reads_them(folder):
     """The overlay's own reader of scores agrees on every value, good or bad."""
     from llamafactory.train.uni_dpo.data.scores import read_score as read_in_training
     from llamafactory.train.uni_dpo.errors import UniDPOError
 
     source = described(folder, {"columns": COLUMNS | {"score_chosen": "s"}})
     attr = SimpleNamespace(score_chosen="s", needed_by="pref_loss: uni_dpo")
-    try:
-        expected = read_in_training({"s": value}, attr, "score_chosen", 0)
-    except UniDPOError:
-        with pytest.raises(RowError):
-            read_score({"s": value}, source, "score_chosen")
-    else:
-        assert read_score({"s": value}, source, "score_chosen") == expected
+    for value in (2, "2.5", " 1e3 ", -0.0, 1e300, None, True, "high", float("nan"), [1], 10**400):
+        try:
+            expected = read_in_training({"s": value}, attr, "score_chosen", 0)
+        except UniDPOError:
+            with pytest.raises(RowError):
+                read_score({"s": value}, source, "score_chosen")
+        else:
+            assert read_score({"s": value}, source, "score_chosen") == expected
 
 
 def test_images_with_names_that_no_file_can_have(folder):
     """A long text or a zero byte in place of a path is a missing image, not a crash."""
     source = described(folder, {"columns": COLUMNS})
+    (folder / "loop.png").symlink_to("loop.png")
     for name in ("x" * 5000, "a\0.png", "", "loop.png"):
-        (folder / "loop.png").is_symlink() or (folder / "loop.png").symlink_to("loop.png")
         assert source.find_image(name) == Path(name)
 
 
@@ -183,10 +185,13 @@ def test_images_with_names_that_no_file_can_have(folder):
     "entry, message",
     [
         ({"file_name": "gone.json"}, "there is no file"),
+        ({"file_name": None}, '"file_name" must be a text'),
         ({"hf_hub_url": "someone/something"}, 'only data sets with a "file_name"'),
+        ({"hf_hub_url": 1}, '"hf_hub_url" must be a text'),
         ({"ranking": False}, '"ranking": true'),
         ({"formatting": "chatml"}, '"formatting" is "chatml"'),
         ({"columns": None}, '"columns" must be an object'),
+        ({"columns": {"chosen": 1}}, '"columns" must be an object'),
         ({"tags": []}, '"tags" must be an object'),
     ],
 )
@@ -196,10 +201,32 @@ def test_descriptions_that_cannot_be_used(folder, entry, message):
 
 
 def test_names_that_are_nothing(folder):
+    """With what there is instead; a name without its folder is the commonest slip."""
     described(folder, {})
     with pytest.raises(DataError, match='no data set "other" in .*dataset_info.json, which describes pairs'):
         open_source("other", folder)
+    with pytest.raises(DataError, match="without --dataset-dir"):
+        open_source("my_pairs")
     for text, message in {"[]": "must be an object", "{": "cannot read", "\ufeff{}": "cannot read"}.items():
         (folder / "dataset_info.json").write_text(text)
         with pytest.raises(DataError, match=message):
             open_source("pairs", folder)
+
+
+@pytest.mark.parametrize("limits", [(768 * 768, 32 * 32), (28 * 28, 28 * 28), (10_000, 4_000)])
+@pytest.mark.parametrize("size", [(1, 1), (31, 30), (768, 768), (769, 768), (5000, 3), (3, 700), (4000, 3000)])
+def test_images_are_scaled_as_training_scales_them(size, limits):
+    """LlamaFactory's own code for any model, and for Qwen2-VL; what it makes nothing of stops there."""
+    from llamafactory.data.mm_plugin import MMPluginMixin, get_mm_plugin
+
+    most, least = limits
+    wanted = {"image_max_pixels": most, "image_min_pixels": least}
+    image = Image.new("RGB", size)
+    try:
+        theirs = MMPluginMixin._preprocess_image(None, image, **wanted).size
+    except ValueError:
+        assert 0 in scale(*size, most, least)
+        return
+    assert scale(*size, most, least) == theirs
+    plugin = get_mm_plugin("qwen2_vl", image_token="<|image_pad|>", video_token="<|video_pad|>")
+    assert stretch(*theirs) == plugin._preprocess_image(image, **wanted).size

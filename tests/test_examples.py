@@ -2,96 +2,34 @@
 
 import functools
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+import yaml
+from figures import LONG
+from launching import EXAMPLES, OURS, bash, dry_run, environment, here, script, settings_in
 from omegaconf import OmegaConf
 from pairs import ROOT, make_rows, write_dataset
-from upstream import checkout_tree, wheel_tree
+from upstream import checkout_tree
 
 
-EXAMPLES = ROOT / "examples" / "uni_dpo"
 NAMES = ("uni_dpo", "dpo", "simpo")
-OURS = (
-    *("MODEL", "DATA", "DATASET_DIR", "OUTPUT", "BATCH", "GLOBAL_BATCH", "GPUS", "FRESH", "PYTHONPATH"),
-    *("NPROC_PER_NODE", "NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "FORCE_TORCHRUN"),
-)
-PUBLISHED = {
-    "uni_dpo": {
-        "pref_loss": "uni_dpo",
-        "learning_rate": 6e-6,
-        "pref_beta": 2.0,
-        "dpo_label_smoothing": 0.0,
-        "averages_logps": True,
-        "uni_dpo_qual_eta": 0.7,
-        "uni_dpo_tau_ref": 2.0,
-        "uni_dpo_perf_gamma": 3.0,
-        "uni_dpo_nll_lambda": 0.001,
-        "uni_dpo_tau_good": 2.5,
-    },
-    "dpo": {
-        "pref_loss": "sigmoid",
-        "learning_rate": 5e-7,
-        "pref_beta": 0.1,
-        "dpo_label_smoothing": 0.1,
-        "averages_logps": True,
-    },
-    # averages_logps is for what upstream does not divide itself; it does divide for SimPO
-    "simpo": {"pref_loss": "simpo", "learning_rate": 5e-7, "pref_beta": 2.0, "simpo_gamma": 1.0},
-}
-COMMON = {
-    "model_name_or_path": "Qwen/Qwen2-VL-2B",
-    "image_max_pixels": 768 * 768,
-    "template": "qwen2_vl",
-    "cutoff_len": 4096,
-    "dataset": ["uni_dpo_mm_rlhf"],
-    "stage": "dpo",
-    "finetuning_type": "full",
-    "freeze_vision_tower": True,
-    "freeze_multi_modal_projector": True,
-    "freeze_language_model": False,
-    "per_device_train_batch_size": 1,
-    "gradient_accumulation_steps": 32,
-    "num_train_epochs": 1.0,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0,
-    "warmup_ratio": 0.0,
-    "save_only_model": False,
-}
-
-
-def script(name: str) -> Path:
-    return EXAMPLES / f"Qwen2_VL_2B_{name}.sh"
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """The environment a script sees: ours to give, nothing of the caller's that it would read."""
-    kept = {name: value for name, value in os.environ.items() if name not in OURS}
-    return kept | {"PYTHON": sys.executable} | variables
-
-
-def bash(path: Path, *arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", str(path), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=environment(**variables),
-        timeout=300,
-    )
-
-
-def dry_run(path: Path, *arguments: str, **options) -> tuple[str, dict]:
-    """Return everything a dry run prints, and the settings in it."""
-    done = bash(path, "--dry-run", *arguments, **options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, OmegaConf.to_container(OmegaConf.create(done.stdout.rpartition("effective.yaml\n")[2]))
+PUBLISHED = yaml.safe_load("""
+uni_dpo: {pref_loss: uni_dpo, learning_rate: 6.0e-6, pref_beta: 2.0, dpo_label_smoothing: 0.0, averages_logps: true,
+          uni_dpo_qual_eta: 0.7, uni_dpo_tau_ref: 2.0, uni_dpo_perf_gamma: 3.0, uni_dpo_nll_lambda: 0.001,
+          uni_dpo_tau_good: 2.5}
+dpo: {pref_loss: sigmoid, learning_rate: 5.0e-7, pref_beta: 0.1, dpo_label_smoothing: 0.1, averages_logps: true}
+simpo: {pref_loss: simpo, learning_rate: 5.0e-7, pref_beta: 2.0, simpo_gamma: 1.0}  # upstream divides by itself
+""")
+COMMON = yaml.safe_load("""
+{model_name_or_path: Qwen/Qwen2-VL-2B, dataset: [uni_dpo_mm_rlhf], template: qwen2_vl, stage: dpo,
+ image_max_pixels: 589824, cutoff_len: 4096, per_device_train_batch_size: 1, gradient_accumulation_steps: 32,
+ finetuning_type: full, freeze_vision_tower: true, freeze_multi_modal_projector: true, freeze_language_model: false,
+ num_train_epochs: 1.0, lr_scheduler_type: cosine, warmup_steps: 0, warmup_ratio: 0.0, save_only_model: false}
+""")
 
 
 @pytest.fixture(scope="module")
@@ -115,38 +53,19 @@ def small_run(**variables: str) -> dict:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_yaml_means_the_published_settings(name, tmp_path):
+    """And has a key of the overlay, which an unpatched LlamaFactory refuses, before it trains something else."""
     import llamafactory.train.tuner  # noqa: F401  (joins our options to the parser)
     from llamafactory.hparams import get_train_args
+    from llamafactory.train.uni_dpo.options.arguments import UniDPOArguments
 
     settings = OmegaConf.to_container(OmegaConf.load(EXAMPLES / f"Qwen2_VL_2B_{name}.yaml"))
+    assert set(settings) & set(UniDPOArguments.__dataclass_fields__)
     assert settings["bf16"] is True  # cannot be parsed as true on a machine without a GPU
     parsed = get_train_args(settings | {"output_dir": str(tmp_path / "out"), "bf16": False})
     for option, value in (COMMON | PUBLISHED[name]).items():
         found = [getattr(part, option) for part in parsed if hasattr(part, option)]
         # transformers 5 has no warm-up unless one is asked for, and says None for it
         assert found and (found[0] or 0 if option == "warmup_ratio" else found[0]) == value, f"{option}: {found}"
-
-
-def test_unpatched_llamafactory_refuses_every_yaml():
-    """Each YAML has a key of the overlay, or a missing overlay would show hours later or not at all."""
-    probe = (
-        "import sys, json\n"
-        "from omegaconf import OmegaConf\n"
-        "import llamafactory.train.tuner\n"
-        "from llamafactory.hparams import get_train_args\n"
-        "for path in sys.argv[1:]:\n"
-        "    try:\n"
-        "        get_train_args(OmegaConf.to_container(OmegaConf.load(path)) | {'bf16': False})\n"
-        "    except ValueError as error:\n"
-        "        print('refused:', error)\n"
-    )
-    paths = [str(EXAMPLES / f"Qwen2_VL_2B_{name}.yaml") for name in NAMES]
-    upstream = environment(PYTHONPATH=str(wheel_tree("0.9.5")))
-    done = subprocess.run([sys.executable, "-c", probe, *paths], capture_output=True, text=True, env=upstream)
-    refusals = [line for line in done.stdout.splitlines() if line.startswith("refused:")]
-    assert [("uni_dpo_tau_good" in line, "dpo_average_log_prob" in line) for line in refusals] == [
-        *((True, False), (False, True), (False, True))
-    ], done.stderr
 
 
 def test_data_description_names_the_scores():
@@ -159,7 +78,6 @@ def test_data_description_names_the_scores():
     ("variables", "accumulation"),
     [
         ({"GPUS": "1"}, 128),
-        ({"GPUS": "2"}, 64),
         ({"GPUS": "4"}, 32),
         ({"GPUS": "8", "BATCH": "2"}, 8),
         ({"GPUS": "8", "NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "first"}, 8),
@@ -167,11 +85,11 @@ def test_data_description_names_the_scores():
     ],
 )
 def test_dry_run_keeps_the_global_batch(variables, accumulation):
-    printed, settings = dry_run(script("uni_dpo"), **variables)
+    printed, settings = dry_run("uni_dpo", **variables)
     assert settings["gradient_accumulation_steps"] == accumulation
     assert settings["bf16"] is True
     several = variables["GPUS"] != "1"
-    assert (settings.get("deepspeed") == str(EXAMPLES.resolve() / "ds_z2.json")) is several
+    assert (settings.get("deepspeed") == str(EXAMPLES / "ds_z2.json")) is several
     assert (f"torch.distributed.run {'--nnodes' if 'NNODES' in variables else '--standalone'}" in printed) is several
     assert (f"--nproc_per_node={variables['GPUS']} -m llamafactory.launcher" in printed) is several
     assert ("-m llamafactory.cli train" in printed) is not several
@@ -180,7 +98,7 @@ def test_dry_run_keeps_the_global_batch(variables, accumulation):
 
 def test_arguments_win_over_variables_and_yaml(tmp_path):
     _, settings = dry_run(
-        *(script("dpo"), "learning_rate=1e-3", "output_dir=here", "BATCH=4", "flash_attn=fa2"),
+        *("dpo", "learning_rate=1e-3", "output_dir=here", "BATCH=4", "flash_attn=fa2"),
         **{"cwd": tmp_path, "OUTPUT": "there", "BATCH": "2", "GPUS": "1", "DATA": "mine"},
     )
     assert settings["learning_rate"] == 1e-3
@@ -192,57 +110,19 @@ def test_arguments_win_over_variables_and_yaml(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_explains_the_variables():
-    done = bash(script("simpo"), "--help")
-    assert done.returncode == 0
-    assert all(name in done.stdout for name in OURS if name not in ("PYTHONPATH", "FORCE_TORCHRUN"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "variables", "message"),
-    [
-        (["--dry-run"], {"GPUS": "3"}, "GLOBAL_BATCH=126 or GLOBAL_BATCH=129"),
-        (["gradient_accumulation_steps=3"], {}, "GLOBAL_BATCH=4"),
-        ([], {"BATCH": "two"}, "BATCH=two must be a whole number"),
-        (["per_device_train_batch_size=two"], {}, "per_device_train_batch_size=two must be a whole number"),
-        ([], {"GPUS": "64"}, "GPUS=64"),
-        ([], {"MODEL": "nobody/nothing"}, "hf download nobody/nothing"),
-        ([], {"MODEL": "my data"}, "my data is not a complete model"),
-        ([], {"MODEL": "my data/none"}, "model my data/none is not on this machine"),
-        ([], {"MODEL": "x" * 300}, "there is no model folder"),
-        ([], {"DATASET_DIR": str(ROOT / "data" / "uni_dpo")}, "data.py download"),
-        ([], {"DATA": "pears"}, "'pears' is not described"),
-        (["media_dir=/nowhere"], {}, "row 0"),
-        (["resume=perhaps"], {}, "resume=perhaps"),
-        (["FOO=1"], {}, "no variable FOO"),
-        (["--dry-run", "learning_rate"], {}, "not key=value"),
-        (["--dry-run"], {"GPUS": "1", "NNODES": "2"}, "MASTER_ADDR"),
-        ([], {"OUTPUT": "tiny model"}, "no checkpoint to resume from"),
-        ([], {"OUTPUT": "tiny model/config.json/out"}, "out.train.log (File exists)"),
-        ([], {"OUTPUT": "x" * 300}, "File name too long"),
-        ([], {"OUTPUT": "/"}, "output_dir is '/'"),
-        ([], {"PYTHON": "/nowhere/python"}, "no Python found"),
-        ([], {"USE_V1": "1"}, "unset USE_V1"),
-    ],
-)
-def test_mistakes_get_one_message_and_leave_nothing(workplace, arguments, variables, message):
-    given = small_run(OUTPUT="never") | variables
-    if variables.get("GPUS", "0") != "0":
-        given["GLOBAL_BATCH"] = "128"
-    done = bash(script("uni_dpo"), *arguments, cwd=workplace, **given)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert message in done.stderr and "Traceback" not in done.stderr
-    assert not list(workplace.glob("never*"))
-
-
-def test_llamafactory_judges_unknown_options_and_its_exit_status_is_kept(workplace):
-    done = bash(script("uni_dpo"), "uni_dpo_gama=3", cwd=workplace, **small_run(OUTPUT="typo"))
-    assert done.returncode == 1
-    assert "uni_dpo_gama" in done.stdout and "uni_dpo_gama" in (workplace / "typo.train.log").read_text()
-    assert not (workplace / "typo").exists()
-
-
 @pytest.mark.parametrize("name", NAMES)
+def test_scripts_explain_themselves_and_show_what_they_would_do(name, tmp_path):
+    shown = bash(script(name), "--dry-run" if name == "dpo" else "--help", cwd=tmp_path, GPUS="4")
+    assert shown.returncode == 0, shown.stderr
+    if name == "dpo":
+        assert "--nproc_per_node=4" in shown.stdout and "pref_loss: sigmoid" in shown.stdout
+    else:
+        assert all(variable in shown.stdout for variable in OURS - {"PYTHONPATH", "FORCE_TORCHRUN"})
+    without = bash(script(name), PYTHON="/nowhere/python")
+    assert without.returncode == 2 and "no Python found" in without.stderr
+
+
+@pytest.mark.parametrize("name", NAMES if LONG else ["uni_dpo"])
 def test_script_trains_and_then_says_it_is_finished(workplace, name):
     run = {"cwd": workplace} | small_run(OUTPUT=f"trained {name}")
     if name == "uni_dpo":
@@ -258,51 +138,54 @@ def test_script_trains_and_then_says_it_is_finished(workplace, name):
     assert max(len(line) for line in log.splitlines() if "it/s]" in line) < 300  # a bar's last state, not all of them
 
     before = (output / "model.safetensors").stat().st_mtime_ns
-    again = bash(script(name), "num_train_epochs=1", "logging_steps=2", **run)
-    assert again.returncode == 0 and "finished already" in again.stdout
-    if name == "uni_dpo":
-        other = bash(script(name), "num_train_epochs=1", "pref_beta=0.7", **run)
-        assert other.returncode == 2 and "pref_beta: 2.0 -> 0.7" in other.stderr
+    status, printed, _ = here(name, "num_train_epochs=1", "logging_steps=2", **run)
+    assert status == 0 and "finished already" in printed
+    status, _, said = here(name, "num_train_epochs=1", "pref_beta=0.7", **run)
+    assert status == 2 and "pref_beta: " in said and " -> 0.7" in said
     assert (output / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_interrupted_run_resumes_and_a_fresh_one_keeps_it(workplace):
-    """Ctrl-C after a checkpoint; before that a second start is refused; the same command finishes the run."""
-    settings, given, output = ["max_steps=400", "save_steps=2"], small_run(OUTPUT="stopped"), workplace / "stopped"
+    """Ctrl-C after a checkpoint; before that a second start is refused; the same command finishes the run.
+
+    Then a fresh start with an option that nobody knows: LlamaFactory judges it, and its exit status is the script's.
+    """
+    settings, given, output = ["max_steps=60", "save_steps=2"], small_run(OUTPUT="stopped"), workplace / "stopped"
     command = ["bash", str(script("uni_dpo")), *settings]
     heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whoever runs the tests in the background
     process = {"cwd": workplace, "env": environment(**given), "stdout": subprocess.PIPE, "text": True}
     run = subprocess.Popen(command, **process, preexec_fn=heard)
     wait_for(run, lambda: (workplace / "stopped.effective.yaml").is_file())
-    second = bash(script("uni_dpo"), *settings, cwd=workplace, **given)
+    status, _, said = here("uni_dpo", *settings, cwd=workplace, **given)
     wait_for(run, lambda: list(output.glob("checkpoint-*/trainer_state.json")))
     run.send_signal(signal.SIGINT)
-    printed, _ = run.communicate(timeout=120)
+    printed, _ = run.communicate(timeout=300)
     assert run.returncode == 130 and "# the same command goes on from checkpoint-" in printed
     assert "Interrupted; the same command goes on from checkpoint-" in printed and "Traceback" not in printed
-    assert second.returncode == 2 and "another run is writing" in second.stderr
+    assert status == 2 and "another run is writing" in said
     assert not (output / "train_results.json").exists()
 
-    (output / "checkpoint-398").mkdir()  # as if the machine had gone down while this one was being written
-    done = bash(script("uni_dpo"), "max_steps=400", "save_steps=100", cwd=workplace, **given)
+    (output / "checkpoint-58").mkdir()  # as if the machine had gone down while this one was being written
+    done = bash(script("uni_dpo"), "max_steps=60", "save_steps=100", cwd=workplace, **given)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "resuming from checkpoint-" in done.stdout and "global step" in done.stdout
-    assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 400
-    assert (output / "incomplete-checkpoint-398").is_dir()
+    assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 60
+    assert (output / "incomplete-checkpoint-58").is_dir()
     assert (workplace / "stopped.train.log").read_text().count("exit status") == 2
 
-    note, _ = dry_run(script("uni_dpo"), "max_steps=1", "FRESH=1", cwd=workplace, **given)
-    assert "starting anew" in note and (output / "checkpoint-400").is_dir()
-    fresh = bash(script("uni_dpo"), "max_steps=1", "resume=false", cwd=workplace, **given)
-    assert fresh.returncode == 0, fresh.stdout[-3000:]
+    note, _ = dry_run("uni_dpo", "max_steps=1", "FRESH=1", cwd=workplace, **given)
+    assert "starting anew" in note and (output / "checkpoint-60").is_dir()
+    fresh = bash(script("uni_dpo"), "uni_dpo_gama=3", "resume=false", cwd=workplace, **given)
+    assert fresh.returncode == 1 and "uni_dpo_gama" in fresh.stdout
+    assert "uni_dpo_gama" in (workplace / "stopped.train.log").read_text()
     (kept,) = [path for path in workplace.glob("stopped.old-*") if path.is_dir()]
-    assert (kept / "checkpoint-400").is_dir() and (kept.parent / f"{kept.name}.effective.yaml").is_file()
-    assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 1
+    assert (kept / "checkpoint-60").is_dir() and (kept.parent / f"{kept.name}.effective.yaml").is_file()
+    assert not output.exists()
 
 
 def wait_for(run: subprocess.Popen, condition) -> None:
     """Wait until a running script has got as far as `condition` says."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not condition():
         assert run.poll() is None and time.monotonic() < deadline, run.stdout.read()
         time.sleep(0.02)
@@ -315,7 +198,7 @@ def test_works_inside_a_checkout_with_two_processes(workplace, tmp_path):
     subprocess.run(["cp", "-r", f"{ROOT / 'LlamaFactory'}/.", str(checkout)], check=True)
     with open(checkout / "src" / "llamafactory" / "__init__.py", "a") as package:
         package.write("\nprint('the LlamaFactory of the checkout')\n")
-    printed, settings = dry_run(example)
+    settings = settings_in(bash(example, "--dry-run").stdout)
     assert settings["output_dir"] == str(checkout / "outputs" / "Qwen2_VL_2B_dpo")
     assert settings["dataset_dir"] == str(checkout / "data" / "uni_dpo")
 

@@ -1,24 +1,27 @@
-"""What the launcher of the examples makes of a machine and of the habits that people bring, without starting it."""
+"""What the launcher of the examples makes of a machine, an output folder, and the habits that people bring.
+
+Nothing is started, and commands run in this process.
+"""
 
 import json
 import sys
 
 import pytest
+from launching import EXAMPLES, here
 from pairs import ROOT, make_rows, write_dataset
 
-
-EXAMPLES = (ROOT / "examples" / "uni_dpo").resolve()
-sys.path.insert(0, str(EXAMPLES))
-
-from launcher import machine, places, settings  # noqa: E402
-from launcher.memory import check_memory  # noqa: E402
-from launcher.preflight import UserError, check_data  # noqa: E402
+import launch
+from launcher import machine, settings
+from launcher.checks import check_data
+from launcher.memory import check_memory, model_sizes
+from launcher.output import has_ended, plan_output
+from pair_data.descriptions import RECIPE_FILE
+from pair_data.errors import DataError
 
 
 A100 = "81920, 5, 8.0, NVIDIA A100-SXM4-80GB"
 RTX_4090 = "24564, 300, 8.9, NVIDIA GeForce RTX 4090"
 V100 = "32768, 0, 7.0, Tesla V100-SXM2-32GB"
-RECIPE_FILE = "uni_dpo_image_only_mcq_short_long_50k.json"
 
 
 @pytest.fixture
@@ -37,11 +40,18 @@ def gpus(tmp_path, monkeypatch):
     return show
 
 
-def fitted(*arguments, name="uni_dpo"):
+def read(*arguments):
+    return settings.read_run(EXAMPLES / "Qwen2_VL_2B_uni_dpo.yaml", list(arguments))
+
+
+def fitted(*arguments, trust=True):
     """Read an example's YAML and fit it, as a dry run does, which takes GPUS as it is given."""
-    run = settings.read_run(EXAMPLES / f"Qwen2_VL_2B_{name}.yaml", list(arguments))
-    machine.fit_to_machine(run, trust_gpus=True)
+    run = read(*arguments)
+    machine.fit_to_machine(run, trust_gpus=trust)
     return run
+
+
+# ---- GPUs ----
 
 
 @pytest.mark.parametrize(
@@ -50,7 +60,6 @@ def fitted(*arguments, name="uni_dpo"):
         ([A100], [], ["memory: about 37 GB on each GPU; the NVIDIA A100-SXM4-80GB has 86 GB"]),
         ([A100] * 4, [], ["about 18 GB on each GPU"]),  # ZeRO-2
         ([A100], ["pref_loss=simpo"], ["about 33 GB on each GPU"]),  # without a reference
-        ([RTX_4090] * 4, [], ["about 18 GB on each GPU; the NVIDIA GeForce RTX 4090 has 26 GB"]),
         ([RTX_4090], ["finetuning_type=lora"], ["about 8 GB on each GPU"]),
         (["40960, 20000, 8.0, A100"], [], ["of which 21 GB are in use: it may run out", "finetuning_type=lora"]),
         ([V100], [], ["the Tesla V100-SXM2-32GB has 34 GB: it may run out", "uni_dpo_reference_cache=caches/ref"]),
@@ -60,16 +69,19 @@ def fitted(*arguments, name="uni_dpo"):
         ([RTX_4090], ["MODEL=somebody/else"], []),
     ],
 )
-def test_memory_is_told_before_anything_starts(gpus, rows, arguments, says):
+def test_memory_is_counted_before_anything_starts(gpus, rows, arguments, says):
     """The figures are counted in Qwen2-VL-2B's 1.54e9 weights of text and 0.67e9 of its vision tower."""
     gpus(*rows)
     notes = "\n".join(check_memory(fitted(f"GPUS={len(rows)}", *arguments)))
     assert all(words in notes for words in says) and bool(notes) is bool(says), notes
 
 
-def test_what_cannot_fit_is_refused_with_ways_to_go_on(gpus):
+def test_what_cannot_fit_is_refused_with_what_fits(gpus, tiny_model):
+    """Weights of a model that is there are counted; activations alone are no reason to refuse."""
+    from safetensors import safe_open
+
     gpus(RTX_4090)
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(DataError) as refusal:
         check_memory(fitted("GPUS=1"))
     assert str(refusal.value).splitlines() == [
         "this run needs about 37 GB on each GPU, and the NVIDIA GeForce RTX 4090 has 26 GB",
@@ -77,20 +89,11 @@ def test_what_cannot_fit_is_refused_with_ways_to_go_on(gpus):
         "  2 such GPUs, with ZeRO-2: about 23 GB on each",
         "  try it all the same: SKIP_MEMORY_CHECK=1",
     ]
-
-
-def test_memory_of_a_model_folder(gpus, tiny_model):
-    """Weights of a model that is there are counted; activations alone are no reason to refuse."""
-    from launcher.memory import model_sizes
-    from safetensors import safe_open
-
-    gpus("2048, 0, 8.0, Small")
     with safe_open(tiny_model / "model.safetensors", "pt") as weights:
         numbers = {name: weights.get_tensor(name).numel() for name in weights.keys()}  # noqa: SIM118
     tower = sum(number for name, number in numbers.items() if "visual" in name)
     assert model_sizes(str(tiny_model)) == (sum(numbers.values()) - tower, tower) and tower
-    with pytest.raises(UserError, match="about 8 GB on each GPU, and the Small has 2 GB"):
-        check_memory(fitted("GPUS=1", "MODEL=Qwen/Qwen2-VL-2B", "finetuning_type=lora"))
+    gpus("2048, 0, 8.0, Small")
     assert "it may run out" in check_memory(fitted("GPUS=1", f"MODEL={tiny_model}"))[0]
 
 
@@ -104,33 +107,23 @@ def test_only_visible_gpus_count(gpus, monkeypatch, visible, wanted, cards):
     assert fitted("GPUS=8").cards == []  # those of another machine are not looked at
 
 
-def test_an_old_driver_says_nothing(gpus):
-    gpus("no such field", status=2)
-    assert fitted("GPUS=1").cards == []
-    gpus("Unable to determine")
-    assert fitted("GPUS=1").cards == []
-
-
-def test_gpus_that_this_pytorch_does_not_see_are_told(gpus):
+def test_what_the_driver_shows_and_pytorch_does_not_see(gpus):
+    """An old driver says nothing; another shows a GPU for which this PyTorch was not built."""
+    for answer, status in (("no such field", 2), ("Unable to determine", 0)):
+        gpus(answer, status=status)
+        assert fitted("GPUS=1").cards == []
     gpus(A100)
-    run = settings.read_run(EXAMPLES / "Qwen2_VL_2B_uni_dpo.yaml", [])
-    machine.fit_to_machine(run, trust_gpus=False)
+    run = fitted(trust=False)
     assert run.gpus == 0 and any("shows the NVIDIA A100-SXM4-80GB, which this" in note for note in run.notes)
-    run = settings.read_run(EXAMPLES / "Qwen2_VL_2B_uni_dpo.yaml", ["GPUS=1"])
-    with pytest.raises(UserError, match="PyTorch sees 0\n  nvidia-smi shows the NVIDIA A100"):
-        machine.fit_to_machine(run, trust_gpus=False)
+    with pytest.raises(DataError, match="PyTorch sees 0\n  nvidia-smi shows the NVIDIA A100"):
+        fitted("GPUS=1", trust=False)
 
 
 @pytest.mark.parametrize(
     ("row", "content", "chosen", "says"),
     [
         (A100, "", "fa2", ""),
-        (
-            V100,
-            "",
-            "sdpa",
-            "needs a GPU of the Ampere kind or later, which the Tesla V100-SXM2-32GB is not",
-        ),
+        (V100, "", "sdpa", "needs a GPU of the Ampere kind or later, which the Tesla V100-SXM2-32GB is not"),
         (A100, "raise ImportError('undefined symbol: _ZN3c10')", "sdpa", "does not load (undefined symbol: _ZN3c10)"),
         (A100, None, "sdpa", "flash-attn is not installed"),
     ],
@@ -170,6 +163,9 @@ def test_workers_have_room_for_their_batches(monkeypatch, room, arguments, worke
     assert (found == [4, 4]) is not any("--shm-size" in note for note in run.notes)
 
 
+# ---- habits ----
+
+
 @pytest.mark.parametrize(
     ("argument", "instead"),
     [
@@ -183,12 +179,18 @@ def test_workers_have_room_for_their_batches(monkeypatch, room, arguments, worke
     ],
 )
 def test_variables_of_other_scripts(monkeypatch, argument, instead):
-    """As arguments they are answered; in the environment, where they may stand for something else, told."""
-    with pytest.raises(UserError, match=instead):
+    """As arguments they are refused; in the environment, where they may stand for something else, they are named."""
+    with pytest.raises(DataError, match=instead):
         fitted("GPUS=0", argument)
     monkeypatch.setenv(*argument.split("="))
     notes = [note for note in fitted("GPUS=0").notes if argument.partition("=")[0] in note]
-    assert len(notes) == (argument.partition("=")[0] in settings.STRANGERS)
+    assert len(notes) == (argument.partition("=")[0] in settings.OTHER_NAMES)
+
+
+def test_published_settings_that_mean_something_else_here():
+    assert "takes means" in launch.published_notes({"stage": "dpo"})[0]
+    for other in ({"dpo_average_log_prob": False}, {"pref_loss": "simpo"}, {"pref_loss": "uni_dpo"}, {"stage": "sft"}):
+        assert not launch.published_notes({"stage": "dpo", "pref_loss": "sigmoid"} | other)
 
 
 @pytest.fixture
@@ -204,6 +206,12 @@ def checkout(tmp_path, monkeypatch):
     return tmp_path
 
 
+def found(*arguments):
+    run = read(*arguments)
+    launch.find_data(run)
+    return run
+
+
 @pytest.mark.parametrize(
     ("arguments", "name", "folder"),
     [
@@ -216,35 +224,110 @@ def checkout(tmp_path, monkeypatch):
     ],
 )
 def test_published_data_are_found_where_the_guide_puts_them(checkout, arguments, name, folder):
-    run = settings.read_run(
-        EXAMPLES / "Qwen2_VL_2B_uni_dpo.yaml", [argument.format(checkout) for argument in arguments]
-    )
-    places.find_data(run)
+    run = found(*(argument.format(checkout) for argument in arguments))
     assert (run.settings["dataset"], run.settings["dataset_dir"]) == (name, str(checkout / folder))
     assert run.notes == ([f"data: theirs in {checkout / 'data'}"] if name == "theirs" and len(arguments) < 2 else [])
     if name == "theirs":
         check_data(run.settings)
 
 
-def test_our_own_place_comes_first(checkout):
-    (checkout / "data" / "uni_dpo" / RECIPE_FILE).write_text("[]")
-    run = settings.read_run(EXAMPLES / "Qwen2_VL_2B_uni_dpo.yaml", [])
-    places.find_data(run)
-    assert run.settings["dataset"] == "uni_dpo_mm_rlhf" and run.notes == []
+def test_check_finds_them_there_too(checkout, monkeypatch):
+    """`data.py check --config` and the launcher look in the same places."""
+    from pair_data.check.training import plan_from_config
+
+    monkeypatch.chdir(checkout)
+    plan = plan_from_config(EXAMPLES / "Qwen2_VL_2B_uni_dpo.yaml", ["bf16=false"])
+    assert [source.name for source in plan.sources] == ["theirs"]
 
 
-def test_a_published_file_without_an_entry_is_told(checkout):
+def test_our_own_place_comes_first_and_a_file_without_an_entry_is_named(checkout):
     (checkout / "data" / "dataset_info.json").write_text(json.dumps({"alpaca": {"file_name": "a.json"}}))
-    run = settings.read_run(EXAMPLES / "Qwen2_VL_2B_uni_dpo.yaml", [])
-    places.find_data(run)
-    with pytest.raises(UserError, match="data.py register uni_dpo_mm_rlhf"):
+    with pytest.raises(DataError, match="data.py register uni_dpo_mm_rlhf"):
+        check_data(found().settings)
+    (checkout / "data" / "uni_dpo" / RECIPE_FILE).write_text("[]")
+    run = found()
+    assert run.settings["dataset"] == "uni_dpo_mm_rlhf" and run.notes == []
+    with pytest.raises(DataError, match="has no rows"):
         check_data(run.settings)
 
 
-def test_published_settings_that_mean_something_else_here():
-    from launch import published_notes
+# ---- the output folder ----
 
-    assert "means unless told" in published_notes({"stage": "dpo", "pref_loss": "sigmoid"})[0]
-    assert published_notes({"stage": "dpo"})
-    for other in ({"dpo_average_log_prob": False}, {"pref_loss": "simpo"}, {"pref_loss": "uni_dpo"}, {"stage": "sft"}):
-        assert not published_notes({"stage": "dpo", "pref_loss": "sigmoid"} | other)
+
+@pytest.mark.parametrize(
+    ("record", "ended"),
+    [
+        (None, True),  # of another trainer
+        ('{"ended": true}', True),
+        ('{"ended": false}', False),
+        ('{"ended": tr', False),
+        ("", False),
+        ("[]", False),
+        (b"\xff\xfe\x00", False),
+    ],
+)
+def test_a_damaged_record_of_a_run_ends_it_once_more(tmp_path, record, ended):
+    """Without its record, or with one that says nothing, nobody knows whether the end was written."""
+    for name in ("model.safetensors", "train_results.json", "trainer_state.json"):
+        (tmp_path / name).write_text("{}")
+    if record is not None:
+        (tmp_path / "uni_dpo_run.json").write_bytes(record if isinstance(record, bytes) else record.encode())
+    assert has_ended(tmp_path, {}) is ended
+    assert not has_ended(tmp_path, {"eval_strategy": "steps"})
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / "trainer_state.json").write_text("{}")
+    assert plan_output(tmp_path, {}, None).action == ("nothing" if ended else "resume")
+
+
+# ---- mistakes, each with one message ----
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory, tiny_model):
+    """A folder with a model, a data set, and nothing else."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "tiny model").symlink_to(tiny_model)
+    write_dataset(folder / "my data", make_rows(folder / "my data", count=4), name="uni_dpo_mm_rlhf")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "message"),
+    [
+        (["--dry-run"], {"GPUS": "3"}, "GLOBAL_BATCH=126 or GLOBAL_BATCH=129"),
+        (["gradient_accumulation_steps=3"], {}, "GLOBAL_BATCH=4"),
+        ([], {"BATCH": "two"}, "BATCH=two must be a whole number"),
+        (["per_device_train_batch_size=two"], {}, "per_device_train_batch_size=two must be a whole number"),
+        (["BATCH=" + "9" * 5000], {}, "must be a whole number"),
+        ([], {"GPUS": "64"}, "GPUS=64"),
+        ([], {"MODEL": "nobody/nothing"}, "hf download nobody/nothing"),
+        ([], {"MODEL": "my data"}, "my data is not a complete model"),
+        ([], {"MODEL": "my data/none"}, "model my data/none is not on this machine"),
+        ([], {"MODEL": "x" * 300}, "there is no model folder"),
+        ([], {"DATASET_DIR": str(ROOT / "data" / "uni_dpo")}, "data.py download"),
+        ([], {"DATA": "pears"}, 'no data set "pears" in'),
+        (["media_dir=/nowhere"], {}, "row 0"),
+        (["resume=perhaps"], {}, "resume=perhaps"),
+        (["FOO=1"], {}, "no variable FOO"),
+        (["--dry-run", "learning_rate"], {}, "not key=value"),
+        (["--dry-run"], {"GPUS": "1", "NNODES": "2"}, "MASTER_ADDR"),
+        ([], {"OUTPUT": "tiny model"}, "no checkpoint to resume from"),
+        ([], {"OUTPUT": "tiny model/config.json/out"}, "out.train.log (File exists)"),
+        ([], {"OUTPUT": "x" * 300}, "File name too long"),
+        ([], {"OUTPUT": "/"}, "output_dir is '/'"),
+        ([], {"USE_V1": "1"}, "unset USE_V1"),
+    ],
+)
+def test_mistakes_get_one_message_and_leave_nothing(workplace, arguments, variables, message):
+    given = {"MODEL": "tiny model", "DATASET_DIR": "my data", "GPUS": "0", "OUTPUT": "never"} | variables
+    given |= {"GLOBAL_BATCH": "4" if given["GPUS"] == "0" else "128"}
+    status, printed, said = here("uni_dpo", *arguments, cwd=workplace, **given)
+    assert status == 2 and message in said, printed + said
+    assert sorted(path.name for path in workplace.iterdir()) == ["my data", "tiny model"]
+
+
+@pytest.mark.parametrize("content", ["a: " + "[" * 100_000, "a: [", "- 1", "1: 2", "\0"])
+def test_a_file_that_holds_no_settings(tmp_path, content):
+    (tmp_path / "run.yaml").write_text(content)
+    with pytest.raises(DataError, match="run.yaml"):
+        settings.load_yaml(tmp_path / "run.yaml")

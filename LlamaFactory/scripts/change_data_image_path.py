@@ -11,8 +11,7 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parent / "uni_dpo"))
 
 from pair_data.cli import help_of, main  # noqa: E402
-from pair_data.commands.paths import print_report  # noqa: E402
-from pair_data.paths import rewrite_paths  # noqa: E402
+from pair_data.paths import print_report, rewrite_paths  # noqa: E402
 from pair_data.sources import open_source  # noqa: E402
 from pair_data.writing import keeping_original, require_new_name  # noqa: E402
 

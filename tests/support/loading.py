@@ -1,18 +1,14 @@
 """Loading as training does, without a model: many inputs can be tried in one process."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from pairs import ROOT, options
+from pairs import options
 
 from llamafactory.data import get_template_and_fix_tokenizer
 from llamafactory.hparams import get_train_args
 from llamafactory.model import load_tokenizer
 from llamafactory.train.uni_dpo.swaps import our_trainer, scored_data
-
-
-sys.path.insert(0, str(ROOT / "examples" / "uni_dpo"))  # of the launcher
 
 
 def prepare(model: Path, data: Path, folder: Path, **changes: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`dataset_info.json`, changed at random, through the launcher's checks, training's loader and the data commands.
 
-The launcher refuses with its `UserError`, training with `UniDPOError`, a data command with `DataError`. What the
-launcher takes may still be refused by training, which looks at more.
+Launcher and data commands refuse with `DataError`, training with `UniDPOError`. What the launcher takes may still be
+refused by training, which looks at more.
 """
 
 import json
@@ -40,9 +40,9 @@ def folder(tmp_path_factory):
 
 
 def launcher(folder):
-    from launcher.preflight import UserError, check_data
+    from launcher.checks import check_data
 
-    return UserError, lambda: check_data({"dataset": "pairs", "dataset_dir": str(folder)})
+    return lambda: check_data({"dataset": "pairs", "dataset_dir": str(folder)})
 
 
 def command(folder):
@@ -51,16 +51,16 @@ def command(folder):
         for row in source.values():
             try:
                 read_pair(row, source)
-            except RowError:  # told with its row, by whoever reads
+            except RowError:  # whoever reads says which row
                 pass
 
-    return DataError, read
+    return read
 
 
 @pytest.mark.parametrize("way", [launcher, command])
 def test_what_looks_at_descriptions_alone(folder, figure, way):
-    refusal, look = way(folder)
-    tally = Tally(refusal)
+    look = way(folder)
+    tally = Tally(DataError)
     info = folder / "dataset_info.json"
 
     def attempt(content):

@@ -1,6 +1,6 @@
 """YAML files of this repository, changed at random, through LlamaFactory's parser and the launcher.
 
-A refusal is a message. From the launcher it is a `UserError`. From the parser it is a `UniDPOError`, which is the only
+A refusal is a message. From the launcher it is a `DataError`. From the parser it is a `UniDPOError`, which is the only
 one allowed where nothing but options of ours were changed, and which then names one of them; where any option may have
 been changed, a `ValueError` or an `ImportError` of upstream's own checks will do as well. Odd types that set off
 anything else deep inside of upstream's parser, which does not check the types of YAML values, are a `UniDPOError`.
@@ -18,6 +18,7 @@ from pairs import ROOT, options
 from llamafactory.hparams import get_train_args
 from llamafactory.train.uni_dpo.errors import UniDPOError
 from llamafactory.train.uni_dpo.options.arguments import UniDPOArguments
+from pair_data.errors import DataError
 
 
 EXAMPLES = ROOT / "examples" / "uni_dpo"
@@ -104,12 +105,12 @@ def test_whole_files(figure, monkeypatch):
 
 def test_the_launcher(figure, tmp_path):
     """Its settings may come from a file that is hardly YAML, and from arguments."""
+    from launcher.checks import check_data, disk_note
     from launcher.machine import build_command, fit_to_machine
     from launcher.output import plan_output, sidecar
-    from launcher.preflight import UserError, check_data, disk_note
     from launcher.settings import as_yaml, read_run
 
-    tally = Tally(UserError)
+    tally = Tally(DataError)
     file = tmp_path / "run.yaml"
     good = [yaml.safe_load(path.read_text()) | {"output_dir": str(tmp_path / "out")} for path in YAMLS]
     arguments = ["learning_rate=1e-6", "GPUS=0", "BATCH=2", "resume=true", "OUTPUT=out", "DATA=a,b", "deepspeed=null"]

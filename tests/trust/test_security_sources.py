@@ -26,7 +26,7 @@ REASONS = {
     "launcher/memory.py": {"network": "where the hub's library keeps its files"},
     "pair_data/convert/pictures.py": {"network": "takes file:// addresses apart"},
     "vlmeval/uni_dpo/files.py": {"network": "a model that is named as on the hub"},
-    "launcher/preflight.py": {"network": "asks whether the hub answers, where a model is named as on the hub"},
+    "launcher/checks.py": {"network": "asks whether the hub answers, where a model is named as on the hub"},
 }
 NETWORK = {
     "socket",

@@ -10,14 +10,17 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
+from launcher.checks import check_data, check_environment, check_llamafactory, check_model, disk_note
 from launcher.machine import build_command, fit_to_machine
 from launcher.memory import check_memory
-from launcher.output import last_checkpoint, make_way, plan_output, sidecar, write_settings
-from launcher.places import find_data
-from launcher.preflight import UserError, check_data, check_environment, check_llamafactory, check_model, disk_note
+from launcher.output import last_checkpoint, make_way, plan_output, sidecar
 from launcher.process import open_log, run_logged
 from launcher.settings import Run, as_yaml, read_run
+from pair_data.descriptions import find
+from pair_data.errors import DataError
+from pair_data.writing import whole_file
 
 
 DIVIDED = ("uni_dpo", "simpo", "orpo", "ipo")  # losses that take means in any case
@@ -62,9 +65,18 @@ def main() -> int:
         fit_to_machine(run, trust_gpus=arguments.dry_run)
         run.notes += published_notes(run.settings)
         return show(run) if arguments.dry_run else train(run)
-    except UserError as error:
+    except DataError as error:
         print(f"{arguments.config.stem}: {error}", file=sys.stderr)
         return 2
+
+
+def find_data(run: Run) -> None:
+    """Complete what the user said of the data, and say where they were found."""
+    before = run.settings.get("dataset"), Path(run.settings["dataset_dir"])
+    found = find(run.settings, run.given, run.root / "data")
+    if found and found != before:
+        run.settings |= {"dataset": found[0], "dataset_dir": str(found[1])}
+        run.notes.append(f"data: {found[0]} in {found[1]}")
 
 
 def show(run: Run) -> int:
@@ -74,9 +86,9 @@ def show(run: Run) -> int:
     plan = plan_output(run.output, run.settings, run.resume)
     try:
         run.notes += check_memory(run)
-    except UserError as error:
-        run.notes += [f"would be refused: {line.strip()}" for line in str(error).splitlines()[:1]]
-        run.notes += [line.strip() for line in str(error).splitlines()[1:]]
+    except DataError as error:
+        first, *others = str(error).splitlines()
+        run.notes += [f"would be refused: {first}", *map(str.strip, others)]
     say(*run.notes, plan.note)
     print(*(f"{name}={shlex.quote(value)}" for name, value in variables.items()), shlex.join(command))
     print(f"\n# {config}\n{as_yaml(run.settings)}", end="")
@@ -95,10 +107,11 @@ def train(run: Run) -> int:
         run.settings["resume_from_checkpoint"] = str(last_checkpoint(run.output))
     check_all(run)
     with open_log(log_path) as log:
-        say(*run.notes, *filter(None, [disk_note(run.settings)]), plan.note, f"log: {log_path}")
+        say(*run.notes, *disk_note(run.settings), plan.note, f"log: {log_path}")
         if run.node_rank == 0:
             make_way(run.output, plan)
-        write_settings(config, run.settings)
+        with whole_file(config) as file:
+            file.write(as_yaml(run.settings))
         status = run_logged(command, os.environ | variables, log)
     if status == 0:
         say(f"trained model: {run.output}" + (" on the first machine" if run.node_rank else ""))
@@ -113,7 +126,7 @@ def check_all(run: Run) -> None:
     """Refuse to start unless everything is there, naming all that is missing at once.
 
     Raises:
-        UserError: Something is missing.
+        DataError: something is missing.
     """
     checks = (
         lambda: check_environment(run.variables),
@@ -126,19 +139,19 @@ def check_all(run: Run) -> None:
     for check in checks:
         try:
             check()
-        except UserError as error:
+        except DataError as error:
             problems.append(str(error))
     if problems:
-        raise UserError("\n".join(problems))
+        raise DataError("\n".join(problems))
 
 
-def published_notes(settings: dict) -> list[str]:
-    """Tell what a YAML of the published overlay means otherwise here."""
+def published_notes(settings: dict[str, Any]) -> list[str]:
+    """Say what a YAML of the published overlay means otherwise here."""
     sums = settings.get("stage") == "dpo" and settings.get("pref_loss", "sigmoid") not in DIVIDED
     if sums and settings.get("dpo_average_log_prob") is None:
         return [
-            "log-probs are summed over an answer, as in LlamaFactory; the published overlay takes means unless told "
-            "otherwise: dpo_average_log_prob=true"
+            "log-probs are summed over an answer, as in LlamaFactory; the published overlay takes means without being "
+            "asked: dpo_average_log_prob=true"
         ]
     return []
 

@@ -11,19 +11,12 @@ AMPERE = (8, 0)  # the first with bfloat16, and the first that FlashAttention-2 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU.
+    """One GPU."""
 
-    Attributes:
-        name: Its maker's name for it.
-        memory: Bytes it has.
-        used: Bytes of them that are taken now, by whomever; 0 where nobody says.
-        capability: NVIDIA's version of what it can do, such as (8, 0); None where that is not known.
-    """
-
-    name: str
-    memory: int
-    used: int = 0
-    capability: tuple[int, int] | None = None
+    name: str  # its maker's
+    memory: int  # bytes it has
+    used: int = 0  # bytes of them that are taken now, by whomever; 0 where nobody says
+    capability: tuple[int, int] | None = None  # NVIDIA's version of what it can do, such as (8, 0)
 
     @property
     def free(self) -> int:
@@ -45,8 +38,7 @@ def seen_by_torch() -> list[Gpu]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     used = {uuid: gpu.used for uuid, gpu in _ask_driver().items()} if count else {}
     gpus = []
-    for number in range(count):
-        has = torch.cuda.get_device_properties(number)
+    for has in map(torch.cuda.get_device_properties, range(count)):
         capability = None if torch.version.hip else (has.major, has.minor)
         gpus.append(Gpu(has.name, has.total_memory, used.get(f"GPU-{getattr(has, 'uuid', '')}", 0), capability))
     return gpus
@@ -58,23 +50,20 @@ def seen_by_driver() -> list[Gpu]:
     if visible is None:
         return list(there.values())
     wanted = [name.strip() for name in visible.split(",")]
-    found = []
-    for number, (uuid, gpu) in enumerate(there.items()):
-        found += [gpu] if str(number) in wanted or any(len(w) > 4 and uuid.startswith(w) for w in wanted) else []
-    return found
+    named = tuple(name for name in wanted if len(name) > 4)  # by a part of its uuid
+    return [gpu for number, (uuid, gpu) in enumerate(there.items()) if str(number) in wanted or uuid.startswith(named)]
 
 
 def _ask_driver() -> dict[str, Gpu]:
     """Ask `nvidia-smi`: unlike CUDA, it takes no memory of a GPU for as long as we run."""
     command = ["nvidia-smi", f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader,nounits"]
+    found = {}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        rows = [line.split(", ", len(QUERY) - 1) for line in done.stdout.splitlines() if line.strip()]
-        return {row[0]: _gpu(*row[1:]) for row in rows}
-    except (OSError, subprocess.SubprocessError, ValueError, TypeError):  # none, an old one, or one out of order
+        for line in filter(str.strip, done.stdout.splitlines()):
+            uuid, memory, used, capability, name = line.split(", ", len(QUERY) - 1)
+            major, minor = capability.split(".")
+            found[uuid] = Gpu(name, int(memory) << 20, int(used) << 20, (int(major), int(minor)))
+    except (OSError, subprocess.SubprocessError, ValueError):  # none, an old one, or one out of order
         return {}
-
-
-def _gpu(memory: str, used: str, capability: str, name: str) -> Gpu:
-    major, minor = capability.split(".")
-    return Gpu(name, int(memory) << 20, int(used) << 20, (int(major), int(minor)))
+    return found

@@ -7,9 +7,11 @@ import shutil
 import sys
 from pathlib import Path
 
+from pair_data.errors import DataError
+
+from . import EXAMPLES
 from .gpus import Gpu, seen_by_driver, seen_by_torch
-from .preflight import UserError
-from .settings import EXAMPLES, Run, whole_number
+from .settings import Run, whole_number
 
 
 GLOBAL_BATCH = 128  # preference pairs a step, in all published runs
@@ -24,19 +26,19 @@ def fit_to_machine(run: Run, trust_gpus: bool) -> None:
     """Choose what depends on the machine, wherever the user did not.
 
     Args:
-        run: Changed in place.
-        trust_gpus: Take GPUS as it is given, to show the settings for another machine.
+        run: changed in place.
+        trust_gpus: take GPUS as it is given, to show the settings for another machine.
 
     Raises:
-        UserError: GPUS asks for more than there are.
+        DataError: GPUS asks for more than there are.
     """
     wanted = run.number("GPUS", 0, least=0) if "GPUS" in run.variables else None
     there = [] if wanted == 0 or (wanted and trust_gpus) else seen_by_torch()
     hidden = [] if wanted == 0 or there else seen_by_driver()
     unseen = f"nvidia-smi shows the {hidden[0].name}, which this PyTorch does not see: {NO_CUDA}" if hidden else ""
     if wanted is not None and wanted > len(there) and not trust_gpus:
-        ways = f"  {unseen}\n" if unseen else ""
-        raise UserError(f"GPUS={wanted}, but PyTorch sees {len(there)}\n{ways}  leave GPUS out to use them all")
+        why = f"  {unseen}\n" if unseen else ""
+        raise DataError(f"GPUS={wanted}, but PyTorch sees {len(there)}\n{why}  leave GPUS out to use them all")
     run.gpus = len(there) if wanted is None else wanted
     run.cards = (there or hidden)[: run.gpus]
     if run.gpus > len(run.cards):  # those of another machine
@@ -44,8 +46,8 @@ def fit_to_machine(run: Run, trust_gpus: bool) -> None:
     run.processes = run.gpus or run.number("NPROC_PER_NODE", 1)
     run.nodes = run.number("NNODES", 1)
     if run.gpus:
-        fit_precision(run)
-        fit_attention(run)
+        _fit_precision(run)
+        _fit_attention(run)
         if run.world_size > 1:
             run.suggest("deepspeed", str(EXAMPLES / "ds_z2.json"))
     else:
@@ -53,12 +55,12 @@ def fit_to_machine(run: Run, trust_gpus: bool) -> None:
         run.suggest("fp16", False)
         run.notes.append("no GPU: training on the CPU in float32, which is for small models only")
         run.notes += [unseen] if unseen else []
-    fit_workers(run)
-    fit_shared_memory(run, shared_memory())
-    fit_accumulation(run)
+    _fit_workers(run)
+    _fit_shared_memory(run, shared_memory())
+    _fit_accumulation(run)
 
 
-def fit_precision(run: Run) -> None:
+def _fit_precision(run: Run) -> None:
     """Fall back to float16 on GPUs that only emulate bfloat16."""
     if any(gpu.is_old for gpu in run.cards):
         run.suggest("bf16", False)
@@ -66,12 +68,12 @@ def fit_precision(run: Run) -> None:
         run.notes.append("these GPUs have no bfloat16: training in float16")
 
 
-def fit_attention(run: Run) -> None:
+def _fit_attention(run: Run) -> None:
     """Ask for FlashAttention-2 where it is installed and works; LlamaFactory's `auto` never does."""
     wanted = run.settings.get("flash_attn", "auto")
     if wanted not in ("auto", "fa2"):
         return
-    reason = why_no_flash_attention(run.cards)
+    reason = _why_no_flash_attention(run.cards)
     if wanted == "auto":
         run.suggest("flash_attn", "sdpa" if reason else "fa2")
     if reason:
@@ -79,8 +81,7 @@ def fit_attention(run: Run) -> None:
         run.notes.append(f"{reason}: using {does}")
 
 
-def why_no_flash_attention(cards: list[Gpu]) -> str:
-    """Return why FlashAttention-2 cannot be used, or nothing."""
+def _why_no_flash_attention(cards: list[Gpu]) -> str:
     if importlib.util.find_spec("flash_attn") is None:
         return "flash-attn is not installed"
     old = next((gpu.name for gpu in cards if gpu.is_old), None)
@@ -93,17 +94,16 @@ def why_no_flash_attention(cards: list[Gpu]) -> str:
     return ""
 
 
-def fit_workers(run: Run) -> None:
+def _fit_workers(run: Run) -> None:
     """Lower the YAML's worker counts to what the cores allow; a training on the CPU needs the cores itself."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = ("preprocessing_num_workers", "dataloader_num_workers")
-    preparing, loading = (whole_number(name, run.settings.get(name) or 0, least=0) for name in wanted)
+    preparing, loading = (run.option(f"{kind}_num_workers", 0, 0) for kind in ("preprocessing", "dataloader"))
     run.suggest("preprocessing_num_workers", max(1, min(preparing, cores)))
     run.suggest("dataloader_num_workers", max(0, min(loading, cores // run.processes - 1)) if run.gpus else 0)
-    without_workers(run)
+    _without_workers(run)
 
 
-def without_workers(run: Run) -> None:
+def _without_workers(run: Run) -> None:
     """Take out the two options that PyTorch refuses where there are no workers."""
     if run.settings["dataloader_num_workers"] == 0:
         run.settings.pop("dataloader_prefetch_factor", None)
@@ -115,17 +115,16 @@ def shared_memory() -> int | None:
     return shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else None
 
 
-def fit_shared_memory(run: Run, room: int | None) -> None:
+def _fit_shared_memory(run: Run, room: int | None) -> None:
     """Have no more workers than their batches have room; Docker gives 64 MB, and a full /dev/shm is a bus error."""
+    from pair_data.images import MAX_PIXELS
+
     workers, pixels = run.settings["dataloader_num_workers"], run.settings.get("image_max_pixels")
     if not workers or room is None:
         return
-    pairs, ahead = (
-        whole_number(name, run.settings.get(name) or usual, least=1)
-        for name, usual in (("per_device_train_batch_size", 1), ("dataloader_prefetch_factor", 2))
-    )
-    pixels = pixels if isinstance(pixels, int) and pixels > 0 else 768 * 768  # LlamaFactory's default
-    batch = pairs * pixels * BYTES_PER_PIXEL
+    ahead = run.option("dataloader_prefetch_factor", 2)
+    pixels = pixels if isinstance(pixels, int) and pixels > 0 else MAX_PIXELS
+    batch = run.option("per_device_train_batch_size", 1) * pixels * BYTES_PER_PIXEL
     needed = run.processes * (workers * ahead + 1) * batch
     if needed <= room:
         return
@@ -135,49 +134,47 @@ def fit_shared_memory(run: Run, room: int | None) -> None:
         run.suggest("dataloader_prefetch_factor", ahead)
     fits = min(workers, batches // ahead)
     run.suggest("dataloader_num_workers", fits)
-    without_workers(run)
-    does = f"using {counted(fits, 'worker')}" if run.settings["dataloader_num_workers"] == fits else "it may not do"
+    _without_workers(run)
+    does = f"using {_counted(fits, 'worker')}" if run.settings["dataloader_num_workers"] == fits else "it may not do"
     run.notes.append(
-        f"/dev/shm has {room / MB:.0f} MB free, and {counted(workers, 'worker')} on each of "
-        f"{counted(run.processes, 'GPU')} may fill {needed / MB:.0f} MB: {does} (in Docker: --shm-size=8g)"
+        f"/dev/shm has {room / MB:.0f} MB free, and {_counted(workers, 'worker')} on each of "
+        f"{_counted(run.processes, 'GPU')} may fill {needed / MB:.0f} MB: {does} (in Docker: --shm-size=8g)"
     )
 
 
-def fit_accumulation(run: Run) -> None:
+def _fit_accumulation(run: Run) -> None:
     """Set gradient_accumulation_steps such that a step sees the global batch.
 
     Raises:
-        UserError: The global batch is not a multiple of what all processes take at once.
+        DataError: the global batch is not a multiple of what all processes take at once.
     """
-    name = "per_device_train_batch_size"
-    pairs = whole_number(name, run.settings.get(name, 1), least=1)
+    batch, name = "per_device_train_batch_size", "gradient_accumulation_steps"
+    pairs = whole_number(batch, run.settings.get(batch, 1), least=1)
     at_once = run.world_size * pairs
     wanted = run.number("GLOBAL_BATCH", GLOBAL_BATCH)
-    shape = f"{counted(run.processes, 'GPU' if run.gpus else 'CPU process')} x {counted(pairs, 'pair')}"
+    shape = f"{_counted(run.processes, 'GPU' if run.gpus else 'CPU process')} x {_counted(pairs, 'pair')}"
     if run.nodes > 1:
         shape = f"{run.nodes} machines x {shape}"
-    if "gradient_accumulation_steps" in run.given:
-        steps = whole_number("gradient_accumulation_steps", run.settings["gradient_accumulation_steps"], least=1)
+    steps, left_over = divmod(wanted, at_once)
+    if name in run.given:
+        steps = whole_number(name, run.settings[name], least=1)
         if "GLOBAL_BATCH" in run.variables and steps * at_once != wanted:
-            raise UserError(
-                f"{shape} x gradient_accumulation_steps={steps} = {steps * at_once} pairs a step, "
-                f"but GLOBAL_BATCH={wanted}\n  leave one of the two out"
+            raise DataError(
+                f"{shape} x {name}={steps} = {steps * at_once} pairs a step, but GLOBAL_BATCH={wanted}\n"
+                "  leave one of the two out"
             )
-    else:
-        steps, left_over = divmod(wanted, at_once)
-        if left_over:
-            nearest = [count for count in (steps * at_once, (steps + 1) * at_once) if count]
-            raise UserError(
-                f"{shape} = {at_once} pairs at once, which do not divide the global batch of {wanted}\n"
-                f"  use another number of GPUs or another BATCH, or the nearest global batch that works: "
-                f"{' or '.join(f'GLOBAL_BATCH={count}' for count in nearest)}"
-            )
-    run.settings["gradient_accumulation_steps"] = steps
+    elif left_over:
+        nearest = [f"GLOBAL_BATCH={count}" for count in (steps * at_once, (steps + 1) * at_once) if count]
+        raise DataError(
+            f"{shape} = {at_once} pairs at once, which do not divide the global batch of {wanted}\n"
+            f"  use another number of GPUs or another BATCH, or the nearest global batch that works: "
+            f"{' or '.join(nearest)}"
+        )
+    run.settings[name] = steps
     run.notes.append(f"{shape} x {steps} accumulated = {at_once * steps} pairs a step")
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number of things in English."""
+def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "es" if noun.endswith("s") else "s")
 
 
@@ -188,7 +185,7 @@ def build_command(run: Run, config: Path) -> tuple[list[str], dict[str, str]]:
     processes are started with torchrun itself, on the module which that launcher would have named.
 
     Raises:
-        UserError: MASTER_ADDR or NODE_RANK is missing for several machines.
+        DataError: MASTER_ADDR or NODE_RANK is missing for several machines.
     """
     variables = {"PYTHONUNBUFFERED": "1"}  # or the log lags behind the training
     if "HF_UPDATE_DOWNLOAD_COUNTS" not in run.variables:  # `datasets` reports every file it loads, local ones too
@@ -203,23 +200,20 @@ def build_command(run: Run, config: Path) -> tuple[list[str], dict[str, str]]:
         return [sys.executable, "-m", "llamafactory.cli", "train", str(config)], variables
     if run.gpus:
         variables |= {name: value for name, value in CUDA_MEMORY.items() if name not in run.variables}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", *rendezvous(run), f"--nproc_per_node={run.processes}"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *_rendezvous(run), f"--nproc_per_node={run.processes}"]
     return [*torchrun, "-m", "llamafactory.launcher", str(config)], variables
 
 
-def rendezvous(run: Run) -> list[str]:
+def _rendezvous(run: Run) -> list[str]:
     """Return torchrun's options that let the processes of all machines find each other."""
     if run.nodes == 1:
         port = run.variables.get("MASTER_PORT")
         return [f"--master_port={port}"] if port else ["--standalone"]  # standalone: any free port
     if "MASTER_ADDR" not in run.variables or "NODE_RANK" not in run.variables:
-        raise UserError(
+        raise DataError(
             f"NNODES={run.nodes} needs MASTER_ADDR, the address of the first machine, and NODE_RANK, 0 on the first\n"
             "  start the same command on every machine, each with its own NODE_RANK"
         )
-    return [
-        f"--nnodes={run.nodes}",
-        f"--node_rank={run.node_rank}",
-        f"--master_addr={run.variables['MASTER_ADDR']}",
-        f"--master_port={run.number('MASTER_PORT', 29500)}",
-    ]
+    where = {"nnodes": run.nodes, "node_rank": run.node_rank, "master_addr": run.variables["MASTER_ADDR"]}
+    where["master_port"] = run.number("MASTER_PORT", 29500)
+    return [f"--{name}={value}" for name, value in where.items()]

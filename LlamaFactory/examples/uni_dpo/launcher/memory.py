@@ -6,8 +6,11 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from .preflight import GB, UserError
+from pair_data.errors import DataError
+
+from .checks import GB
 from .settings import Run
 
 
@@ -20,6 +23,7 @@ UNCOUNTED = (
     *("quantization_bit", "use_galore", "use_apollo", "use_badam", "use_adam_mini", "use_muon"),
     *("fsdp", "pure_bf16"),
 )
+TOWER = ("visual", "vision", "multi_modal_projector")  # one of these is in the names of its weights
 MEMORY_SWITCH = "SKIP_MEMORY_CHECK"
 
 
@@ -35,7 +39,7 @@ def check_memory(run: Run) -> list[str]:
     """Say how much memory the run needs and what there is.
 
     Raises:
-        UserError: It certainly does not fit, and SKIP_MEMORY_CHECK is not set.
+        DataError: it certainly does not fit, and SKIP_MEMORY_CHECK is not set.
     """
     sizes = model_sizes(run.settings["model_name_or_path"], run.settings.get("cache_dir"))
     need = needed(run.settings, sizes, run.world_size) if sizes and run.cards else None
@@ -45,46 +49,40 @@ def check_memory(run: Run) -> list[str]:
     there = f"the {smallest.name} has {smallest.memory / GB:.0f} GB"
     if need.least > smallest.memory:
         problem = f"this run needs about {need.usual / GB:.0f} GB on each GPU, and {there}"
-        ways = "".join(f"\n  {way}" for way in ways_out(run, sizes, smallest.memory))
-        if run.variables.get(MEMORY_SWITCH, "0") == "0":
-            raise UserError(f"{problem}{ways}\n  try it all the same: {MEMORY_SWITCH}=1")
-        return [f"memory: {problem}; going on, as {MEMORY_SWITCH} is set"]
-    notes = [f"memory: about {need.usual / GB:.0f} GB on each GPU; {there}"]
+        if run.variables.get(MEMORY_SWITCH, "0") != "0":
+            return [f"memory: {problem}; going on, as {MEMORY_SWITCH} is set"]
+        changes = "".join(f"\n  {change}" for change in _what_fits(run, sizes, smallest.memory))
+        raise DataError(f"{problem}{changes}\n  try it all the same: {MEMORY_SWITCH}=1")
+    note = f"memory: about {need.usual / GB:.0f} GB on each GPU; {there}"
     fullest = min(run.cards, key=lambda gpu: gpu.free)
-    if need.usual > fullest.free:
-        taken = f", of which {fullest.used / GB:.0f} GB are in use" if fullest.used > GB else ""
-        notes[0] += f"{taken}: it may run out"
-        notes += [f"if it does: {way}" for way in ways_out(run, sizes, fullest.free)]
-    return notes
+    if need.usual <= fullest.free:
+        return [note]
+    taken = f", of which {fullest.used / GB:.0f} GB are in use" if fullest.used > GB else ""
+    changes = [f"if it does: {change}" for change in _what_fits(run, sizes, fullest.free)]
+    return [f"{note}{taken}: it may run out", *changes]
 
 
-def ways_out(run: Run, sizes: tuple[float, float], room: float) -> list[str]:
+def _what_fits(run: Run, sizes: tuple[float, float], room: float) -> list[str]:
     """Propose changes with which the run fits into `room` bytes on each GPU."""
-    ways = []
+    settings, changes = run.settings, []
     for change, options, remark in (
         ("uni_dpo_reference_cache=caches/reference", {"uni_dpo_reference_cache": "x"}, "no reference in training"),
         ("finetuning_type=lora", {"finetuning_type": "lora"}, "usually with a learning rate ten times as high"),
     ):
-        need = needed(run.settings | options, sizes, run.world_size)
-        if any(run.settings.get(name) != value for name, value in options.items()) and need and need.usual <= room:
-            ways.append(f"{change}   ({remark}: about {need.usual / GB:.0f} GB)")
-    for count in (2, 4, 8):
-        need = needed(run.settings | {"deepspeed": {"zero_optimization": {"stage": 2}}}, sizes, count)
-        if count > run.world_size and need and need.usual <= room and run.settings.get("finetuning_type") == "full":
-            return [*ways, f"{count} such GPUs, with ZeRO-2: about {need.usual / GB:.0f} GB on each"]
-    return ways
+        need = needed(settings | options, sizes, run.world_size)
+        if settings | options != settings and need and need.usual <= room:
+            changes.append(f"{change}   ({remark}: about {need.usual / GB:.0f} GB)")
+    for count in (2, 4, 8) if settings.get("finetuning_type") == "full" else ():
+        need = needed(settings | {"deepspeed": {"zero_optimization": {"stage": 2}}}, sizes, count)
+        if count > run.world_size and need and need.usual <= room:
+            return [*changes, f"{count} such GPUs, with ZeRO-2: about {need.usual / GB:.0f} GB on each"]
+    return changes
 
 
-def needed(settings: dict, sizes: tuple[float, float], processes: int) -> Need | None:
-    """Count what a run holds on each GPU: weights, gradients, Adam's moments, and the reference.
+def needed(settings: dict[str, Any], sizes: tuple[float, float], processes: int) -> Need | None:
+    """Count what a run with so many processes, one on each GPU, holds: weights, gradients, moments, the reference.
 
-    Args:
-        settings: The options of the run.
-        sizes: Weights of language model and vision tower.
-        processes: On how many GPUs.
-
-    Returns:
-        None for a run that is not counted here.
+    `sizes` are the weights of language model and vision tower. None for a run that is not counted here.
     """
     kind = settings.get("finetuning_type", "lora")
     stage, offloads = zero_stage(settings.get("deepspeed"))
@@ -97,9 +95,8 @@ def needed(settings: dict, sizes: tuple[float, float], processes: int) -> Need |
     if kind == "lora":  # the policy without its adapter is the reference
         least = stored * (text + tower) / share
         return Need(least, least + ACTIVATIONS)
-    trained = (0 if settings.get("freeze_language_model") else text) + (
-        0 if settings.get("freeze_vision_tower", True) else tower
-    )
+    trained = 0 if settings.get("freeze_language_model") else text
+    trained += 0 if settings.get("freeze_vision_tower", True) else tower
     without = settings.get("pref_loss") in WITHOUT_REFERENCE or settings.get("uni_dpo_reference_cache")
     kept = stored * (text + tower - trained) + (0 if without else stored * (text + tower))
     if stage:  # half precision whole, float32 weights and moments (and gradients) in parts
@@ -110,7 +107,7 @@ def needed(settings: dict, sizes: tuple[float, float], processes: int) -> Need |
     return Need(least, least + copies + ACTIVATIONS)
 
 
-def zero_stage(config: str | dict | None) -> tuple[int, bool]:
+def zero_stage(config: str | dict[str, Any] | None) -> tuple[int, bool]:
     """Return ZeRO's stage in a DeepSpeed configuration, 0 without one, and whether it moves anything off the GPU."""
     try:
         read = json.loads(Path(config).read_text(encoding="utf-8")) if isinstance(config, str) else config
@@ -125,15 +122,21 @@ def model_sizes(name: str, cache_dir: str | None = None) -> tuple[float, float] 
     folder = Path(name) if os.path.isdir(name) else _cached(name, cache_dir)
     if folder is None:
         return next((sizes for known, sizes in KNOWN_SIZES.items() if known in name), None)
-    text, tower = 0, 0
+    text, tower = 0.0, 0.0
     try:
         for file in folder.glob("*.safetensors"):
-            for tensor, numbers in _tensors(file):
-                is_tower = any(part in tensor for part in ("visual", "vision", "multi_modal_projector"))
-                text, tower = text + (0 if is_tower else numbers), tower + (numbers if is_tower else 0)
+            with open(file, "rb") as opened:  # names and shapes stand in the file's head
+                (length,) = struct.unpack("<Q", opened.read(8))
+                head = json.loads(opened.read(min(length, 100 << 20)))
+            for weight, about in head.items():
+                count = math.prod(about["shape"]) if weight != "__metadata__" else 0
+                if any(part in weight for part in TOWER):
+                    tower += count
+                else:
+                    text += count
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error):
-        return None  # the model will not load either, and that is told better
-    return (float(text), float(tower)) if text else None
+        return None  # the model will not load either, and whoever loads it says why
+    return (text, tower) if text else None
 
 
 def _cached(name: str, cache_dir: str | None) -> Path | None:
@@ -144,11 +147,3 @@ def _cached(name: str, cache_dir: str | None) -> Path | None:
     except Exception:  # a name that the hub does not take
         return None
     return Path(config).parent if isinstance(config, str) else None
-
-
-def _tensors(file: Path) -> list[tuple[str, int]]:
-    """Read names and sizes from the head of a safetensors file."""
-    with open(file, "rb") as opened:
-        (length,) = struct.unpack("<Q", opened.read(8))
-        head = json.loads(opened.read(min(length, 100 << 20)))
-    return [(name, math.prod(tensor["shape"])) for name, tensor in head.items() if name != "__metadata__"]

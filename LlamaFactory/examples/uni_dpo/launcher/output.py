@@ -6,10 +6,11 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from .preflight import UserError
-from .settings import as_yaml, load_yaml
+from pair_data.errors import DataError
+
+from .settings import load_yaml
 
 
 WEIGHTS = re.compile(r"(model|adapter_model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
@@ -34,53 +35,49 @@ def sidecar(output: Path, name: str, node_rank: int = 0) -> Path:
     Machines that share a disk must not write to the same file, so all but the first get their own.
 
     Raises:
-        UserError: The output folder is the root of the disk, which has nothing beside it.
+        DataError: the output folder is the root of the disk, which has nothing beside it.
     """
     if not output.name:
-        raise UserError(f"output_dir is '{output}', and must be a folder with a name\n  set OUTPUT to another place")
+        raise DataError(f"output_dir is '{output}', and must be a folder with a name\n  set OUTPUT to another place")
     node = f".node{node_rank}" if node_rank else ""
     return output.with_name(f"{output.name}{node}.{name}")
 
 
-def plan_output(output: Path, settings: dict, resume: bool | None) -> Plan:
-    """Decide between starting, resuming, replacing and leaving alone.
+def plan_output(output: Path, settings: dict[str, Any], resume: bool | None) -> Plan:
+    """Decide between starting, resuming, replacing, and doing nothing.
 
     Args:
-        output: The output folder, which need not exist.
-        settings: The options of this run, compared with those that the run there was started with.
+        output: the output folder, which need not exist.
+        settings: the options of this run, compared with those that the run there was started with.
         resume: False to start anew, True to go on with changed settings, None to go on with the same ones.
 
     Raises:
-        UserError: The folder holds another run, or a model from elsewhere.
+        DataError: the folder holds another run, or a model from elsewhere.
     """
-    if not os.path.isdir(output):
-        return Plan("start", f"output: {output}")
     checkpoint = last_checkpoint(output)
-    has_weights = any(WEIGHTS.fullmatch(file.name) for file in output.iterdir())
-    finished = has_weights and has_ended(output, settings)
+    has_weights = os.path.isdir(output) and any(WEIGHTS.fullmatch(file.name) for file in output.iterdir())
     if not checkpoint and not has_weights:
         return Plan("start", f"output: {output}")
     if resume is False:
         return Plan("replace", f"output: {output}, starting anew; what is there gets another name")
-    ways_out = "  another place: OUTPUT=...; start anew, keeping what is there under another name: FRESH=1"
+    choices = "  another place: OUTPUT=...; start anew, keeping what is there under another name: FRESH=1"
+    finished = has_weights and has_ended(output, settings)
     if not checkpoint and not finished:
-        raise UserError(f"{output} holds a model but no checkpoint to resume from\n{ways_out}")
-    changed = changed_settings(sidecar(output, "effective.yaml"), settings)
+        raise DataError(f"{output} holds a model but no checkpoint to resume from\n{choices}")
+    changed = _changed_settings(sidecar(output, "effective.yaml"), settings)
     if changed and not resume:
-        state = "finished" if finished else "unfinished"
-        raise UserError(
-            f"{output} holds {'a' if finished else 'an'} {state} run with other settings:\n"
-            + "".join(f"    {change}\n" for change in changed)
-            + f"{ways_out}; go on there with the new settings: resume=true"
-        )
+        state = "a finished" if finished else "an unfinished"
+        listed = "".join(f"    {change}\n" for change in changed)
+        going_on = "go on there with the new settings: resume=true"
+        raise DataError(f"{output} holds {state} run with other settings:\n{listed}{choices}; {going_on}")
     if finished and not changed:
         return Plan("nothing", f"finished already: {output}\n# train it again: FRESH=1 (the present one is kept)")
     if not checkpoint:
-        raise UserError(f"{output} holds a finished run without a checkpoint to go on from\n{ways_out}")
+        raise DataError(f"{output} holds a finished run without a checkpoint to go on from\n{choices}")
     return Plan("resume", f"output: {output}, resuming from {checkpoint.name} (start anew: FRESH=1)")
 
 
-def has_ended(output: Path, settings: dict) -> bool:
+def has_ended(output: Path, settings: dict[str, Any]) -> bool:
     """Tell whether what comes after the model was written, too; our trainer's runs have a record that says so."""
     evaluates = settings.get("do_eval") or settings.get("eval_strategy", "no") != "no"
     written = ["train_results.json", "trainer_state.json", *(["eval_results.json"] if evaluates else [])]
@@ -95,17 +92,16 @@ def has_ended(output: Path, settings: dict) -> bool:
 
 def last_checkpoint(output: Path) -> Path | None:
     """Return the newest complete checkpoint; its trainer_state.json is written last."""
-    complete = [path.parent for path in output.glob("checkpoint-*/trainer_state.json") if step_of(path.parent) >= 0]
-    return max(complete, key=step_of, default=None)
+    complete = [path for path in _checkpoints(output) if (path / "trainer_state.json").is_file()]
+    return max(complete, key=lambda path: int(path.name.partition("-")[2]), default=None)
 
 
-def step_of(checkpoint: Path) -> int:
-    """Return the step in a checkpoint's name, -1 for any other name."""
-    match = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
-    return int(match[1]) if match else -1
+def _checkpoints(output: Path) -> list[Path]:
+    found = output.glob("checkpoint-*") if os.path.isdir(output) else ()
+    return [path for path in found if re.fullmatch(r"checkpoint-[0-9]{1,18}", path.name)]
 
 
-def changed_settings(record: Path, settings: dict) -> list[str]:
+def _changed_settings(record: Path, settings: dict[str, Any]) -> list[str]:
     """List the options that matter and differ from the recorded ones, as "name: before -> now"."""
     if not record.is_file():  # started with llamafactory-cli: nothing to compare with
         return []
@@ -121,16 +117,9 @@ def make_way(output: Path, plan: Plan) -> None:
         output.rename(kept)
         if sidecar(output, "effective.yaml").is_file():
             sidecar(output, "effective.yaml").rename(sidecar(kept, "effective.yaml"))
-    else:
-        if (output / "train_results.json").is_file():  # or the run would pass for finished if it is interrupted now
-            (output / "train_results.json").replace(output / "earlier-train_results.json")
-        for checkpoint in output.glob("checkpoint-*"):
-            if step_of(checkpoint) >= 0 and not (checkpoint / "trainer_state.json").is_file():
-                checkpoint.rename(output / f"incomplete-{checkpoint.name}")  # or LlamaFactory would resume from it
-
-
-def write_settings(path: Path, settings: dict) -> None:
-    """Write the settings of a run, whole or not at all."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(as_yaml(settings), encoding="utf-8")
-    os.replace(scratch, path)
+        return
+    if (output / "train_results.json").is_file():  # or the run would pass for finished if it is interrupted now
+        (output / "train_results.json").replace(output / "earlier-train_results.json")
+    for checkpoint in _checkpoints(output):
+        if not (checkpoint / "trainer_state.json").is_file():
+            checkpoint.rename(output / f"incomplete-{checkpoint.name}")  # or LlamaFactory would resume from it

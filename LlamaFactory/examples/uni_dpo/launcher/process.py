@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from .preflight import UserError
+from pair_data.errors import DataError
 
 
 @contextmanager
@@ -20,41 +20,30 @@ def open_log(path: Path) -> Iterator[BinaryIO]:
     """Open a log for appending; while it is open, no other run can use it.
 
     Raises:
-        UserError: Another run has it open, or it cannot be written.
+        DataError: another run has it open, or it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         log = open(path, "ab", buffering=0)  # noqa: SIM115  (closed below)
     except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror})\n  set OUTPUT to another place") from error
+        raise DataError(f"cannot write {path} ({error.strerror})\n  set OUTPUT to another place") from error
     with log:
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"another run is writing to {path}\n  wait for it, or set OUTPUT=...") from error
+            raise DataError(f"another run is writing to {path}\n  wait for it, or set OUTPUT=...") from error
         yield log
 
 
 def run_logged(command: list[str], environment: dict[str, str], log: BinaryIO) -> int:
-    """Run a command and return its exit status, 128 + number if a signal ended it.
+    """Run a command in an environment and return its exit status, 128 + number if a signal ended it.
 
     SIGINT, SIGTERM and SIGHUP go on to the command and all its processes, which end as they see fit; this function
     then returns. They form a process group of their own, so that Ctrl-C does not reach them twice.
-
-    Args:
-        command: Program and arguments.
-        environment: The whole environment of the command.
-        log: Open for writing.
     """
     log.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(command)}\n".encode())
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        process_group=0,
-    )
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(command, env=environment, **pipes, process_group=0)
 
     def pass_on(number: int, _frame: object) -> None:
         if process.poll() is None:
@@ -80,12 +69,11 @@ def copy_output(stream: BinaryIO, log: BinaryIO) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         *lines, line = (line + chunk).split(b"\n")
         for complete in lines:
-            log.write(last_state(complete) + b"\n")
+            log.write(_last_state(complete) + b"\n")
     if line:
-        log.write(last_state(line) + b"\n")
+        log.write(_last_state(line) + b"\n")
 
 
-def last_state(line: bytes) -> bytes:
-    """Return what a line with carriage returns shows in the end."""
+def _last_state(line: bytes) -> bytes:
     states = [state for state in line.split(b"\r") if state.strip()]
     return states[-1] if states else b""

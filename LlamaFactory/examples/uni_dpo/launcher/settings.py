@@ -6,9 +6,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from pair_data.errors import DataError
+
+from . import EXAMPLES
+from .checks import check_llamafactory
 from .gpus import Gpu
-from .preflight import UserError, check_llamafactory
 
 
 OPTION_VARIABLES = {
@@ -18,13 +22,13 @@ OPTION_VARIABLES = {
     "OUTPUT": "output_dir",
     "BATCH": "per_device_train_batch_size",
 }
-LAUNCH_VARIABLES = (
+VARIABLES = {
+    *OPTION_VARIABLES,
     *("GLOBAL_BATCH", "GPUS", "NPROC_PER_NODE", "NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"),
-    "FRESH",
-)
-SWITCHES = ("SKIP_MEMORY_CHECK",)
+    *("FRESH", "SKIP_MEMORY_CHECK"),
+}
 # What other launch scripts, the published ones among them, call these things, and what does it here.
-STRANGERS = {
+OTHER_NAMES = {
     **dict.fromkeys(("MODEL_NAME", "MODEL_PATH", "MODEL_NAME_OR_PATH"), "MODEL={}"),
     **dict.fromkeys(("GPU_LIST", "GPU_IDS"), "CUDA_VISIBLE_DEVICES={} before the command"),
     **dict.fromkeys(("NUM_GPUS", "GPU_NUM", "N_GPUS", "NGPUS"), "GPUS={}"),
@@ -35,31 +39,26 @@ STRANGERS = {
     "BATCH_SIZE": "BATCH={}",
 }
 PATH_OPTIONS = ("dataset_dir", "media_dir", "output_dir", "tokenized_path", "deepspeed", "ref_model")
-LONGEST_NUMBER = 18  # digits
-DEEPEST_YAML = 100  # lists in lists
-EXAMPLES = Path(__file__).resolve().parent.parent
+TEXTS = ("model_name_or_path", "output_dir", "dataset_dir")  # without which nothing can start
+MOST = 10**9  # that any number of a launch may be
+LARGEST_YAML = 16_000  # bytes; a hundred thousand brackets would end this process in the library that reads them
 
 
 @dataclass
 class Run:
-    """One training run, as the YAML, the environment, the arguments and the machine make it.
+    """One training run, as the YAML, the environment, the arguments and the machine make it."""
 
-    `settings` are LlamaFactory's options. `given` names those the user chose; nothing here changes them.
-    `variables` are the environment variables, with those given as arguments laid over them.
-    `cards` are the GPUs that it runs on, where they are of this machine.
-    """
-
-    root: Path
-    is_checkout: bool
-    settings: dict
-    given: set[str]
-    variables: dict[str, str]
+    root: Path  # holds models/, outputs/ and data/
+    is_checkout: bool  # of LlamaFactory
+    settings: dict[str, Any]  # LlamaFactory's options
+    given: set[str]  # those of them that the user chose; nothing here changes them
+    variables: dict[str, str]  # the environment, with the arguments that are variables laid over it
     resume: bool | None  # None: go on if the settings are the same; True: in any case; False: start anew
     gpus: int = 0
-    processes: int = 1
-    nodes: int = 1
-    cards: list[Gpu] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    processes: int = 1  # on this machine
+    nodes: int = 1  # machines
+    cards: list[Gpu] = field(default_factory=list)  # the GPUs that it runs on, where they are of this machine
+    notes: list[str] = field(default_factory=list)  # what the user should know, a line each
 
     @property
     def output(self) -> Path:
@@ -81,23 +80,28 @@ class Run:
         if option not in self.given:
             self.settings[option] = value
 
-    def number(self, name: str, default: int, least: int = 1) -> int:
+    def number(self, variable: str, default: int, least: int = 1) -> int:
         """Return a variable as a whole number, of which `least` is the smallest allowed."""
-        return whole_number(name, self.variables.get(name, default), least)
+        return whole_number(variable, self.variables.get(variable, default), least)
+
+    def option(self, name: str, default: int, least: int = 1) -> int:
+        """Return an option as a whole number; the default also for null and 0."""
+        return whole_number(name, self.settings.get(name) or default, least)
 
 
 def whole_number(name: str, value: object, least: int) -> int:
     """Return `value` as a whole number.
 
     Raises:
-        UserError: It is not one, or less than `least`.
+        DataError: it is not one, or less than `least`, or beyond all use.
     """
-    if isinstance(value, int) and abs(value) >= 10**LONGEST_NUMBER:
-        value = "a number beyond all use"
-    text = str(value)
-    if not text.isdecimal() or len(text) > LONGEST_NUMBER or int(text) < least:
-        raise UserError(f"{name}={text[:60]} must be a whole number, {least} or more")
-    return int(text)
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = -1
+    if not least <= number <= MOST:
+        raise DataError(f"{name}={str(value)[:60]} must be a whole number, {least} or more")
+    return number
 
 
 def read_run(config: Path, arguments: list[str]) -> Run:
@@ -110,7 +114,7 @@ def read_run(config: Path, arguments: list[str]) -> Run:
         arguments: `key=value` with LlamaFactory's options, `resume`, or one of the variables.
 
     Raises:
-        UserError: The file cannot be read, or an argument cannot be understood.
+        DataError: the file cannot be read, or an argument cannot be understood.
     """
     root, is_checkout = find_root()
     if is_checkout:
@@ -125,31 +129,19 @@ def read_run(config: Path, arguments: list[str]) -> Run:
     chosen |= parse_options(options)
     resume = False if variables.get("FRESH", "0") != "0" else chosen.pop("resume", None)
     if resume not in (True, False, None):
-        raise UserError(f"resume={resume} must be true or false")
+        raise DataError(f"resume={resume} must be true or false")
     anchor_paths(settings, root)
     anchor_paths(chosen, Path.cwd())
-    run = Run(root, is_checkout, settings | chosen, set(chosen), variables, resume)
-    require_texts(run.settings, config)
-    ignored = strangers(os.environ)
+    run = Run(root, is_checkout, {"dataset_dir": "data"} | settings | chosen, set(chosen), variables, resume)
+    for variable, option in OPTION_VARIABLES.items():
+        value = run.settings.get(option)
+        if option in TEXTS and (not isinstance(value, str) or not value.strip() or "\0" in value):
+            said = f"{option} is {value!r}, and must be a text"
+            raise DataError(f"{said}\n  set it in {config}, or with {variable}=...")
+    ignored = known_elsewhere(os.environ)
     run.notes += [f"the variable {name} means nothing here; what does: {here}" for name, here in ignored.items()]
     run.settings["model_name_or_path"] = find_model(run.settings["model_name_or_path"], root)
     return run
-
-
-def require_texts(settings: dict, config: Path) -> None:
-    """Refuse settings without a model or an output folder, or with something else than their names.
-
-    Raises:
-        UserError: They are such.
-    """
-    for option, variable in (
-        ("model_name_or_path", "MODEL"),
-        ("output_dir", "OUTPUT"),
-        ("dataset_dir", "DATASET_DIR"),
-    ):
-        value = settings.setdefault("dataset_dir", "data") if option == "dataset_dir" else settings.get(option)
-        if not isinstance(value, str) or not value.strip() or "\0" in value:
-            raise UserError(f"{option} is {value!r}, and must be a text\n  set it in {config}, or with {variable}=...")
 
 
 def find_root() -> tuple[Path, bool]:
@@ -166,76 +158,69 @@ def split_arguments(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     """Return the environment with upper-case arguments laid over it, and the other arguments."""
     variables = {name: value for name, value in os.environ.items() if value}
     options = []
-    known = {*OPTION_VARIABLES, *LAUNCH_VARIABLES, *SWITCHES}
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals or name.startswith("-"):
-            raise UserError(f"argument {argument!r} is not key=value, such as learning_rate=1e-6 (see --help)")
+            raise DataError(f"argument {argument!r} is not key=value, such as learning_rate=1e-6 (see --help)")
         if not name.isupper():
             options.append(argument)
-        elif name in known:
+        elif name in VARIABLES:
             variables[name] = value
-        elif instead := strangers({name: value}):
-            raise UserError(f"there is no variable {name}; here it is {instead[name]} (see --help)")
+        elif instead := known_elsewhere({name: value}):
+            raise DataError(f"there is no variable {name}; here it is {instead[name]} (see --help)")
         elif name == "CUDA_VISIBLE_DEVICES":  # PyTorch has to find it when it starts
-            raise UserError(f"{argument} goes before the command: {argument} bash examples/uni_dpo/... (see --help)")
+            raise DataError(f"{argument} goes before the command: {argument} bash examples/uni_dpo/... (see --help)")
         else:
-            raise UserError(f"there is no variable {name}; there are {', '.join(sorted(known))} (see --help)")
+            raise DataError(f"there is no variable {name}; there are {', '.join(sorted(VARIABLES))} (see --help)")
     return variables, options
 
 
-def strangers(variables: Mapping[str, str]) -> dict[str, str]:
+def known_elsewhere(variables: Mapping[str, str]) -> dict[str, str]:
     """Return those of some variables that other launch scripts know and we do not, each with what does it here."""
-    return {name: STRANGERS[name].format(value) for name, value in variables.items() if name in STRANGERS and value}
+    return {
+        name: OTHER_NAMES[name].format(value) for name, value in variables.items() if name in OTHER_NAMES and value
+    }
 
 
-def load_yaml(path: Path) -> dict:
+def load_yaml(path: Path) -> dict[str, Any]:
     """Read LlamaFactory options with the library LlamaFactory reads them with, so that numbers mean the same."""
     from omegaconf import OmegaConf
 
     try:
-        require_shallow(path)
+        if path.stat().st_size > LARGEST_YAML:
+            raise ValueError(f"it has more than {LARGEST_YAML} bytes")
         settings = OmegaConf.to_container(OmegaConf.load(path))
     except Exception as error:  # a missing file, or any of YAML's complaints
-        raise UserError(f"cannot read the settings in {path}: {error}") from error
+        raise DataError(f"cannot read the settings in {path}: {error}") from error
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
-        raise UserError(f"{path} must hold options of LlamaFactory, as name: value")
+        raise DataError(f"{path} must hold options of LlamaFactory, as name: value")
     return settings
 
 
-def require_shallow(path: Path) -> None:
-    """Refuse YAML that is nested so deeply that building it ends this process; its events are no danger.
-
-    Raises:
-        ValueError: It is.
-    """
-    import yaml
-
-    depth = 0
-    with open(path, encoding="utf-8") as file:
-        for event in yaml.parse(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEEPEST_YAML:
-                raise ValueError(f"nested more than {DEEPEST_YAML} deep")
-
-
-def parse_options(options: list[str]) -> dict:
+def parse_options(options: list[str]) -> dict[str, Any]:
     """Read `key=value` as LlamaFactory does."""
     from omegaconf import OmegaConf
 
     try:
         return OmegaConf.to_container(OmegaConf.from_cli(options))
     except Exception as error:  # YAML's complaints about a value
-        raise UserError(f"cannot read the arguments {' '.join(options)}: {error}") from error
+        raise DataError(f"cannot read the arguments {' '.join(options)}: {error}") from error
 
 
-def anchor_paths(settings: dict, folder: Path) -> None:
+def as_yaml(settings: dict[str, Any]) -> str:
+    """Write settings such that `load_yaml` and LlamaFactory read the same values."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(settings))
+
+
+def anchor_paths(settings: dict[str, Any], folder: Path) -> None:
     """Make the path options absolute, relative ones starting from `folder`."""
     for option in PATH_OPTIONS:
-        value = settings.get(option)
-        if value is None or str(value) == "ONLINE" or str(value).startswith("REMOTE:"):
+        value = str(settings.get(option))
+        if settings.get(option) is None or value == "ONLINE" or value.startswith("REMOTE:"):
             continue
-        path = folder / os.path.expanduser(str(value))
+        path = folder / os.path.expanduser(value)
         if option != "ref_model" or os.path.isdir(path):  # a model may also be a hub id
             settings[option] = str(path)
 
@@ -246,10 +231,3 @@ def find_model(name: str, root: Path) -> str:
         if os.path.isdir(folder):  # unlike a Path's, also False where the system refuses the name
             return str(folder.absolute())
     return name
-
-
-def as_yaml(settings: dict) -> str:
-    """Write settings such that `load_yaml` and LlamaFactory read the same values."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create(settings))

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import typer
 
-from .commands import check, convert, download, paths, register, score, stats
+from . import paths, register
+from .commands import check, convert, download, score, stats
 from .errors import DataError
 
 
@@ -34,7 +35,7 @@ for command in (download, convert, paths, score, check, stats, register):  # in 
 
 
 def main(program: typer.Typer = app) -> None:
-    """Run a command line and leave with its exit status; an error is told in one message."""
+    """Run a command line and leave with its exit status; an error is one message."""
     try:
         program()
     except DataError as error:

@@ -1,8 +1,8 @@
-"""The error that speaks for itself on the command line."""
+"""The error of the data tools and of the launcher."""
 
 
 class DataError(Exception):
-    """Input that cannot be used as it is; the message says what, where, and how to mend it."""
+    """Something that the user can mend; the message says what, where and how. Shown without a traceback."""
 
 
 def place(row: int) -> str:

@@ -1,4 +1,4 @@
-"""Sizes of images, and the tokens they become, without decoding a pixel."""
+"""Images without decoding a pixel: what may be a path, sizes as training scales them, and the tokens they become."""
 
 import io
 import math
@@ -13,7 +13,7 @@ from .sources import Source
 PATCH = 28  # pixels a side of what becomes one token of Qwen2-VL: patches of 14, merged two by two
 MAX_PIXELS = 768 * 768  # LlamaFactory's default for image_max_pixels
 MIN_PIXELS = 32 * 32  # and for image_min_pixels
-
+LONGEST_RATIO, STRETCHED_RATIO = 200, 180  # of the sides of an image, for Qwen2-VL
 
 BASE64 = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # what PNG, JPEG, GIF and WebP begin with
 LONGEST_NAME, LONGEST_PATH = 255, 4096  # characters of a file's name, and of a path: no system has longer ones
@@ -24,10 +24,9 @@ def no_path(text: str) -> tuple[str, str] | None:
     """Tell what a text in place of a path is if it is none: the kind of finding, and words; None if it may be one."""
     if text.startswith(ON_THE_WEB):
         return "media-web", "on the web"
-    if text.startswith("file://"):
-        return "media-embedded", "a file:// address instead of a path"
-    if text.startswith("data:"):
-        return "media-embedded", "a data URI instead of a path"
+    for start, what in (("file://", "a file:// address"), ("data:", "a data URI")):
+        if text.startswith(start):
+            return "media-embedded", f"{what} instead of a path"
     if len(text) > LONGEST_PATH or (text.startswith(BASE64) and len(text) > LONGEST_NAME):
         return "media-embedded", "base64 instead of a path"
     return None
@@ -38,11 +37,7 @@ class ImageError(ValueError):
 
 
 def open_image(image: Any, source: Source) -> Image.Image:
-    """Open an image the way training does, reading its header only.
-
-    Args:
-        image: a path, the bytes of a file, or a dictionary with either under "path" and "bytes".
-        source: the data set, which knows where paths start.
+    """Open an image (a path, bytes, or a dictionary with either) the way training does, reading its header only.
 
     Raises:
         ImageError: there is no such file, or it is not an image.
@@ -63,13 +58,39 @@ def open_image(image: Any, source: Source) -> Image.Image:
         raise ImageError(f"{type(error).__name__}: {error}") from error
 
 
+def scale(width: int, height: int, max_pixels: int = MAX_PIXELS, min_pixels: int = MIN_PIXELS) -> tuple[int, int]:
+    """Return the size to which LlamaFactory scales an image of any model.
+
+    Source: `MMPluginMixin._preprocess_image` of LlamaFactory 0.9.5. A side may become 0, at which training stops.
+    """
+    if width * height > max_pixels:
+        width, height = _with_pixels(width, height, max_pixels)
+    if 0 < width * height < min_pixels:
+        width, height = _with_pixels(width, height, min_pixels)
+    return width, height
+
+
+def _with_pixels(width: int, height: int, pixels: int) -> tuple[int, int]:
+    factor = math.sqrt(pixels / (width * height))
+    return int(width * factor), int(height * factor)
+
+
+def stretch(width: int, height: int) -> tuple[int, int]:
+    """Return the size that Qwen2-VL's plugin of LlamaFactory makes of one that is too thin or too small for the model.
+
+    Source: `Qwen2VLPlugin._preprocess_image` of LlamaFactory 0.9.5, which does this after `scale`.
+    """
+    width, height = max(width, PATCH), max(height, PATCH)
+    if width > LONGEST_RATIO * height:
+        return STRETCHED_RATIO * height, height
+    if height > LONGEST_RATIO * width:
+        return width, STRETCHED_RATIO * width
+    return width, height
+
+
 def vision_tokens(width: int, height: int, max_pixels: int = MAX_PIXELS, min_pixels: int = MIN_PIXELS) -> int:
     """Estimate the tokens of an image in Qwen2-VL after LlamaFactory has scaled it: one for each 28 x 28 pixels.
 
-    Exact counts need the model's own processor. Sources: LlamaFactory's `image_max_pixels` and `image_min_pixels`;
-    Qwen2-VL (arXiv 2409.12191), section 2.1.
+    Exact counts need the model's own processor. Source: Qwen2-VL (arXiv 2409.12191), section 2.1.
     """
-    pixels = max(1, width * height)
-    scale = math.sqrt(min(max_pixels, max(min_pixels, pixels)) / pixels)
-    sides = (max(PATCH, side * scale) for side in (width, height))
-    return math.prod(max(1, round(side / PATCH)) for side in sides)
+    return math.prod(round(side / PATCH) for side in stretch(*scale(width, height, max_pixels, min_pixels)))

@@ -14,11 +14,7 @@ FLOAT32_MAX = 3.4028234663852886e38  # training carries scores in float32
 
 
 class RowError(ValueError):
-    """A row in which there is no pair that training could use.
-
-    Attributes:
-        column: the column to look at.
-    """
+    """A row in which there is no pair that training could use; `column` is where to look."""
 
     def __init__(self, column: str, message: str):
         """Say what is wrong with a column."""
@@ -71,12 +67,7 @@ def read_pair(row: dict[str, Any], source: Source) -> Pair:
 
 
 def read_score(row: dict[str, Any], source: Source, side: str) -> float:
-    """Read a score as training does: numbers and numeric text, finite in float32.
-
-    Args:
-        row: a row.
-        source: its data set.
-        side: "score_chosen" or "score_rejected".
+    """Read "score_chosen" or "score_rejected" as training does: numbers and numeric text, finite in float32.
 
     Raises:
         RowError: there is no such number.
@@ -94,30 +85,25 @@ def read_score(row: dict[str, Any], source: Source, side: str) -> float:
     return score
 
 
-def _read_alpaca(row: dict[str, Any], source: Source) -> tuple[list[tuple[str, str]], str, str, str]:
+def _read_alpaca(row: dict[str, Any], source: Source) -> tuple[Any, ...]:
     messages = []
     for turn in source.column(row, "history") or []:
         if not isinstance(turn, list) or len(turn) != 2 or not all(isinstance(text, str) for text in turn):
             raise RowError(source.columns["history"], f"a turn must be [question, answer], not {turn!r}")
         messages += [("user", turn[0]), ("assistant", turn[1])]
-    asked = []
-    for use in ("prompt", "query"):
-        text = source.column(row, use)
-        if text is not None and not isinstance(text, str):
-            raise RowError(source.columns[use], f"text expected, not {type(text).__name__}")
-        asked += [text] if text else []
-    if not asked:
+    asked = [_text(row, source, use) for use in ("prompt", "query") if source.column(row, use) is not None]
+    if not any(asked):
         raise RowError(source.columns.get("prompt", "prompt"), "there is no question")
-    messages.append(("user", "\n".join(asked)))
+    messages.append(("user", "\n".join(filter(None, asked))))
     answers = [_text(row, source, side) for side in ("chosen", "rejected")]
     return messages, *answers, _system(row, source)
 
 
-def _text(row: dict[str, Any], source: Source, side: str) -> str:
-    value = source.column(row, side)
+def _text(row: dict[str, Any], source: Source, use: str) -> str:
+    value = source.column(row, use)
     if not isinstance(value, str):
         what = "there is no answer" if value is None else f"text expected, not {type(value).__name__}"
-        raise RowError(source.columns.get(side, side), what)
+        raise RowError(source.columns.get(use, use), what)
     return value
 
 
@@ -125,9 +111,7 @@ def _text(row: dict[str, Any], source: Source, side: str) -> str:
 _ROLES = ("user", "observation", "assistant", "function")
 
 
-def _read_conversation(
-    row: dict[str, Any], source: Source
-) -> tuple[list[tuple[str, str]], str, str, str, tuple[str, ...]]:
+def _read_conversation(row: dict[str, Any], source: Source) -> tuple[Any, ...]:
     column, tags = source.columns.get("messages", "messages"), source.tags
     turns = row.get(column)
     if not isinstance(turns, list) or not turns:
@@ -144,8 +128,15 @@ def _read_conversation(
             raise RowError(column, f"message {number} is from {role!r}; questions and answers must take turns")
     if len(turns) % 2 == 0:
         raise RowError(column, "the last message must be the question; the answers are columns of their own")
+    given = []
+    for use in ("chosen", "rejected"):
+        side = source.columns.get(use, use)
+        if row.get(side) is None:
+            raise RowError(side, "there is no answer")
+        given.append(_message(row[side], side, tags))
+        if given[-1][0] not in answers:
+            raise RowError(side, f"the answer is from {given[-1][0]!r}, not from {tags['assistant_tag']!r}")
     messages = [("assistant" if role in answers else "user", text) for role, text in turns]
-    given = [_answer(row, source, side) for side in ("chosen", "rejected")]
     roles = tuple(_ROLES[(*asks, *answers).index(role)] for role, _ in (*turns, *given))
     roles = roles if {"observation", "function"} & set(roles) else ()
     return messages, *(text for _, text in given), system, roles
@@ -173,16 +164,6 @@ def _with_tools(turns: list[Any], column: str, tags: dict[str, str | None]) -> l
     if joined[-1][0] == answer:
         raise RowError(column, 'as "openai", training drops the answer of a tool that comes last; use "sharegpt"')
     return joined
-
-
-def _answer(row: dict[str, Any], source: Source, side: str) -> tuple[str, str]:
-    column, tags = source.columns.get(side, side), source.tags
-    if row.get(column) is None:
-        raise RowError(column, "there is no answer")
-    role, text = _message(row[column], column, tags)
-    if role not in (tags["assistant_tag"], tags["function_tag"]):
-        raise RowError(column, f"the answer is from {role!r}, not from {tags['assistant_tag']!r}")
-    return role, text
 
 
 def _system(row: dict[str, Any], source: Source) -> str:

@@ -11,15 +11,9 @@ from .rows import BATCH, BATCH_BYTES
 
 
 def write_parquet(path: Path, file: IO, rows: Iterable[dict[str, Any]]) -> int:
-    """Write Parquet in two passes, since the types of all columns are known only after the last row.
+    """Write Parquet to a file that will be called `path`, and return how many rows there were.
 
-    Args:
-        path: what `file` will be called, for messages.
-        file: where to write.
-        rows: what to write.
-
-    Returns:
-        How many rows there were.
+    There are two passes, since the types of all columns are known only after the last row.
 
     Raises:
         DataError: a column holds values that have no common type.
@@ -30,7 +24,8 @@ def write_parquet(path: Path, file: IO, rows: Iterable[dict[str, Any]]) -> int:
     schema, count, batches = pyarrow.schema([]), 0, 0
     with tempfile.TemporaryFile() as scratch:
         for batch in _batches(rows):
-            schema = _with_columns(schema, batch, path)
+            for name in dict.fromkeys(name for row in batch for name in row):
+                schema = _with_column(schema, batch, name, path)
             pickle.dump(batch, scratch)
             count, batches = count + len(batch), batches + 1
         scratch.seek(0)
@@ -45,29 +40,39 @@ def write_parquet(path: Path, file: IO, rows: Iterable[dict[str, Any]]) -> int:
     return count
 
 
-def _with_columns(schema: Any, batch: list[dict[str, Any]], path: Path) -> Any:
-    """Add the columns of a batch to a schema, widening their types where that loses nothing.
+def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch, size = [], 0
+    for row in rows:
+        batch.append(row)
+        size += _bytes_in(row)
+        if len(batch) == BATCH or size > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
-    Raises:
-        DataError: a column holds values that have no common type.
-    """
+
+def _bytes_in(value: Any) -> int:
+    """Return how many bytes of images are in a value, at any depth."""
+    if isinstance(value, bytes):
+        return len(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(_bytes_in, parts))
+
+
+def _with_column(schema: Any, batch: list[dict[str, Any]], name: str, path: Path) -> Any:
+    """Add a column of a batch to a schema, widening its type where that loses nothing."""
     import pyarrow
 
-    for name in dict.fromkeys(name for row in batch for name in row):
-        column = pyarrow.schema([(name, _column(batch, name, path).type)])
-        try:
-            schema = pyarrow.unify_schemas([schema, column], promote_options="permissive")
-        except pyarrow.ArrowException as error:
-            raise _mixed(path, name, error) from error
-    return schema
+    column = pyarrow.schema([(name, _column(batch, name, path).type)])
+    try:
+        return pyarrow.unify_schemas([schema, column], promote_options="permissive")
+    except pyarrow.ArrowException as error:
+        raise _mixed(path, name, error) from error
 
 
 def _column(batch: list[dict[str, Any]], name: str, path: Path, kind: Any = None) -> Any:
-    """Return a column of a batch as an Arrow array of the given type, or of that which its values have.
-
-    Raises:
-        DataError: the values have no common type.
-    """
+    """Return a column of a batch as an Arrow array of the given type, or of that which its values have."""
     import pyarrow
 
     values = [row.get(name) for row in batch]
@@ -97,23 +102,3 @@ def _mixed(path: Path, column: str, error: Exception) -> DataError:
         f'{path}, column "{column}": Parquet wants one type a column ({error}). Write .jsonl instead, or make all its '
         "values alike."
     )
-
-
-def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    batch, size = [], 0
-    for row in rows:
-        batch.append(row)
-        size += _bytes_in(row)
-        if len(batch) == BATCH or size > BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _bytes_in(value: Any) -> int:
-    """Return how many bytes of images are in a value, at any depth."""
-    if isinstance(value, bytes):
-        return len(value)
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return sum(map(_bytes_in, parts))

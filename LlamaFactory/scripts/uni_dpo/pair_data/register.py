@@ -1,21 +1,26 @@
-"""Adding a data set to a `dataset_info.json` without touching a byte of the others."""
+"""The command `register`: a data set is added to a `dataset_info.json` without touching a byte of the others."""
 
 import contextlib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from .descriptions import parse
 from .errors import DataError, place
-from .pairs import RowError, read_pair
+from .options import DatasetDir
+from .pairs import MEDIA, RowError, read_pair
 from .rows import READ, read_rows, require_file
 from .sources import COLUMNS, TAGS, Source
 from .writing import whole_file
 
 
+NAME = "register"
 LOOKED_AT = 200  # rows that are read as pairs
 QUESTIONS = {"instruction", "input", "conversations", "messages"}
 
@@ -31,37 +36,54 @@ OPENAI_TAGS = {
 }
 
 
-@dataclass(frozen=True)
-class Registered:
-    """What became of an entry.
+def register(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="what training will call the data set")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="pairs in a .json, .jsonl, .csv or .parquet file")],
+    dataset_dir: DatasetDir = None,
+    replace: Annotated[bool, typer.Option("--replace", help="replace another entry of that name")] = False,
+) -> None:
+    r"""Describe a data set in dataset_info.json, so that training finds it by a name.
 
-    Attributes:
-        info: the `dataset_info.json`.
-        entry: what stands there now.
-        change: "added", "replaced", or "unchanged" where it stood there already.
-        rows: how many rows the file has.
-        lost: an image, a video or a sound of its first rows that training would not find, empty if there is none.
-        marked: whether `info` starts with a byte order mark, which LlamaFactory does not read.
-    """
+    Without --dataset-dir that is the dataset_info.json beside the file; it is made if there is none, and nothing else
+    in it changes. The columns are found out from the file: questions as instruction (with input, history, system) or
+    as conversations or messages, the answers chosen and rejected, images, and the scores if there are any.
 
-    info: Path
-    entry: dict[str, Any]
-    change: str
-    rows: int
-    lost: str
-    marked: bool
-
-
-def register(name: str, file: Path, dataset_dir: Path, replace: bool = False) -> Registered:
-    """Describe a file of pairs in the `dataset_info.json` of a folder, which is made if there is none.
-
-    Raises:
-        DataError: the name or the file cannot be used, or the name is taken by something else and not to be replaced.
+    \b
+    python scripts/uni_dpo/data.py register my_pairs data/uni_dpo/my_pairs.json
+      then in the recipe:   dataset: my_pairs
+                            dataset_dir: data/uni_dpo
     """
     if not name or name != name.strip() or re.search(r"[,\x00-\x1f]", name):
         raise DataError(f'training could not name the data set "{name}": no commas, no spaces around it, not empty')
-    with _locked(dataset_dir):
-        return _register(name, file, dataset_dir, replace)
+    folder = dataset_dir or file.parent
+    info = folder / "dataset_info.json"
+    with _locked(folder):
+        text = _read(info)
+        spans = _spans(text, info)
+        entry, rows, lost = describe(file, folder)
+        old = json.loads(text[slice(*spans[name])]) if name in spans else None
+        change = "unchanged" if old == entry else "replaced" if name in spans else "added"
+        if change == "replaced" and not replace:
+            raise DataError(f'{info} has another "{name}": {json.dumps(old)}. Choose another name, or add --replace.')
+        if change != "unchanged":
+            new = _with_entry(text, spans, name, entry)
+            if parse(_bare(new), info) != parse(_bare(text), info) | {name: entry}:
+                raise DataError(f"{info} is laid out in an unknown way. Add this by hand: {json.dumps({name: entry})}")
+            with whole_file(info, "wb") as out:
+                out.write(new.encode())
+    columns = ", ".join(entry["columns"].values())
+    print(f'{info}: "{name}" {change}, {rows} rows in {entry["file_name"]}, columns {columns}')
+    print(f"In the recipe: dataset: {name}   dataset_dir: {folder}")
+    missing = [side for side in ("score_chosen", "score_rejected") if side not in entry["columns"]]
+    if missing:
+        print(f"Note: there is no {' and no '.join(missing)}; Uni-DPO needs them, data.py score adds them.")
+    if lost:
+        print(f"Note: {lost[:200]} is not a file from there: give training the media_dir it starts from.")
+    if _bare(text) != text:
+        print(f"Warning: {info} starts with a byte order mark, which LlamaFactory refuses.", file=sys.stderr)
+
+
+run = register
 
 
 @contextlib.contextmanager
@@ -84,24 +106,6 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _register(name: str, file: Path, dataset_dir: Path, replace: bool) -> Registered:
-    info = dataset_dir / "dataset_info.json"
-    text = _read(info)
-    spans = _spans(text, info)
-    entry, rows, lost = describe(file, dataset_dir)
-    old = json.loads(text[slice(*spans[name])]) if name in spans else None
-    change = "unchanged" if old == entry else "replaced" if name in spans else "added"
-    if change == "replaced" and not replace:
-        raise DataError(f'{info} has another "{name}": {json.dumps(old)}. Choose another name, or add --replace.')
-    if change != "unchanged":
-        new = _with_entry(text, spans, name, entry)
-        if json.loads(_bare(new)) != json.loads(_bare(text)) | {name: entry}:
-            raise DataError(f"{info} is laid out in an unknown way. Add this by hand: {json.dumps({name: entry})}")
-        with whole_file(info, "wb") as out:
-            out.write(new.encode())
-    return Registered(info, entry, change, rows, lost, _bare(text) != text)
-
-
 def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int, str]:
     """Return the entry for a file, with the columns that it has, the number of its rows, and a medium that is lost.
 
@@ -122,25 +126,22 @@ def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int, str]:
             f"{', '.join(sorted(QUESTIONS))} are needed. data.py convert makes them."
         )
     entry = {"file_name": _file_name(file, dataset_dir)} | _shape(names, first)
-    tags = entry.get("tags", TAGS)
-    source = Source(file.name, (file,), entry["columns"], dataset_dir, entry["formatting"], tags)
-    lost = ""
+    source = Source(file.name, (file,), entry["columns"], dataset_dir, entry["formatting"], entry.get("tags", TAGS))
+    paths: list[str] = []
     for number, row in enumerate(first):
         try:
             pair = read_pair(row, source)
-            shown = (*pair.images, *pair.videos, *pair.audios)
-            paths = [path for path in shown if isinstance(path, str)]
-            lost = lost or next((path for path in paths if not os.path.isfile(source.find_image(path))), "")
         except RowError as error:
             raise DataError(f'{file}, {place(number)}, column "{error.column}": {error}') from error
+        paths += [path for path in (*pair.images, *pair.videos, *pair.audios) if isinstance(path, str)]
+    lost = next((path for path in paths if not os.path.isfile(source.find_image(path))), "")
     return entry, count, lost
 
 
 def _shape(names: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what an entry says of rows with these columns."""
     talk = next((name for name in ("conversations", "messages") if name in names), "")
-    media = ("images", "videos", "audios")
-    uses = ("system", "tools", "chosen", "rejected", *media, "score_chosen", "score_rejected")
+    uses = ("system", "tools", "chosen", "rejected", *MEDIA, "score_chosen", "score_rejected")
     columns = {use: use for use in uses if use in names}
     if "instruction" in names or not talk:
         columns = {use: COLUMNS[use] for use in ("prompt", "query", "history") if COLUMNS[use] in names} | columns
@@ -177,12 +178,7 @@ def _bare(text: str) -> str:
 
 def _spans(text: str, info: Path) -> dict[str, tuple[int, int]]:
     """Return where the value of every entry starts and ends in the text."""
-    try:
-        described = json.loads(_bare(text))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{info} is not valid JSON ({error}). Correct it first.") from error
-    if not isinstance(described, dict):
-        raise DataError(f"{info} must be an object of data sets.")
+    parse(_bare(text), info)  # or what follows would not come to an end
     decoder, spans, at = json.JSONDecoder(), {}, _skip(text, text.index("{") + 1)
     while text[at] != "}":
         name, at = decoder.raw_decode(text, at)
@@ -204,8 +200,7 @@ def _with_entry(text: str, spans: dict[str, tuple[int, int]], name: str, entry: 
     """Put an entry into the text, in its place or last, in the style of the others."""
     first = text.index("{") + 1
     lead = text[first : _skip(text, first)] if spans else "\n  "
-    newline = "\r\n" if "\r\n" in text else "\n"
-    indent = lead.rpartition("\n")[2]
+    newline, indent = "\r\n" if "\r\n" in text else "\n", lead.rpartition("\n")[2]
     value = json.dumps(entry)
     if "\n" in lead:
         value = json.dumps(entry, indent=indent or 2).replace("\n", newline + indent)

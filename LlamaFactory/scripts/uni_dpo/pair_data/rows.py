@@ -7,39 +7,22 @@ writes and training's loader takes.
 import codecs
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tqdm import tqdm
-
 from .errors import DataError, place
-from .tables import as_utf8, read_table, text_lines
+from .tables import LONGEST, Broken, as_utf8, read_table
 
 
 SUFFIXES = (".json", ".jsonl", ".parquet")  # what is read and written
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 READ = (*SUFFIXES, ".csv")  # what training reads
 CHUNK = 1 << 20  # bytes read at a time
-LONGEST_ROW = 1 << 28  # characters: room for a few images in base64
 BATCH = 500  # rows of a Parquet file in memory at a time,
 BATCH_BYTES = 1 << 24  # or fewer, so that rows with images come to no more than about this
-
-# A row that ends too early fails at its end, or in a string that is not closed.
-_CUT_SHORT = "Unterminated string"
-
-
-@dataclass(frozen=True)
-class Broken:
-    """What stands for a row that could not be read.
-
-    Attributes:
-        reason: What is wrong with it.
-    """
-
-    reason: str
 
 
 def read_rows(path: Path, progress: str = "") -> Iterator[dict[str, Any]]:
@@ -56,7 +39,9 @@ def read_rows(path: Path, progress: str = "") -> Iterator[dict[str, Any]]:
         if isinstance(value, Broken):
             raise DataError(f"{path}, {place(row)}: {value.reason}. Correct it, or download the file again.")
         if not isinstance(value, dict):
-            raise DataError(f"{path}, {place(row)}: {_short(value)} is not an object with columns.")
+            shown = repr(value)
+            shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
+            raise DataError(f"{path}, {place(row)}: {shown} is not an object with columns.")
         yield value
 
 
@@ -68,10 +53,13 @@ def read_values(path: Path, progress: str = "") -> Iterator[Any]:
     Raises:
         DataError: there is no such file, or its name ends in none of `READ`.
     """
+    from tqdm import tqdm
+
     path = Path(path)
-    if path.suffix.lower() != ".tsv":  # which only `convert` lets come here
+    kind = path.suffix.lower()
+    if kind != ".tsv":  # which only `convert` lets come here
         require_file(path)
-    if path.suffix.lower() == ".parquet":
+    if kind == ".parquet":
         yield from _read_parquet(path, progress)
         return
     with ExitStack() as stack:
@@ -79,8 +67,8 @@ def read_values(path: Path, progress: str = "") -> Iterator[Any]:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         bar = stack.enter_context(tqdm(total=size, desc=progress, unit="B", unit_scale=True, disable=not progress))
-        if path.suffix.lower() in DELIMITERS:
-            yield from read_table(text_lines(file, bar), DELIMITERS[path.suffix.lower()], Broken)
+        if kind in DELIMITERS:
+            yield from read_table(file, DELIMITERS[kind], bar)
         else:
             yield from _read_array(file, bar) if _is_list(file) else _read_lines(file, bar)
 
@@ -105,11 +93,12 @@ def require_file(path: Path) -> None:
     Raises:
         DataError: it is so.
     """
-    if path.suffix.lower() == ".tsv" and os.path.isfile(path):
+    there = os.path.isfile(path)
+    if path.suffix.lower() == ".tsv" and there:
         raise DataError(f"{path}: training reads no tables with tabs. data.py convert makes pairs of it.")
     if path.suffix.lower() not in READ:
         raise DataError(f"{path}: the name must end in {', '.join(READ)}, which says how it is read.")
-    if not os.path.isfile(path):
+    if not there:
         raise DataError(f"there is no file {path}")
 
 
@@ -120,37 +109,32 @@ def _open(path: Path) -> IO[bytes]:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _read_lines(file: IO[bytes], bar: tqdm) -> Iterator[Any]:
+def _read_lines(file: IO[bytes], bar: Any) -> Iterator[Any]:
     for number, line in enumerate(file):
         bar.update(len(line))
-        text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
-        if text.strip():
-            yield _parse_line(text)
+        text = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
+        if not text.strip():
+            continue
+        try:
+            yield json.loads(text)
+        except UnicodeDecodeError as error:
+            yield Broken(f"not UTF-8 ({error.reason} at byte {error.start})")
+        except (ValueError, RecursionError) as error:
+            yield Broken(f"not valid JSON ({error})")
 
 
-def _parse_line(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except UnicodeDecodeError as error:
-        return Broken(f"not UTF-8 ({error.reason} at byte {error.start})")
-    except ValueError as error:
-        return Broken(f"not valid JSON ({error})")
-    except RecursionError:
-        return Broken("nested too deeply")
-
-
-def _read_array(file: IO[bytes], bar: tqdm) -> Iterator[Any]:
+def _read_array(file: IO[bytes], bar: Any) -> Iterator[Any]:
     """Cut an array into its elements, reading a chunk more whenever an element goes on after the text at hand."""
     text = _Text(file, bar)
     try:
-        text.skip("[")
-        if text.next_character() != "]":
+        text.take("[")
+        if text.peek() != "]":
             yield text.element()
-            while text.next_character() == ",":
-                text.skip(",")
+            while text.peek() == ",":
+                text.take(",")
                 yield text.element()
-        text.skip("]", "a comma or the closing ] of the list")
-        if text.next_character():
+        text.take("]", "a comma or the closing ] of the list")
+        if text.peek():
             raise ValueError("the list is closed with ] before it")
     except (ValueError, RecursionError) as error:
         yield Broken(f"not valid JSON in UTF-8 ({error})")
@@ -159,10 +143,11 @@ def _read_array(file: IO[bytes], bar: tqdm) -> Iterator[Any]:
 class _Text:
     """The part of a file that is being read, as text."""
 
-    def __init__(self, file: IO[bytes], bar: tqdm):
-        self.decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self.file, self.bar, self.text, self.at, self.ended = file, bar, "", 0, False
-        self.damage = ""
+    white_space = re.compile(r"[ \t\r\n]*")
+
+    def __init__(self, file: IO[bytes], bar: Any):
+        self.bytes, self.json = codecs.getincrementaldecoder("utf-8-sig")(), json.JSONDecoder()
+        self.file, self.bar, self.text, self.at, self.ended, self.damage = file, bar, "", 0, False, ""
 
     def more(self, size: int = 0) -> None:
         """Append what comes next in the file, `CHUNK` bytes or more; forget what has been read.
@@ -176,49 +161,39 @@ class _Text:
         self.bar.update(len(data))
         self.ended = not data
         try:
-            text = self.decoder.decode(data, final=self.ended)
+            text = self.bytes.decode(data, final=self.ended)
         except UnicodeDecodeError as error:
             text, self.damage = error.object[: error.start].decode(), f"not UTF-8: {error.reason}"
         self.text, self.at = self.text[self.at :] + text, 0
 
-    def next_character(self) -> str:
+    def peek(self) -> str:
         """Go to the next character that is not white space and return it without taking it, "" at the end."""
         while True:
-            while self.at < len(self.text):
-                if self.text[self.at] not in " \t\r\n":
-                    return self.text[self.at]
-                self.at += 1
-            if self.ended:
-                return ""
+            self.at = self.white_space.match(self.text, self.at).end()
+            if self.at < len(self.text) or self.ended:
+                return self.text[self.at : self.at + 1]
             self.more()
 
-    def skip(self, character: str, name: str = "") -> None:
-        """Take a character that must come next.
-
-        Raises:
-            ValueError: another one does; `name` is what the message calls the missing one.
-        """
-        if self.next_character() != character:
-            before = "before it" if self.next_character() else "where the file ends"
+    def take(self, character: str, name: str = "") -> None:
+        """Take a character that must come next; `name` is what the message calls it if it does not."""
+        if self.peek() != character:
+            before = "before it" if self.peek() else "where the file ends"
             raise ValueError(f"{name or character} is missing {before}")
         self.at += 1
 
     def element(self) -> Any:
-        """Take one element of the list.
-
-        Raises:
-            ValueError: it is not valid, or longer than `LONGEST_ROW`.
-        """
-        self.next_character()
+        """Take one element of the list, or raise ValueError if it is not valid or too long."""
+        self.peek()
         while True:
             try:
-                value, end = json.JSONDecoder().raw_decode(self.text, self.at)
+                value, end = self.json.raw_decode(self.text, self.at)
                 if end + 2 < len(self.text) or self.ended:  # otherwise a number may go on, with e-5
                     self.at = end
                     return value
             except json.JSONDecodeError as error:
-                cut = error.pos >= len(self.text) - 16 or error.msg.startswith(_CUT_SHORT)
-                if self.ended or not cut or len(self.text) - self.at > LONGEST_ROW:
+                # What ends too early fails at its end, or in a string that is not closed.
+                cut = error.pos >= len(self.text) - 16 or error.msg.startswith("Unterminated string")
+                if self.ended or not cut or len(self.text) - self.at > LONGEST:
                     raise ValueError(error.msg) from error
             self.more(len(self.text) - self.at)  # doubling keeps long rows linear
 
@@ -226,6 +201,7 @@ class _Text:
 def _read_parquet(path: Path, progress: str) -> Iterator[Any]:
     import pyarrow
     import pyarrow.parquet
+    from tqdm import tqdm
 
     try:
         # With a buffer, columns are read as they are needed instead of a row group at once.
@@ -239,8 +215,3 @@ def _read_parquet(path: Path, progress: str) -> Iterator[Any]:
                         bar.update(batch.num_rows)
     except (pyarrow.ArrowException, OSError) as error:
         yield Broken(f"not valid Parquet ({error})")
-
-
-def _short(value: Any, length: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= length else text[:length] + "..."

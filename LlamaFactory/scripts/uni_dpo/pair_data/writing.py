@@ -9,10 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
-
 from .errors import DataError
-from .parquet import write_parquet
 from .rows import SUFFIXES
 
 
@@ -29,14 +26,11 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO]:
     """
     path = Path(os.path.realpath(path))
     _require_free(path)
+    part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = part_of(path)
-        file = part.open(mode, encoding=None if "b" in mode else "utf-8")
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-    try:
-        with file:
+        with part.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -46,7 +40,19 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO]:
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part and part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """Return a name for a file while it is being written; those of killed runs are removed."""
+    import psutil
+
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        number = left.name.split(".")[-2]
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 @contextlib.contextmanager
@@ -79,89 +85,26 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     Raises:
         DataError: the name ends otherwise, the place cannot be written, or a value does not fit the format.
     """
+    from .parquet import write_parquet
+
     path = Path(path)
-    writers = {".json": _write_array, ".jsonl": _write_lines, ".parquet": _write_parquet}
-    if path.suffix.lower() not in writers:
-        raise DataError(f"{path}: the name must end in {', '.join(SUFFIXES)}, which says how it is written.")
-    return writers[path.suffix.lower()](path, rows)
-
-
-def require_writable(path: Path, suffixes: Iterable[str] = SUFFIXES) -> None:
-    """Refuse an output before any work goes into it.
-
-    Args:
-        path: where a file is to be written.
-        suffixes: what its name may end in.
-
-    Raises:
-        DataError: its name ends otherwise, there is a folder or something else that is no file, or one may not write.
-    """
-    if path.suffix.lower() not in suffixes:
-        raise DataError(f"{path}: the name must end in {' or '.join(suffixes)}, which says how it is written.")
-    path = Path(os.path.realpath(path))
-    _require_free(path)
-    folder = next(parent for parent in path.parents if os.path.lexists(parent))
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
-        raise DataError(f"cannot write {path}: {folder} is not a folder that you may write in")
-
-
-def require_new_name(output: Path, others: Iterable[Path | None]) -> None:
-    """Refuse to write over what is being read, or written as well.
-
-    Args:
-        output: what is to be written.
-        others: the other files of the command; None for one that is not asked for.
-
-    Raises:
-        DataError: the output is one of them.
-    """
-    if any(other is not None and os.path.realpath(output) == os.path.realpath(other) for other in others):
-        raise DataError(f"{output} is also read, or written twice, by this command. Give the output another name.")
-
-
-def _require_free(path: Path) -> None:
-    """Refuse a place where something else than a file is; a link that is left here leads around in a circle."""
-    if os.path.isdir(path) or os.path.islink(path):
-        raise DataError(f"cannot write {path}: there is a folder of that name, or a link that leads nowhere")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise DataError(f"cannot write {path}: what is there is not a file")
-
-
-def part_of(path: Path) -> Path:
-    """Return a name for a file while it is being written; those of killed runs are removed."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        number = left.name.split(".")[-2]
-        if number.isdigit() and not psutil.pid_exists(int(number)):
-            left.unlink(missing_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-def _write_array(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    count = 0
-    with whole_file(path) as file:
+    kind = path.suffix.lower()
+    _require_suffix(path, SUFFIXES)
+    with whole_file(path, "wb" if kind == ".parquet" else "w") as file:
+        if kind == ".parquet":
+            return write_parquet(path, file, rows)
+        count = 0
         for row in rows:
-            file.write((",\n" if count else "[\n") + to_json(row, path))
+            before = "" if kind == ".jsonl" else ",\n" if count else "[\n"
+            file.write(before + to_json(row, path) + ("\n" if kind == ".jsonl" else ""))
             count += 1
-        file.write("\n]\n" if count else "[]\n")
-    return count
-
-
-def _write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    with whole_file(path, "wb") as file:
-        return write_parquet(path, file, rows)
-
-
-def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    count = 0
-    with whole_file(path) as file:
-        for row in rows:
-            file.write(to_json(row, path) + "\n")
-            count += 1
-    return count
+        if kind == ".json":
+            file.write("\n]\n" if count else "[]\n")
+        return count
 
 
 def to_json(row: dict[str, Any], path: Path) -> str:
-    """Return a row as one line of JSON.
+    """Return a row as one line of JSON; `path` is where it will be, for messages.
 
     Raises:
         DataError: it holds bytes (an image), which JSON cannot.
@@ -173,9 +116,8 @@ def to_json(row: dict[str, Any], path: Path) -> str:
         return json.dumps(row)
     except (TypeError, ValueError) as error:
         column = next((f', column "{name}"' for name, value in row.items() if not _fits_json(value)), "")
-        raise DataError(
-            f"{path}{column}: a value does not fit into JSON ({error}). Write .parquet instead."
-        ) from error
+        what = f"a value does not fit into JSON ({error}). Write .parquet instead."
+        raise DataError(f"{path}{column}: {what}") from error
     return text
 
 
@@ -184,3 +126,40 @@ def _fits_json(value: Any) -> bool:
         return bool(json.dumps(value))
     except (TypeError, ValueError):
         return False
+
+
+def require_writable(path: Path, suffixes: Iterable[str] = SUFFIXES) -> None:
+    """Refuse an output before any work goes into it.
+
+    Raises:
+        DataError: its name ends otherwise, there is a folder or something else that is no file, or one may not write.
+    """
+    _require_suffix(path, suffixes)
+    path = Path(os.path.realpath(path))
+    _require_free(path)
+    folder = next(parent for parent in path.parents if os.path.lexists(parent))
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
+        raise DataError(f"cannot write {path}: {folder} is not a folder that you may write in")
+
+
+def require_new_name(output: Path, others: Iterable[Path | None]) -> None:
+    """Refuse to write over one of the other files of a command, which is read or written as well.
+
+    Raises:
+        DataError: the output is one of them.
+    """
+    if any(other is not None and os.path.realpath(output) == os.path.realpath(other) for other in others):
+        raise DataError(f"{output} is also read, or written twice, by this command. Give the output another name.")
+
+
+def _require_suffix(path: Path, suffixes: Iterable[str]) -> None:
+    if path.suffix.lower() not in suffixes:
+        raise DataError(f"{path}: the name must end in {' or '.join(suffixes)}, which says how it is written.")
+
+
+def _require_free(path: Path) -> None:
+    """Refuse a place where something else than a file is; a link that is left here leads around in a circle."""
+    if os.path.isdir(path) or os.path.islink(path):
+        raise DataError(f"cannot write {path}: there is a folder of that name, or a link that leads nowhere")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError(f"cannot write {path}: what is there is not a file")

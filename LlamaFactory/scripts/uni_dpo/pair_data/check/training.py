@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..descriptions import find
 from ..errors import DataError
 from ..sources import open_source
 from .plan import Plan
@@ -60,6 +61,8 @@ def plan_from_config(config: Path, overrides: list[str], **settings: Any) -> Pla
         raise DataError(f'{config}: there is no "dataset" to check.')
     if given.get("stage", "sft") != "dpo":
         raise DataError(f'{config}: "stage" is {given.get("stage", "sft")}, and preference pairs need dpo.')
+    found = find({"dataset_dir": "data"} | given, {name.partition("=")[0] for name in overrides}, Path("data"))
+    given |= {"dataset": found[0], "dataset_dir": str(found[1])} if found else {}
     options = read_options(given)
     data = options.data
     if not isinstance(data.dataset_dir, str) or data.dataset_dir == "ONLINE" or ":" in data.dataset_dir[2:]:

@@ -1,1 +1,1 @@
-"""The commands, a module each: options, help, and a call of what does the work."""
+"""Commands whose options stand apart from what does the work, so that `--help` need not import it."""

@@ -6,16 +6,16 @@ from typing import Annotated
 
 import typer
 
+from ..descriptions import RECIPE_DATA as DATASET
+from ..descriptions import described
 from ..errors import DataError
-from ..paths import look_at_paths, rewrite_paths
+from ..paths import look_at_paths, print_report, rewrite_paths
 from ..register import register
 from ..sources import open_source
 from ..writing import keeping_original
-from .paths import print_report
 
 
 NAME = "download"
-DATASET = "uni_dpo_mm_rlhf"  # in the example's YAML
 # Beside this script in the repository and in a checkout of LlamaFactory: where the example looks by itself.
 USUAL = Path(__file__).resolve().parents[4] / "data" / "uni_dpo"
 FILES_HELP = (
@@ -124,10 +124,9 @@ def _make_ready(published: Path, pairs: Path) -> None:
 def _is_described(pairs: Path) -> bool:
     """Tell whether the name stands for this file already, whatever else its entry says."""
     info = pairs.parent / "dataset_info.json"
-    try:
-        entry = json.loads(info.read_text(encoding="utf-8"))[DATASET]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # `register` says what is wrong with it
+    if not info.exists() or DATASET not in (entries := described(info.parent)):
+        return False
+    entry = entries[DATASET]
     if not isinstance(entry, dict) or entry.get("file_name") != pairs.name:
         raise DataError(f'{info} has another "{DATASET}": {json.dumps(entry)}. Rename it, or choose --to.')
     return True
