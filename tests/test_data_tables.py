@@ -5,9 +5,9 @@ import csv
 import json
 
 import pytest
+from checking import check, good_rows
 from data_cli import data
-from pairs import make_rows, options, write_dataset
-from test_data_check import here
+from pairs import options, write_dataset
 from test_scores import prepare
 
 from llamafactory.hparams import get_train_args
@@ -39,9 +39,9 @@ def write_csv(path, rows, encoding="utf-8"):
 @pytest.fixture
 def rows(tmp_path):
     """Rows of CSV, with answers that look like something else, and every other one without an image."""
-    rows = make_rows(tmp_path, len(WORDS))
+    rows = good_rows(tmp_path, len(WORDS))
     for number, (row, word) in enumerate(zip(rows, WORDS, strict=True)):
-        row |= {"chosen": word, "images": row["images"][0], "score_chosen": row["score_rejected"] + 1}
+        row |= {"chosen": word, "images": row["images"][0]}
         if number % 2:
             row |= {"images": "", "instruction": word}
     return rows
@@ -62,7 +62,7 @@ def test_csv_trains_on_the_words_that_stand_there(tiny_model, tmp_path, rows):
         assert example["score_chosen"] == row["score_chosen"]
     texts = [{name: str(value) or None for name, value in row.items()} for row in rows]
     assert list(read_rows(tmp_path / "pairs.csv")) == texts
-    status, said = here(tmp_path / "pairs.csv", "--fix", tmp_path / "clean.json", "--no-images")
+    status, said = check(tmp_path / "pairs.csv", "--fix", tmp_path / "clean.json", "--no-images")
     assert status == 0 and "Nothing to report" in said, said
     scores = {side: [row[side] for row in rows] for side in ("score_chosen", "score_rejected")}
     assert [row["chosen"] for row in read_rows(tmp_path / "clean.json")] == WORDS
@@ -103,7 +103,7 @@ def test_csv_that_is_none_is_refused_by_row(tmp_path, kind):
         (row, value.reason) for row, value in enumerate(read_values(tmp_path / "x.csv")) if type(value) is Broken
     ]
     assert len(broken) == 1 and words in broken[0][1]
-    assert here(tmp_path / "x.csv", "--no-images", "--no-scores")[0] in (1, 2)
+    assert check(tmp_path / "x.csv", "--no-images", "--no-scores")[0] in (1, 2)
     if kind == "semicolons":  # LlamaFactory names the columns that are missing
         assert check_table(str(tmp_path / "x.csv")) == ["instruction;chosen;rejected"]
         return
@@ -116,9 +116,7 @@ def test_csv_that_is_none_is_refused_by_row(tmp_path, kind):
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
 def test_other_encodings_are_named_and_mended(tiny_model, tmp_path, kind, encoding):
     """Or "Column() changed from object to array"; a mark before JSONL and CSV does no harm."""
-    rows = [row | {"images": row["images"][0], "chosen": "größer"} for row in make_rows(tmp_path, 4)]
-    for row in rows:
-        row["score_chosen"] = row["score_rejected"] + 1
+    rows = [row | {"images": row["images"][0], "chosen": "größer"} for row in good_rows(tmp_path, 4)]
     path = tmp_path / f"rows.{kind}"
     write_dataset(tmp_path, [], file_name=path.name)
     texts = [json.dumps(row, ensure_ascii=False) for row in rows]
@@ -126,7 +124,7 @@ def test_other_encodings_are_named_and_mended(tiny_model, tmp_path, kind, encodi
         write_csv(path, rows, encoding)
     else:
         path.write_text("\n".join(texts) if kind == "jsonl" else f"[{','.join(texts)}]", encoding=encoding)
-    status, said = here(path, "--fix", tmp_path / "clean.jsonl", "--no-images")
+    status, said = check(path, "--fix", tmp_path / "clean.jsonl", "--no-images")
     assert status == 0 and [row["chosen"] for row in read_rows(tmp_path / "clean.jsonl")] == ["größer"] * 4
     if encoding == "utf-8-sig" and kind != "json":
         assert "file-" not in said and len(prepared(tiny_model, tmp_path)) == 4
@@ -138,7 +136,7 @@ def test_other_encodings_are_named_and_mended(tiny_model, tmp_path, kind, encodi
 
 def test_media_that_are_no_paths_are_called_what_they_are(tiny_model, tmp_path):
     """Not "No such file iVBOR..."; and convert takes what the message says it takes."""
-    rows = make_rows(tmp_path, 5)
+    rows = good_rows(tmp_path, 5)
     picture = (tmp_path / rows[0]["images"][0]).read_bytes()
     picture += b"\0" * 300  # a file of more than a path's length
     coded = base64.b64encode(picture).decode()
@@ -150,19 +148,17 @@ def test_media_that_are_no_paths_are_called_what_they_are(tiny_model, tmp_path):
     }
     for name, (image, words, taken) in given.items():
         changed = [*rows[:3], rows[3] | {"images": [image]}, rows[4]]
-        for row in changed:
-            row["score_chosen"] = row["score_rejected"] + 1
         write_dataset(tmp_path, changed)
         with pytest.raises(UniDPOError, match=rf'Data set "pairs", row 3 .*column "images".*{words}') as raised:
             prepared(tiny_model, tmp_path)
         assert ("data.py convert" in str(raised.value)) is taken and len(str(raised.value)) < 300
-        status, said = here(tmp_path / "pairs.json", "--workers", 1)
+        status, said = check(tmp_path / "pairs.json", "--workers", 1)
         kind = "media-embedded" if taken else "media-web"
         assert status == 1 and f"{kind}: 1 x" in said and "row 3" in said and len(said) < 1500, said
         assert ("data.py convert" in said) is taken
         status, said, _ = data("convert", tmp_path / "pairs.json", "-o", tmp_path / "made.json")
         assert status == 0 and ("4 pairs" if not taken else "5 pairs") in said, said
-        assert name == "on the web" or here(tmp_path / "made.json", "--workers", 1)[0] == 0
+        assert name == "on the web" or check(tmp_path / "made.json", "--workers", 1)[0] == 0
 
 
 def test_files_without_a_byte_are_called_empty(tiny_model, tmp_path):
@@ -171,5 +167,5 @@ def test_files_without_a_byte_are_called_empty(tiny_model, tmp_path):
     write_dataset(tmp_path, [], file_name="rows.parquet")
     with pytest.raises(UniDPOError, match=r"rows.parquet is empty \(0 bytes\)"):
         prepared(tiny_model, tmp_path)
-    status, said = here(tmp_path / "rows.parquet")
+    status, said = check(tmp_path / "rows.parquet")
     assert status == 1 and "file size is 0 bytes" in said

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from pairs import log_history, make_rows, options, train, write_dataset
+from recorded_runs import messages
 from safetensors.torch import load_file
-from watched import messages
 
 from llamafactory.train.uni_dpo.errors import UniDPOError
 from llamafactory.train.uni_dpo.files.run_record import RECORD

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from installing import SEAM, pip_install, run, small_checkout, snapshot
 from pairs import ROOT, options, train
+from recorded_runs import messages
 from upstream import checkout_tree, wheel_tree
-from watched import messages
 
 from llamafactory.train.trainer_utils import get_batch_logps
 from llamafactory.train.uni_dpo.errors import UniDPOError

@@ -8,8 +8,8 @@ from unittest import mock
 import pytest
 import torch
 from pairs import mixed, options, train, write_dataset
+from recorded_runs import watched_run
 from torch.profiler import ProfilerActivity, profile, record_function
-from watched import watched_run
 
 from llamafactory.train.uni_dpo.data.collate import PairCollator
 from llamafactory.train.uni_dpo.training import self_check

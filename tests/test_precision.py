@@ -16,8 +16,8 @@ import torch
 from figures import LONG
 from pairs import options, train
 from ranks import job, said, statuses, train_jobs
+from recorded_runs import messages
 from safetensors.torch import load_file, save_file
-from watched import messages
 
 from llamafactory.train.uni_dpo.training.resume import trusting_deepspeed
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pairs import ALPACA, mixed, options, train, write_dataset
+from recorded_runs import messages, watched_run
 from tiny_models import text_model
-from watched import messages, watched_run
 
 from llamafactory.train.uni_dpo.engine import attention
 from llamafactory.train.uni_dpo.errors import UniDPOError

@@ -11,9 +11,9 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from pairs import ALPACA, mixed, options, write_dataset
+from recorded_runs import Outcome, watched_run
 from safetensors.torch import load_file
 from tiny_models import text_model
-from watched import Outcome, watched_run
 
 
 # Small steps and a weak beta: a loss that vanishes would hide differences.

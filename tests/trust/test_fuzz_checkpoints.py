@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from crashes import TRAINING
 from forked import Host
-from hostile import Tally, fuzz, mutated, ruined
+from fuzzing import Tally, fuzz, mutated, ruined
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pairs import options

@@ -7,7 +7,7 @@ launcher takes may still be refused by training, which looks at more.
 import json
 
 import pytest
-from hostile import Tally, fuzz, mutated, ruined
+from fuzzing import Tally, fuzz, mutated, ruined
 from hypothesis import given
 from pairs import ALPACA, make_rows, write_dataset
 from ways import Way

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hostile import Tally, at_most, fuzz, mutated, ruined
+from fuzzing import Tally, at_most, fuzz, mutated, ruined
 from hypothesis import given
 from pairs import ROOT
 from PIL import Image

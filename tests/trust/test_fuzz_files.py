@@ -10,7 +10,7 @@ import json
 
 import pytest
 from data_cli import data
-from hostile import Tally, at_most, fuzz, mutated, ruined
+from fuzzing import Tally, at_most, fuzz, mutated, ruined
 from hypothesis import given
 from hypothesis import strategies as st
 from pairs import make_rows

@@ -9,7 +9,7 @@ anything else deep inside of upstream's parser, which does not check the types o
 from itertools import pairwise
 
 import yaml
-from hostile import NUMBERS, Tally, fuzz, mutated, odd_values, ruined
+from fuzzing import NUMBERS, Tally, fuzz, mutated, odd_values, ruined
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pairs import ROOT, options

@@ -9,7 +9,7 @@ import json
 
 import pytest
 import torch
-from hostile import Tally, fuzz, mutated
+from fuzzing import Tally, fuzz, mutated
 from hypothesis import example, given
 from pairs import ALPACA, SHAREGPT, as_openai, as_sharegpt, make_rows, write_dataset
 from ways import Way

@@ -11,7 +11,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from hostile import Tally, at_most, fuzz, mutated, ruined
+from fuzzing import Tally, at_most, fuzz, mutated, ruined
 from hypothesis import given
 from hypothesis import strategies as st
 from local_benchmarks import mixed, run_vlmeval, write_predictions, write_tsvs
