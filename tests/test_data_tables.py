@@ -140,13 +140,14 @@ def test_media_that_are_no_paths_are_called_what_they_are(tiny_model, tmp_path):
     picture = (tmp_path / rows[0]["images"][0]).read_bytes()
     picture += b"\0" * 300  # a file of more than a path's length
     coded = base64.b64encode(picture).decode()
-    given = {
-        "base64": (coded, "base64", True),
-        "data URI": (f"data:image/png;base64,{coded}", "a data URI", True),
-        "address of a file": (f"file://{tmp_path / rows[0]['images'][0]}", "a file:// address", True),
-        "on the web": ("https://example.org/a.png", "on the web", False),
-    }
-    for name, (image, words, taken) in given.items():
+    given = [
+        (coded, "base64", True),
+        (f"data:image/png;base64,{coded}", "a data URI", True),
+        (f"file://{tmp_path / rows[0]['images'][0]}", "a file:// address", True),
+        ("https://example.org/a.png", "on the web", False),
+    ]
+    made = [tmp_path / f"made-{number}.json" for number in range(len(given))]
+    for (image, words, taken), output in zip(given, made, strict=True):
         changed = [*rows[:3], rows[3] | {"images": [image]}, rows[4]]
         write_dataset(tmp_path, changed)
         with pytest.raises(UniDPOError, match=rf'Data set "pairs", row 3 .*column "images".*{words}') as raised:
@@ -156,9 +157,9 @@ def test_media_that_are_no_paths_are_called_what_they_are(tiny_model, tmp_path):
         kind = "media-embedded" if taken else "media-web"
         assert status == 1 and f"{kind}: 1 x" in said and "row 3" in said and len(said) < 1500, said
         assert ("data.py convert" in said) is taken
-        status, said, _ = data("convert", tmp_path / "pairs.json", "-o", tmp_path / "made.json")
+        status, said, _ = data("convert", tmp_path / "pairs.json", "-o", output)
         assert status == 0 and ("4 pairs" if not taken else "5 pairs") in said, said
-        assert name == "on the web" or check(tmp_path / "made.json", "--workers", 1)[0] == 0
+    assert check(*made, "--workers", 1)[0] == 0
 
 
 def test_files_without_a_byte_are_called_empty(tiny_model, tmp_path):

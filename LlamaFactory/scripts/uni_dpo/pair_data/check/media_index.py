@@ -33,14 +33,12 @@ class MediaIndex:
         """Remember that a row shows something; return what there is to look at if it is new."""
         media_dir = self.found.sources[source].media_dir
         key = _key(medium, media_dir, use)
-        new = self.db.execute("INSERT OR IGNORE INTO media VALUES (NULL, ?1, ?2, 0, 0, ?1)", (key, use))
-        if new.rowcount:
-            item = Item(new.lastrowid, use, medium, str(media_dir))
+        known = self.db.execute("SELECT number FROM media WHERE key = ?", (key,)).fetchone()
+        if known is None:
+            new = self.db.execute("INSERT INTO media VALUES (NULL, ?, ?, 0, 0, ?)", (key, use, key)).lastrowid
             self.relative |= isinstance(medium, str) and not os.path.isabs(medium)
-        else:
-            item = Item(self.db.execute("SELECT number FROM media WHERE key = ?", (key,)).fetchone()[0], "", None, "")
-        self.db.execute("INSERT INTO shown VALUES (?, ?, ?)", (source, row, item.number))
-        return item if new.rowcount else None
+        self.db.execute("INSERT INTO shown VALUES (?, ?, ?)", (source, row, known[0] if known else new))
+        return None if known else Item(new, use, medium, str(media_dir))
 
     def keep(self, item: Item, seen: Seen | str) -> None:
         """Keep what was seen of an item. What cannot be read is told from others by its path, the rest by content."""

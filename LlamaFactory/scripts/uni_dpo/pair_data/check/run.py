@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from .duplicates import add_pair, compare
 from .findings import Findings, Problem, printable
 from .loader import LoaderCheck, Shape, not_unicode
 from .media_index import Item, MediaIndex
-from .picture import Seen, look
+from .picture import look
 from .pool import WorkerPool
 from .rows import PLACEHOLDERS, check_pair, check_scores, explain_row_error
 
@@ -90,8 +91,9 @@ def check(plan: Plan, progress: bool = True) -> Checked:
     checked = Checked(plan, found, MediaIndex(found), [[] for _ in found.sources])
     media = (item for number in range(len(found.sources)) for item in _read(checked, number, progress))
     pool = WorkerPool(partial(look, max_pixels=plan.max_pixels, min_pixels=plan.min_pixels), plan.workers)
-    for item, seen in pool.map(media) if plan.images else ((item, Seen()) for item in media):
-        checked.media.keep(item, seen)
+    for item, seen in pool.map(media) if plan.images else zip(media, repeat(None)):
+        if seen:
+            checked.media.keep(item, seen)
     checked.media.report()
     compare(found, len(plan.sources), plan.split)
     for number in range(len(found.sources)):
