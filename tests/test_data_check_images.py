@@ -3,17 +3,15 @@
 import io
 import os
 
-import nasty
-import numpy as np
+import bad_data
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
 from llamafactory.data.mm_plugin import get_mm_plugin
-from pair_data.check.correcting import corrected
-from pair_data.check.crew import BATCH, DIED, HUNG, Crew
-from pair_data.check.kinds import ERROR, KINDS
-from pair_data.check.picture import inspect, scale
-from pair_data.check.run import late
+from pair_data.check.findings import ERROR, LEVEL
+from pair_data.check.fix import corrected
+from pair_data.check.picture import look_at_image, scale
+from pair_data.check.pool import DIED, HUNG, WorkerPool
 from pair_data.errors import DataError
 
 
@@ -28,14 +26,14 @@ def seen(image):
     return image
 
 
-def kinds(path):
-    return {kind for kind, _ in inspect((str(path), "")).problems}
+def kinds(image):
+    return {kind for kind, _ in look_at_image(image, "").problems}
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("nasty")
-    return folder, nasty.write_images(folder)
+    folder = tmp_path_factory.mktemp("images")
+    return folder, bad_data.write_images(folder)
 
 
 def test_images_that_check_calls_errors_stop_llamafactory_and_no_others_do(files):
@@ -43,7 +41,7 @@ def test_images_that_check_calls_errors_stop_llamafactory_and_no_others_do(files
     for name in due:
         if name in ("", "pipe.png"):  # a pipe would hang this test as it would hang training
             continue
-        errors = {kind for kind in kinds(folder / name) if KINDS[kind].level == ERROR}
+        errors = {kind for kind in kinds(str(folder / name)) if LEVEL[kind] == ERROR}
         try:
             seen(str(folder / name))
         except Exception:
@@ -58,7 +56,7 @@ def test_sizes_are_scaled_and_squashed_as_llamafactory_does(size):
     Image.new("1", size).save(buffer, "PNG")
     scaled = scale(*size)
     image = seen(buffer.getvalue())
-    found = {kind for kind, _ in inspect((buffer.getvalue(), "")).problems}
+    found = kinds(buffer.getvalue())
     width, height = (max(side, 28) for side in scaled)
     assert ("image-squashed" in found) == (image.size != (width, height))
     assert ("image-tiny" in found) == (min(size) < 28)
@@ -66,9 +64,7 @@ def test_sizes_are_scaled_and_squashed_as_llamafactory_does(size):
 
 def test_training_sees_rotated_transparent_and_deep_images_wrongly_and_corrected_ones_rightly(tmp_path):
     """The premise of three warnings, and of --fix-images."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (120, 60)).save(tmp_path / "rotated.png", exif=exif)
+    Image.new("RGB", (120, 60)).save(tmp_path / "rotated.png", exif=bad_data.oriented(6))
     assert seen(str(tmp_path / "rotated.png")).size == (120, 60)  # lying on its side
     Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert seen(str(tmp_path / "clear.png")).getpixel((0, 0)) == (0, 0, 0)
@@ -80,50 +76,21 @@ def test_training_sees_rotated_transparent_and_deep_images_wrongly_and_corrected
     assert right["deep.png"].getpixel((0, 0)) == (78, 78, 78)  # 20,000 of 65,535
 
 
-def test_every_exif_orientation_is_turned_upright():
-    picture = Image.fromarray(np.arange(64 * 32 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 32, 3))
-    for orientation in range(2, 9):
-        exif, buffer = Image.Exif(), io.BytesIO()
-        exif[0x0112] = orientation
-        picture.save(buffer, "PNG", exif=exif)
-        assert {kind for kind, _ in inspect((buffer.getvalue(), "")).problems} == {"image-rotated"}
-        upright = Image.open(io.BytesIO(corrected(buffer.getvalue())[0]))
-        assert np.array_equal(upright, ImageOps.exif_transpose(Image.open(buffer)))
-        assert not inspect((corrected(buffer.getvalue())[0], "")).problems
-
-
 def test_an_item_that_ends_or_hangs_its_process_costs_nothing_but_itself():
-    items = [(number, number) for number in range(3 * BATCH)]
-    items[5], items[20], items[21] = (5, "die"), (20, "hang"), (21, "die")
-    results = dict(Crew(nasty.work, 2, patience=3).map(iter(items)))
-    expected = {number: number * 2 for number in range(3 * BATCH)} | {5: DIED, 20: HUNG, 21: DIED}
-    assert results == expected
+    items = [*range(5), "die", *range(5, 20), "hang", "die 2"]
+    results = dict(WorkerPool(bad_data.work, 2, patience=3).map(iter(items)))
+    assert results == {number: number * 2 for number in range(20)} | {"die": DIED, "hang": HUNG, "die 2": DIED}
 
 
 def test_processes_that_cannot_start_are_not_blamed_on_the_items(monkeypatch):
     monkeypatch.setattr("sys.path", [])  # nothing can be imported in them
     with pytest.raises(DataError, match="cannot start"):
-        list(Crew(nasty.work, 2).map([(0, 0), (1, 1)]))
+        list(WorkerPool(bad_data.work, 2).map([0, 1]))
 
 
 def test_only_as_many_items_are_taken_as_there_is_work_for():
     taken = []
-    items = ((number, number) for number in range(200) if taken.append(number) is None)
-    for _ in Crew(nasty.work, 1).map(items):
+    items = (number for number in range(200) if taken.append(number) is None)
+    for _ in WorkerPool(bad_data.work, 1).map(items):
         break
-    assert len(taken) <= 2 * BATCH, "large data sets would be held in memory"
-
-
-def test_every_part_of_the_rows_has_its_own_late_images():
-    flags = np.zeros(5000, bool)
-    flags[0] = flags[4999] = True
-    assert late(flags, shards=1) == []
-    assert late(flags, shards=2) == [4999]
-
-
-def test_content_decides_what_is_the_same_image(tmp_path):
-    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
-    Image.new("RGB", (40, 40)).save(tmp_path / "b.png")
-    Image.new("RGB", (40, 41)).save(tmp_path / "c.png")
-    first, second, third = (inspect((name, str(tmp_path))) for name in ("a.png", "b.png", "c.png"))
-    assert first.digest == second.digest != third.digest
+    assert len(taken) <= 2, "large data sets would be held in memory"

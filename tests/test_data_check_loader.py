@@ -2,28 +2,20 @@
 
 import json
 
+import numpy as np
 import pytest
+from checking import SCORED, good_rows
 from datasets import load_dataset
-from pairs import make_rows, options, train, write_dataset
-from test_data_check import SCORED
+from pairs import options, train, write_dataset
 
 from llamafactory.train.uni_dpo.errors import UniDPOError
-from pair_data.check.kinds import KINDS
-from pair_data.check.plan import Plan
-from pair_data.check.run import check
+from pair_data.check import loader
+from pair_data.check.findings import ERRORS
+from pair_data.check.run import Plan, check, late
 from pair_data.sources import COLUMNS, Source
 
 
-BIG = "x" * 1000  # in every row of files that the loader reads in two parts
-REFUSALS = {
-    "column-mixed",
-    "column-late",
-    "loader-refuses",
-    "file-bom",
-    "file-encoding",
-    "file-empty",
-    "row-unreadable",
-}
+REFUSALS = {"column-mixed", "column-late", "loader-refuses", "file-bom", "file-encoding", "file-empty"}
 REFUSALS |= {"row-unreadable", "row-not-object", "text-not-unicode", "number-too-large"}
 
 # Two values of a column in two rows, and whether lists and lines of such rows load.
@@ -84,19 +76,25 @@ PARTS = [
 ]
 
 
-def loads(path):
+def loads(path, **options):
     try:
-        load_dataset("json", data_files=[str(path)], split="train", cache_dir=str(path.parent / "cache"))[:]
+        options |= {"split": "train", "cache_dir": str(path.parent / "cache")}
+        load_dataset("json", data_files=[str(path)], **options)[:]
     except Exception:
         return False
     return True
 
 
+def found_in(path, **settings):
+    """Check without images."""
+    source = Source(path.name, (path,), dict(COLUMNS), path.parent)
+    return check(Plan([source], images=False, **settings), progress=False).found
+
+
 def refused(path):
     """Return the kinds among the findings that mean the loader stops; rows of these tests are no pairs otherwise."""
-    source = Source(path.name, (path,), dict(COLUMNS), path.parent)
-    found = check(Plan([source], images=False, scored=False), progress=False).found
-    return {kind for kind in found.counts if kind in REFUSALS}
+    assert ERRORS.keys() >= REFUSALS
+    return REFUSALS & found_in(path, scored=False).counts.keys()
 
 
 @pytest.mark.parametrize(("first", "second", "as_list", "as_lines"), VALUES)
@@ -118,19 +116,20 @@ def test_whole_files(tmp_path, name, data, expected):
 
 
 @pytest.mark.parametrize(("first", "second", "expected"), PARTS)
-def test_lines_that_the_loader_reads_in_two_parts(tmp_path, first, second, expected):
+def test_lines_that_the_loader_reads_in_two_parts(tmp_path, monkeypatch, first, second, expected):
+    """In parts of 512 KB instead of 10 MB; the real size is in test_data_check_fix.py."""
+    monkeypatch.setattr(loader, "CHUNK", 1 << 19)
     path = tmp_path / "x.jsonl"
-    path.write_text("".join(f'{{"t": "{BIG}", {part}}}\n' * 10_600 for part in (first, second)))
-    assert loads(path) is expected
+    path.write_text("".join(f'{{"t": "{"x" * 1000}", {part}}}\n' * 530 for part in (first, second)))
+    assert loads(path, chunksize=loader.CHUNK) is expected
     assert refused(path) == (set() if expected else {"column-late"})
 
 
 def test_the_row_to_blame_is_the_odd_one(tmp_path):
     path = tmp_path / "x.json"
     path.write_text(json.dumps([{"v": "text" if row == 3 else row} for row in range(6)]))
-    source = Source(path.name, (path,), dict(COLUMNS), tmp_path)
-    found = check(Plan([source], images=False, scored=False), progress=False).found
-    assert any("row 3" in example for example in found.examples["column-mixed"]) and found.counts["column-mixed"] == 1
+    found = found_in(path, scored=False)
+    assert found.counts["column-mixed"] == 1 and "row 3" in next(found.examples("column-mixed"))
 
 
 def test_a_line_that_is_null_does_not_end_the_process(tmp_path):
@@ -140,23 +139,23 @@ def test_a_line_that_is_null_does_not_end_the_process(tmp_path):
     assert refused(path) == {"row-not-object"}
 
 
-@pytest.mark.parametrize(("without", "late"), [(1000, True), (999, False)])
-def test_images_after_many_rows_without_any(tmp_path, tiny_model, without, late):
+@pytest.mark.parametrize(("without", "stops"), [(1000, True), pytest.param(999, False, marks=pytest.mark.long)])
+def test_images_after_many_rows_without_any(tmp_path, tiny_model, without, stops):
     """After 1,000 rows without images datasets takes the column for empty, and training stops at the first image."""
-    rows = make_rows(tmp_path, 4)
+    rows = good_rows(tmp_path, 4)
     texts = [rows[0] | {"instruction": f"What is {i}?", "images": []} for i in range(without)]
     write_dataset(tmp_path, texts + rows, columns=SCORED)
     run = options(tiny_model, tmp_path, tmp_path / "out", max_steps=1)
-    path = tmp_path / "pairs.json"
-    source = Source("pairs", (path,), dict(COLUMNS), tmp_path)
-    found = check(Plan([source], images=False), progress=False).found
-    assert ("images-late" in found.counts) is late
-    if late:
+    assert ("images-late" in found_in(tmp_path / "pairs.json").counts) is stops
+    if stops:
         with pytest.raises(UniDPOError, match="to null"):
             train(run)
     else:
         train(run)
 
 
-def test_every_refusal_is_an_error():
-    assert {KINDS[kind].level for kind in REFUSALS} == {"error"}
+def test_every_part_of_the_rows_has_its_own_late_images():
+    flags = np.arange(5000) % 4999 == 0  # the first and the last row
+    assert late(flags, shards=1) == []
+    assert late(flags, shards=2) == [4999]
+    assert late(np.arange(1100) >= 999, shards=1) == [] and late(np.arange(1100) >= 1000, shards=1) == [1000]

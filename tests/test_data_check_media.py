@@ -4,9 +4,9 @@ import json
 import wave
 
 import pytest
+from checking import check, kinds_found, write
 from pairs import as_openai, as_sharegpt
 from PIL import Image
-from test_data_check import here
 
 from pair_data.rows import read_rows
 
@@ -34,37 +34,32 @@ def folder(tmp_path, video):
     return tmp_path
 
 
-def run(folder, rows, *arguments, name="pairs"):
-    """Check rows; return the status, the kinds of findings of every row, and the rows that --fix keeps."""
-    path, findings, clean = (folder / f"{name}.{end}" for end in ("json", "findings.jsonl", "clean.json"))
-    path.write_text(json.dumps(rows))
-    options = ("--findings", findings, "--workers", 1, *arguments)
-    status, said = here(path, *options, *(() if arguments else ("--fix", clean)))
-    found = {}
-    for line in findings.read_text().splitlines():
-        finding = json.loads(line)
-        found.setdefault(finding["row"], []).append((finding["kind"], finding["column"]))
-    return status, said, found, list(read_rows(clean)) if clean.exists() else None
+def run(folder, rows, name="pairs"):
+    """Check and fix rows; return what was said, the kinds of findings of every row, and the rows that are kept."""
+    findings, clean = folder / f"{name}.findings.jsonl", folder / f"{name}.clean.json"
+    options = ("--findings", findings, "--workers", 1, "--fix", clean)
+    status, said = check(write(folder / f"{name}.json", rows), *options)
+    assert status == 0, said
+    return said, kinds_found(findings), list(read_rows(clean))
 
 
 def test_rows_with_other_media_stay_and_those_with_bad_media_go(folder):
     """The same words over different videos are different pairs; faults are found without --config."""
-    videos = ["a.mp4", "b.mp4", ["0.png", "1.png"], ["1.png", "0.png"], ["0.png", "2.png"]]
-    good = [ROW | {"videos": [video], "audios": []} for video in videos if isinstance(video, str)]
-    status, said, found, kept = run(folder, [*good, good[0] | {"videos": ["same.mp4"]}])
-    assert (status, found, kept) == (0, {2: [("duplicate", None)]}, good), said
+    videos = [ROW | {"videos": [video], "audios": []} for video in ("a.mp4", "b.mp4")]
+    said, found, kept = run(folder, [*videos, videos[0] | {"videos": ["same.mp4"]}])
+    assert (found, kept) == ({2: {"duplicate"}}, videos), said
     assert "0 images, 3 videos" in said
-    framed = [ROW | {"videos": [video]} for video in videos[2:]]
-    assert run(folder, [*framed, framed[1]], name="frames")[2:] == ({3: [("duplicate", None)]}, framed)
+    framed = [ROW | {"videos": [[f"{a}.png", f"{b}.png"]]} for a, b in ((0, 1), (1, 0), (0, 2))]
+    assert run(folder, [*framed, framed[1]], "frames")[1:] == ({3: {"duplicate"}}, framed)
     bad = {"gone.mp4": "media-missing", "cut.mp4": "media-unreadable", "empty.mp4": "media-empty"}
-    bad |= {"a.wav": "media-unreadable", "0.png": "", ".": "media-not-a-file"}  # a picture plays as one frame
-    rows = [ROW | {"videos": [name]} for name in bad]
-    status, said, found, kept = run(folder, [*rows, good[0] | {"audios": None}], name="bad")
-    assert found == {n: [(kind, "videos")] for n, kind in enumerate(bad.values()) if kind}, said
-    assert status == 0 and [row["videos"] for row in kept] == [["0.png"], ["a.mp4"]]
+    bad |= {"a.wav": "media-unreadable", ".": "media-not-a-file"}
+    fine = [ROW | {"videos": ["0.png"]}, ROW | {"videos": ["a.mp4"], "audios": None}]  # a picture plays as one frame
+    said, found, kept = run(folder, [*(ROW | {"videos": [name]} for name in bad), *fine], "bad")
+    assert found == {number: {kind} for number, kind in enumerate(bad.values())}, said
+    assert [row["videos"] for row in kept] == [["0.png"], ["a.mp4"]] and '"videos"' in said
     sounds = [HEARD | {"audios": [name]} for name in ("a.wav", "b.wav", "cut.mp4", "gone.wav")]
-    status, said, found, kept = run(folder, sounds, name="sounds")
-    assert found == {2: [("media-unreadable", "audios")], 3: [("media-missing", "audios")]}, said
+    said, found, kept = run(folder, sounds, "sounds")
+    assert found == {2: {"media-unreadable"}, 3: {"media-missing"}}, said
     assert kept == sounds[:2]
 
 
@@ -105,12 +100,12 @@ def test_rows_differ_by_all_that_training_sees(tmp_path, form):
     entry = {"ranking": True, "formatting": form, "columns": columns} | ({"tags": OPENAI} if form == "openai" else {})
     described = {}
     for name, some in {"train": [*rows, rows[3], swapped], "test": rows[2:4]}.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(some))
+        write(tmp_path / f"{name}.json", some)
         described[name] = entry | {"file_name": f"{name}.json"}
-    (tmp_path / "dataset_info.json").write_text(json.dumps(described))
+    write(tmp_path / "dataset_info.json", described)
     findings = tmp_path / "findings.jsonl"
     options = ("--dataset-dir", tmp_path, "--held-out", "test", "--findings", findings, "--no-images", "--no-scores")
-    status, said = here("train", *options)
+    said = check("train", *options)[1]
     found = {}
     for finding in map(json.loads, findings.read_text().splitlines()):
         if finding["data_set"] == "train":
@@ -125,14 +120,14 @@ def test_rows_differ_by_all_that_training_sees(tmp_path, form):
 def test_columns_that_training_does_not_read_are_told(tmp_path):
     """A video or other images for the rejected answer would be there, and never be seen."""
     row = {"instruction": "Which?", **PAIR, "videos": ["a.mp4"], "system": "Look.", "history": [], "tools": TOOLS}
-    (tmp_path / "pairs.json").write_text(json.dumps([row | {"rejected_images": ["b.png"]}]))
+    write(tmp_path / "pairs.json", [row | {"rejected_images": ["b.png"]}])
     columns = {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}
     entry = {"file_name": "pairs.json", "ranking": True, "columns": columns}
-    (tmp_path / "dataset_info.json").write_text(json.dumps({"pairs": entry}))
+    write(tmp_path / "dataset_info.json", {"pairs": entry})
     findings = tmp_path / "findings.jsonl"
-    assert here("pairs", "--dataset-dir", tmp_path, "--findings", findings, "--no-images")[0] == 0
+    assert check("pairs", "--dataset-dir", tmp_path, "--findings", findings, "--no-images")[0] == 0
     found = [json.loads(line) for line in findings.read_text().splitlines()]
     unused = {finding["column"] for finding in found if finding["kind"] == "column-unused"}
     assert unused == {"videos", "system", "tools", "rejected_images"}
-    said = here(tmp_path / "pairs.json", "--no-images")[1]
+    said = check(tmp_path / "pairs.json", "--no-images")[1]
     assert "column-unused: 1 x" in said and "rejected_images" in said

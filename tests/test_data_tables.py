@@ -5,9 +5,10 @@ import csv
 import json
 
 import pytest
+from checking import check, good_rows
 from data_cli import data
 from loading import Loader
-from pairs import make_rows, write_dataset
+from pairs import write_dataset
 
 from llamafactory.train.uni_dpo.errors import UniDPOError
 from pair_data.rows import Broken, read_rows, read_values
@@ -21,11 +22,6 @@ def prepared(model, folder, **changes):
     return Loader(model, folder, **changes).data()
 
 
-def check(*arguments):
-    status, said, messages = data("check", *arguments)
-    return status, said + messages
-
-
 def write_csv(path, rows, encoding="utf-8"):
     with path.open("w", newline="", encoding=encoding) as file:
         table = csv.DictWriter(file, list(rows[0]))
@@ -37,9 +33,9 @@ def write_csv(path, rows, encoding="utf-8"):
 @pytest.fixture
 def rows(tmp_path):
     """Rows of CSV, with answers that look like something else, and every other one without an image."""
-    rows = make_rows(tmp_path, len(WORDS))
+    rows = good_rows(tmp_path, len(WORDS))
     for number, (row, word) in enumerate(zip(rows, WORDS, strict=True)):
-        row |= {"chosen": word, "images": row["images"][0], "score_chosen": row["score_rejected"] + 1}
+        row |= {"chosen": word, "images": row["images"][0]}
         if number % 2:
             row |= {"images": "", "instruction": word}
     return rows
@@ -114,9 +110,7 @@ def test_bad_csv_is_refused_by_row(tmp_path, kind):
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_other_encodings_are_named_and_mended(tiny_model, tmp_path, kind, encoding):
     """Or "Column() changed from object to array"; a mark before JSONL and CSV does no harm."""
-    rows = [row | {"images": row["images"][0], "chosen": "größer"} for row in make_rows(tmp_path, 4)]
-    for row in rows:
-        row["score_chosen"] = row["score_rejected"] + 1
+    rows = [row | {"images": row["images"][0], "chosen": "größer"} for row in good_rows(tmp_path, 4)]
     path = tmp_path / f"rows.{kind}"
     write_dataset(tmp_path, [], file_name=path.name)
     texts = [json.dumps(row, ensure_ascii=False) for row in rows]
@@ -136,20 +130,19 @@ def test_other_encodings_are_named_and_mended(tiny_model, tmp_path, kind, encodi
 
 def test_media_that_are_no_paths_are_called_what_they_are(tiny_model, tmp_path):
     """Not "No such file iVBOR..."; and convert takes what the message says it takes."""
-    rows = make_rows(tmp_path, 5)
+    rows = good_rows(tmp_path, 5)
     picture = (tmp_path / rows[0]["images"][0]).read_bytes()
     picture += b"\0" * 300  # a file of more than a path's length
     coded = base64.b64encode(picture).decode()
-    given = {
-        "base64": (coded, "base64", True),
-        "data URI": (f"data:image/png;base64,{coded}", "a data URI", True),
-        "address of a file": (f"file://{tmp_path / rows[0]['images'][0]}", "a file:// address", True),
-        "on the web": ("https://example.org/a.png", "on the web", False),
-    }
-    for name, (image, words, taken) in given.items():
+    given = [
+        (coded, "base64", True),
+        (f"data:image/png;base64,{coded}", "a data URI", True),
+        (f"file://{tmp_path / rows[0]['images'][0]}", "a file:// address", True),
+        ("https://example.org/a.png", "on the web", False),
+    ]
+    made = [tmp_path / f"made-{number}.json" for number in range(len(given))]
+    for (image, words, taken), output in zip(given, made, strict=True):
         changed = [*rows[:3], rows[3] | {"images": [image]}, rows[4]]
-        for row in changed:
-            row["score_chosen"] = row["score_rejected"] + 1
         write_dataset(tmp_path, changed)
         with pytest.raises(UniDPOError, match=rf'Data set "pairs", row 3 .*column "images".*{words}') as raised:
             prepared(tiny_model, tmp_path)
@@ -158,9 +151,9 @@ def test_media_that_are_no_paths_are_called_what_they_are(tiny_model, tmp_path):
         kind = "media-embedded" if taken else "media-web"
         assert status == 1 and f"{kind}: 1 x" in said and "row 3" in said and len(said) < 1500, said
         assert ("data.py convert" in said) is taken
-        status, said, _ = data("convert", tmp_path / "pairs.json", "-o", tmp_path / "made.json")
+        status, said, _ = data("convert", tmp_path / "pairs.json", "-o", output)
         assert status == 0 and ("4 pairs" if not taken else "5 pairs") in said, said
-        assert name == "on the web" or check(tmp_path / "made.json", "--workers", 1)[0] == 0
+    assert check(*made, "--workers", 1)[0] == 0
 
 
 def test_files_without_a_byte_are_called_empty(tiny_model, tmp_path):

@@ -24,14 +24,8 @@ TEXTS = [
     *("", " \n\t", "0", "-0.0", "nan", "1e5", "1_000", "٣", "null", "true", "{}", "[", "None", "é\u0301", "<image>"),
     *("\0", "a\0b", "\x1b[2J\x07", "\ud800", "a\udfffb", "\u202eabc\u202c", "\ufeff", "\U0001f9ff" * 3, "\u2028"),
     *("/", "/etc/passwd", "../../../../etc/passwd", "\\\\server\\share\\x.png", "C:\\x.png", "file:///etc/passwd"),
-    *(
-        "https://example.invalid/x.png",
-        "data:image/png;base64,AAAA",
-        "~root",
-        "$HOME",
-        "%s%n{0}{x}",
-        "a" * 300 + ".png",
-    ),
+    *("https://example.invalid/x.png", "data:image/png;base64,AAAA", "~root", "$HOME", "%s%n{0}{x}"),
+    "a" * 300 + ".png",
     *("<image><image><image>", "<video>", "<audio>", "<|image_pad|>", "<|im_end|>", "<|vision_start|>", "{{content}}"),
     *("x" * 100_000, "<image>" * 500, ".", "..", "*", "**/*", "'; rm -rf /", '"', "`id`"),
 ]
@@ -137,8 +131,7 @@ def mutated(draw: st.DrawFn, good: Any, values: st.SearchStrategy = odd_values) 
     tree = [copy.deepcopy(good)]  # a root to replace
     for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
         holder, key = draw(st.sampled_from(list(places(tree))))
-        change = draw(st.sampled_from(CHANGES))
-        change(draw, holder, key, values)
+        _change(draw, holder, key, values)
     return tree[0]
 
 
@@ -150,42 +143,29 @@ def places(tree: Any) -> Iterator[tuple[Any, Any]]:
         yield from places(value)
 
 
-def _replace(draw: st.DrawFn, holder: Any, key: Any, values: st.SearchStrategy) -> None:
-    holder[key] = draw(values)
-
-
-def _remove(draw: st.DrawFn, holder: Any, key: Any, values: st.SearchStrategy) -> None:
-    if len(holder) > 1 or isinstance(holder, dict):
+def _change(draw: st.DrawFn, holder: Any, key: Any, values: st.SearchStrategy) -> None:
+    """Change one part of a list or object."""
+    value, is_object = holder[key], isinstance(holder, dict)
+    change = draw(st.sampled_from([*["replace"] * 3, "remove", "wrap", "say", "rename", "double", "swap"]))
+    if change == "replace":
+        holder[key] = draw(values)
+    elif change == "remove" and (len(holder) > 1 or is_object):
         del holder[key]
-
-
-def _wrap(draw: st.DrawFn, holder: Any, key: Any, values: st.SearchStrategy) -> None:
-    holder[key] = draw(st.sampled_from([[holder[key]], {"value": holder[key]}, [[holder[key]]], [], {}]))
-
-
-def _say(draw: st.DrawFn, holder: Any, key: Any, values: st.SearchStrategy) -> None:
-    value = holder[key]
-    holder[key] = value + draw(st.sampled_from(TEXTS)) if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _rename(draw: st.DrawFn, holder: Any, key: Any, values: st.SearchStrategy) -> None:
-    if isinstance(holder, dict):
+    elif change == "wrap":
+        holder[key] = draw(st.sampled_from([[value], {"value": value}, [[value]], [], {}]))
+    elif change == "say":
+        holder[key] = (
+            value + draw(st.sampled_from(TEXTS)) if isinstance(value, str) else json.dumps(value, default=str)
+        )
+    elif change == "rename" and is_object:
         holder[draw(st.sampled_from([f"{key} ", str(key).upper(), f"{key}_", "", "\ud800"]))] = holder.pop(key)
-
-
-def _double(draw: st.DrawFn, holder: Any, key: Any, values: st.SearchStrategy) -> None:
-    if isinstance(holder, list):
-        holder.insert(key, copy.deepcopy(holder[key]))
-    else:
-        holder[f"{key}2"] = copy.deepcopy(holder[key])
-
-
-def _swap(draw: st.DrawFn, holder: Any, key: Any, values: st.SearchStrategy) -> None:
-    other = draw(st.sampled_from(list(holder) if isinstance(holder, dict) else range(len(holder))))
-    holder[key], holder[other] = holder[other], holder[key]
-
-
-CHANGES = (_replace, _replace, _replace, _remove, _wrap, _say, _rename, _double, _swap)
+    elif change == "double" and is_object:
+        holder[f"{key}2"] = copy.deepcopy(value)
+    elif change == "double":
+        holder.insert(key, copy.deepcopy(value))
+    elif change == "swap":
+        other = draw(st.sampled_from(list(holder) if is_object else range(len(holder))))
+        holder[key], holder[other] = holder[other], value
 
 
 @st.composite

@@ -7,28 +7,107 @@ datasets 4.0.
 """
 
 import io
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..rows import DELIMITERS, is_list
 from ..tables import UTF_8, encoding_of
-from .findings import WHOLE, Findings
-from .shapes import BOOLEAN, BYTES, LIST, NUMBER, OBJECT, TEXT, Shape, unloadable
+from .findings import Findings
 
 
 CHUNK = 10 << 20  # bytes that become one table: datasets' JsonConfig.chunksize
 TEXTS = ("prompt", "query", "system", "chosen", "rejected")  # what an alpaca row has as text
+NUMBER, TEXT, BOOLEAN, LIST, OBJECT, BYTES = "numbers", "text", "true/false", "lists", "objects", "bytes"
+_NAMES = {str: TEXT, int: NUMBER, float: NUMBER, bool: BOOLEAN, list: LIST, dict: OBJECT, bytes: BYTES}
 
 
 @dataclass
-class _Part:
-    """A run of lines that becomes one table."""
+class Shape:
+    """The types seen in one place: a column, the elements of its lists, or a field of its objects.
 
-    start: int
-    lines: list[bytes]
+    Attributes:
+        rows: for each type, the rows it was seen in.
+        elements: the shape of what is in the lists.
+        fields: the shapes of what is in the objects.
+    """
+
+    rows: dict[str, array] = field(default_factory=dict)
+    elements: "Shape | None" = None
+    fields: "dict[str, Shape]" = field(default_factory=dict)
+
+    def see(self, value: Any, row: int) -> tuple[str, str] | None:
+        """Take a value in; return what the loader refuses in it whatever the others are: kind and message."""
+        if value is None:  # fits anything
+            return None
+        name = _NAMES.get(type(value)) or type(value).__name__
+        rows = self.rows.get(name)
+        if rows is None:
+            rows = self.rows[name] = array("I")
+        if not rows or rows[-1] != row:
+            rows.append(row)
+        if name == TEXT:
+            return not_unicode(value)
+        if name == NUMBER and isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+            return "number-too-large", f"{str(value)[:30]}... does not fit into 64 bits"
+        if name == OBJECT:
+            problems = [not_unicode(key) or self.at(key).see(part, row) for key, part in value.items()]
+        elif name == LIST:
+            self.elements = self.elements or Shape()
+            problems = [self.elements.see(element, row) for element in value]
+        else:
+            return None
+        return next(filter(None, problems), None)
+
+    def at(self, name: str) -> "Shape":
+        """Return the shape of a field."""
+        if name not in self.fields:
+            self.fields[name] = Shape()
+        return self.fields[name]
+
+    def conflicts(self, name: str = "") -> list[tuple[str, dict[str, array]]]:
+        """Return every place with more than one type: its name, and the rows of each type, most frequent first."""
+        found = []
+        if len(self.rows) > 1:
+            found.append((name, dict(sorted(self.rows.items(), key=lambda item: -len(item[1])))))
+        if self.elements is not None:
+            found += self.elements.conflicts(f"{name}[]")
+        for key, shape in self.fields.items():
+            found += shape.conflicts(f"{name}.{key}" if name else key)
+        return found
+
+    def has_something(self) -> bool:
+        """Return whether there is more than nulls and empty lists."""
+        return bool(self.rows.keys() - {LIST} or (self.elements and self.elements.rows))
+
+    def first_from(self, start: int) -> int:
+        """Return the first row, from `start` on, that has something here."""
+        places = ((rows, bisect_left(rows, start)) for rows in self.rows.values())
+        return min((rows[at] for rows, at in places if at < len(rows)), default=start)
+
+    def arrow_type(self) -> Any:
+        """Return the type that Arrow has for it."""
+        import pyarrow
+
+        name = next(iter(self.rows), None)
+        if name == LIST:
+            return pyarrow.list_((self.elements or Shape()).arrow_type())
+        if name == OBJECT:
+            return pyarrow.struct([(key, part.arrow_type()) for key, part in self.fields.items()])
+        types = {TEXT: pyarrow.string(), NUMBER: pyarrow.float64(), BOOLEAN: pyarrow.bool_(), BYTES: pyarrow.binary()}
+        return types.get(name, pyarrow.null())
+
+
+def not_unicode(text: str) -> tuple[str, str] | None:
+    """Return the kind of finding and a message if a text cannot be written in any encoding."""
+    try:
+        text.isascii() or text.encode()
+    except UnicodeEncodeError as error:
+        return "text-not-unicode", f"{text[error.start : error.end]!r} at character {error.start}"
+    return None
 
 
 class LoaderCheck:
@@ -37,97 +116,84 @@ class LoaderCheck:
     def __init__(self, found: Findings, source: int):
         """Report into `found`, about the data set with that number."""
         self.found, self.source = found, source
-        self.reference: Any = None  # the schema of the first table, which settles all types
+        self.reference: Any = None  # the schema of the first table, which settles all types; of CSV its columns
 
     def check_file(self, path: Path, shape: Shape, start: int) -> None:
-        """Look at one file after its rows have been read.
-
-        Args:
-            path: the file.
-            shape: the types in it.
-            start: the number of its first row.
-        """
+        """Look at one file after its rows have been read: the types in it, and the number of its first row."""
+        import pyarrow
         import pyarrow.parquet
 
         if path.suffix.lower() == ".parquet":
-            if not self.found.with_errors[self.source]:
+            if not self.found.rows(self.source, {"row-unreadable"}):
                 self._must_fit(pyarrow.parquet.read_schema(path).empty_table(), shape, start)
             return
         mixed = self._report_mixed(shape)
         with path.open("rb") as file:
             encoding = encoding_of(file)
         if encoding not in UTF_8:
-            self.found.add("file-encoding", self.source, WHOLE, None, f"{path} is in {encoding.upper()}")
+            self._add("file-encoding", None, None, f"{path} is in {encoding.upper()}")
         if path.suffix.lower() in DELIMITERS:
-            self._must_have_columns(path, shape)
+            if self.reference not in (None, list(shape.fields)):
+                message = f"the columns of {path} are not those of the first file, in their order"
+                self._add("loader-refuses", None, None, message)
+            self.reference = self.reference or list(shape.fields)
         elif is_list(path):
             if encoding == "utf-8-sig":
-                self.found.add("file-bom", self.source, WHOLE, None, f"{path} starts with a byte order mark")
+                self._add("file-bom", None, None, f"{path} starts with a byte order mark")
             if not mixed:
-                self._must_fit(_schema(shape).empty_table(), shape, start)
+                fields = [(name, part.arrow_type()) for name, part in shape.fields.items()]
+                self._must_fit(pyarrow.schema(fields).empty_table(), shape, start)
         elif encoding in UTF_8:
-            self._check_parts(path, shape, start, mixed)
+            self._check_lines(path, shape, start, mixed)
 
-    def _check_parts(self, path: Path, shape: Shape, start: int, mixed: bool) -> None:
-        for part in _parts(path, start):
-            self._check_part(part, shape, mixed)
-
-    def _must_have_columns(self, path: Path, shape: Shape) -> None:
-        """Compare the columns of a CSV file, which are all text, with those of the first."""
-        if self.reference is None:
-            self.reference = list(shape.fields)
-        elif list(shape.fields) != self.reference:
-            message = f"the columns of {path} are not those of the first file, in their order"
-            self.found.add("loader-refuses", self.source, WHOLE, None, message)
+    def _add(self, kind: str, row: int | None, column: str | None, message: str) -> None:
+        self.found.add(kind, self.source, row, column, message)
 
     def _report_mixed(self, shape: Shape) -> bool:
-        columns = Shape(fields=shape.fields).conflicts()
+        columns = shape.conflicts()
         for name, rows in columns:
             (usual, most), *others = rows.items()
             for other, odd in others:
                 for row in odd:
-                    message = f"{other}, where {len(most):,} rows have {usual}"
-                    self.found.add("column-mixed", self.source, row, name, message)
+                    self._add("column-mixed", row, name, f"{other}, where {len(most):,} rows have {usual}")
         return bool(columns)
 
-    def _check_part(self, part: _Part, shape: Shape, mixed: bool) -> None:
+    def _check_lines(self, path: Path, shape: Shape, start: int, mixed: bool) -> None:
         import pyarrow
 
-        rows = {row: line for row, line in enumerate(part.lines, part.start) if not self._is_reported(row)}
-        if not rows:
-            return
-        try:
-            table = _table(list(rows.values()))
-        except pyarrow.ArrowException:
-            table = self._without_bad_lines(rows, mixed)
-        if table is not None and not mixed:
-            self._must_fit(table, shape, part.start)
-
-    def _is_reported(self, row: int) -> bool:
-        """Whether a line is known to be no row; Arrow does not survive a table that starts with `null`."""
-        return self.found.dropped[self.source].get(row) in ("row-unreadable", "row-not-object")
+        # Arrow does not survive a table that starts with `null`.
+        no_rows = self.found.rows(self.source, {"row-unreadable", "row-not-object"})
+        for lines in _parts(path):
+            rows = {row: line for row, line in enumerate(lines, start) if row not in no_rows}
+            try:
+                table = _table(list(rows.values())) if rows else None
+            except pyarrow.ArrowException:
+                table = self._without_bad_lines(rows, mixed)
+            if table is not None and not mixed:
+                self._must_fit(table, shape, start)
+            start += len(lines)
 
     def _without_bad_lines(self, rows: dict[int, bytes], mixed: bool) -> Any:
         import pyarrow
 
-        good, known = [], self.found.with_errors[self.source]
+        good, known = [], self.found.rows(self.source, {"text-not-unicode", "column-mixed"})
         for row, line in rows.items():
             try:
                 _table([line])
             except pyarrow.ArrowException as error:
                 if row not in known:
-                    self.found.add("loader-refuses", self.source, row, None, _first_line(error))
+                    self._add("loader-refuses", row, None, _first_line(error))
             else:
                 good.append(line)
         try:
             return _table(good) if good else None
         except pyarrow.ArrowException as error:
             if not mixed:
-                message = f"rows {min(rows)} to {max(rows)}: {_first_line(error)}"
-                self.found.add("loader-refuses", self.source, WHOLE, None, message)
+                self._add("loader-refuses", None, None, f"rows {min(rows)} to {max(rows)}: {_first_line(error)}")
             return None
 
     def _must_fit(self, table: Any, shape: Shape, start: int) -> None:
+        """Compare a table with the first."""
         if self.reference is None:
             self.reference = table.schema
             self._require_text(table.schema)
@@ -138,38 +204,33 @@ class LoaderCheck:
 
         reference = Features.from_arrow_schema(self.reference).arrow_schema
         for name in table.column_names:
-            at = _first_from(shape.fields.get(name), start)
+            at = shape.fields.get(name, Shape()).first_from(start)
             if name not in reference.names:
-                self.found.add("column-late", self.source, at, name, "the column is not in what comes before")
+                self._add("column-late", at, name, "the column is not in what comes before")
                 continue
-            field = reference.field(name)
+            kind = reference.field(name)
             try:
-                table_cast(table.select([name]).combine_chunks(), pyarrow.schema([field]))
+                table_cast(table.select([name]).combine_chunks(), pyarrow.schema([kind]))
             except Exception as error:  # the loader fails with it, whatever it is
-                message = f"{field.type} up to here, and then: {_first_line(error)}"
-                self.found.add("column-late", self.source, at, name, message)
+                self._add("column-late", at, name, f"{kind.type} up to here, and then: {_first_line(error)}")
 
     def _require_text(self, schema: Any) -> None:
         import pyarrow.types as types
 
         source = self.found.sources[self.source]
-        if source.formatting != "alpaca":
-            return
-        for use in TEXTS:
+        for use in TEXTS if source.formatting == "alpaca" else ():
             name = source.columns.get(use)
             if name in schema.names and types.is_timestamp(schema.field(name).type):
                 message = "every text looks like a date, and the loader makes dates of them; write .json or .parquet"
-                self.found.add("column-late", self.source, WHOLE, name, message)
+                self._add("column-late", None, name, message)
 
 
-def _parts(path: Path, start: int) -> Iterator[_Part]:
-    """Cut a file into the runs of lines that the loader reads together; rows are lines that are not blank."""
+def _parts(path: Path) -> Iterator[list[bytes]]:
+    """Yield the lines that the loader reads together; those that are blank are no rows."""
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             chunk += file.readline()
-            lines = [line for line in chunk.split(b"\n") if line.strip()]
-            yield _Part(start, lines)
-            start += len(lines)
+            yield [line for line in chunk.split(b"\n") if line.strip()]
 
 
 def _table(lines: list[bytes]) -> Any:
@@ -189,35 +250,6 @@ def _table(lines: list[bytes]) -> Any:
             if block > len(data) or (isinstance(error, pyarrow.ArrowInvalid) and "straddling" not in str(error)):
                 raise
             block *= 2
-
-
-def _schema(shape: Shape) -> Any:
-    import pyarrow
-
-    return pyarrow.schema(_arrow_fields(shape))
-
-
-def _arrow_fields(shape: Shape) -> list[tuple[str, Any]]:
-    """Return the fields, but for names that are not Unicode; rows with these are reported."""
-    return [(name, _arrow_type(part)) for name, part in shape.fields.items() if not unloadable(name, True)]
-
-
-def _arrow_type(shape: Shape | None) -> Any:
-    import pyarrow
-
-    name = next(iter(shape.rows), None) if shape else None
-    if name == LIST:
-        return pyarrow.list_(_arrow_type(shape.elements))
-    if name == OBJECT:
-        return pyarrow.struct(_arrow_fields(shape))
-    types = {TEXT: pyarrow.string(), NUMBER: pyarrow.float64(), BOOLEAN: pyarrow.bool_(), BYTES: pyarrow.binary()}
-    return types.get(name, pyarrow.null())
-
-
-def _first_from(shape: Shape | None, start: int) -> int:
-    """Return the first row, from `start` on, that has something there."""
-    seen = shape.rows.values() if shape else ()
-    return min((rows[at] for rows in seen if (at := bisect_left(rows, start)) < len(rows)), default=start)
 
 
 def _first_line(error: Exception) -> str:

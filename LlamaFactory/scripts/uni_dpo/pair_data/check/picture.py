@@ -1,9 +1,10 @@
-"""One image: whether training can read it, and what it will see."""
+"""One image, video or sound: whether training can read it, and what it will see."""
 
 import io
 import math
 import os
 import stat
+import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,72 +17,104 @@ from ..images import MAX_PIXELS, MIN_PIXELS, PATCH, no_path
 
 
 DECODED = 1 << 26  # pixels: larger images are judged by their header alone, as they would take 256 MB and more
-LARGEST = 2 * (Image.MAX_IMAGE_PIXELS or 1 << 27)  # pixels above which Pillow, and so training, refuses to open a file
 HUGE = 25_000_000  # pixels: from here on decoding takes longer than most of what training does with the image
 THINNEST = 200  # Qwen2-VL takes no sides of a larger ratio, and LlamaFactory squashes them to fit
-DEEP_MODES = ("I", "F")  # and I;16 in all byte orders: more than 8 bits a channel
-
-Problem = tuple[str, str]  # kind, message
+PLAYED = 20.0  # seconds of decoding after which a video or sound that has no fault so far is let pass
+STREAMS = {"videos": "video", "audios": "audio"}
 
 
 @dataclass
-class Picture:
-    """What is known of an image after looking at it.
+class Seen:
+    """What is known of an image, a video or a sound after looking at it.
 
     Attributes:
-        width: in pixels; 0 if it cannot be opened.
+        width: of an image in pixels; 0 if it cannot be opened.
         height: likewise.
-        digest: of the file's content; 0 if there is none.
+        digest: of the content; None if there is none.
         problems: kinds of findings, with messages.
     """
 
     width: int = 0
     height: int = 0
-    digest: int = 0
-    problems: list[Problem] = field(default_factory=list)
-
-
-def inspect(item: tuple[Any, str], max_pixels: int = MAX_PIXELS, min_pixels: int = MIN_PIXELS) -> Picture:
-    """Look at an image; never raises for what is wrong with it.
-
-    Args:
-        item: the image as it is in a row, and the folder that paths start from.
-        max_pixels: LlamaFactory's `image_max_pixels`.
-        min_pixels: and its `image_min_pixels`.
-    """
-    picture, image = Picture(), resolve(*item)
-    try:
-        data = image if isinstance(image, bytes) else read_file(image)
-        picture.digest = xxhash.xxh64_intdigest(data)
-        with _open(data) as opened:
-            picture.width, picture.height = opened.size
-            _judge_size(opened.size, scale(*opened.size, max_pixels, min_pixels), picture)
-            _judge_header(opened, picture, "" if isinstance(image, bytes) else image)
-            if math.prod(opened.size) <= DECODED:
-                _decode(opened)
-                _judge_content(opened, picture)
-    except Refused as refusal:
-        picture.problems.append(refusal.problem)
-    return picture
+    digest: str | None = None
+    problems: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Refused(Exception):
-    """A file that training cannot use; `problem` is the kind of finding, with its message."""
-
-    def __init__(self, kind: str, message: str):
-        """Say what is wrong."""
-        self.problem = (kind, message)
+    """A file that training cannot use: the kind of finding, and its message."""
 
 
-def read_file(path: str, what: str = "image") -> bytes:
-    """Read a file; a pipe or a device, which may never end, is refused, and what is no path.
+def look(item: tuple[int, str, Any, str], max_pixels: int, min_pixels: int) -> Seen:
+    """Look at a `media_index.Item`; never raises for what is wrong with it.
 
     Args:
-        path: the file.
-        what: how the kinds of findings about it begin, "image" or "media".
+        item: its number, its use, what stands in the row, and the folder that paths start from.
+        max_pixels: LlamaFactory's `image_max_pixels`.
+        min_pixels: and its `image_min_pixels`.
+    """
+    _, use, medium, media_dir = item
+    if use == "images":
+        return look_at_image(medium, media_dir, max_pixels, min_pixels)
+    if isinstance(medium, list):
+        return _look_at_frames([look_at_image(frame, media_dir, max_pixels, min_pixels) for frame in medium])
+    seen, path = Seen(), resolve(medium, media_dir)
+    try:
+        seen.digest = xxhash.xxh64_hexdigest(_read(path, "media"))
+        _play(path, STREAMS[use])
+    except Refused as refusal:
+        seen.problems.append(refusal.args)
+    return seen
+
+
+def look_at_image(image: Any, media_dir: str, max_pixels: int = MAX_PIXELS, min_pixels: int = MIN_PIXELS) -> Seen:
+    """Look at an image as it is in a row: a path, bytes, or an object of either."""
+    seen, image = Seen(), resolve(image, media_dir)
+    try:
+        data = image if isinstance(image, bytes) else _read(image, "image")
+        seen.digest = xxhash.xxh64_hexdigest(data)
+        with _open(data) as opened:
+            seen.width, seen.height = opened.size
+            _judge_size(opened.size, scale(*opened.size, max_pixels, min_pixels), seen.problems)
+            _judge_header(opened, "" if isinstance(image, bytes) else image, seen.problems)
+            if math.prod(opened.size) <= DECODED:
+                _decode(opened)
+                _judge_content(opened, seen.problems)
+    except Refused as refusal:
+        seen.problems.append(refusal.args)
+    return seen
+
+
+def resolve(image: Any, media_dir: str) -> str | bytes:
+    """Return the path or the bytes that training opens.
+
+    A path is looked for in `media_dir`, then where it says; one inside an object ({"path": ...}) only where it says.
+    Where training would find neither, it is what stands in `media_dir`, to say what is wrong with that.
+    """
+    if isinstance(image, dict):
+        return image["bytes"] if image.get("bytes") is not None else str(image.get("path"))
+    if isinstance(image, bytes) or no_path(image):
+        return image
+    inside = os.path.join(media_dir, image)
+    no_file_but_there = os.path.lexists(inside) and not os.path.lexists(image)
+    return inside if os.path.isfile(inside) or no_file_but_there else image
+
+
+def scale(width: int, height: int, max_pixels: int = MAX_PIXELS, min_pixels: int = MIN_PIXELS) -> tuple[int, int]:
+    """Return the size that LlamaFactory scales an image to before the model's own processor sees it.
+
+    Source: `MMPluginMixin._preprocess_image` of LlamaFactory 0.9.5. A side may become 0, at which training stops.
+    """
+    pixels = width * height
+    limit = min(max_pixels, max(min_pixels, pixels))
+    factor = math.sqrt(limit / pixels)
+    return (width, height) if limit == pixels else (int(width * factor), int(height * factor))
+
+
+def _read(path: str, what: str) -> bytes:
+    """Read a file; a pipe or a device, which may never end, is refused, and what is no path.
 
     Raises:
-        Refused: it cannot be read, or is empty.
+        Refused: it cannot be read, or is empty; the kind begins with `what`, "image" or "media".
     """
     if refused := no_path(path):
         raise Refused(*refused)
@@ -112,43 +145,28 @@ def _open(data: bytes) -> Image.Image:
             raise Refused("image-unreadable", f"{type(error).__name__}: {error}") from error
 
 
-def _judge_size(size: tuple[int, int], scaled: tuple[int, int], picture: Picture) -> None:
-    width, height = scaled
+def _judge_size(size: tuple[int, int], scaled: tuple[int, int], problems: list[tuple[str, str]]) -> None:
     shape = f"{size[0]} x {size[1]} pixels"
     if not min(scaled):
-        raise Refused("image-too-thin", f"{shape} become {width} x {height}")
-    if max(max(width, PATCH) / max(height, PATCH), max(height, PATCH) / max(width, PATCH)) > THINNEST:
-        picture.problems.append(("image-squashed", shape))
+        raise Refused("image-too-thin", f"{shape} become {scaled[0]} x {scaled[1]}")
+    if max(*scaled, PATCH) / max(min(scaled), PATCH) > THINNEST:
+        problems.append(("image-squashed", shape))
     if min(size) < PATCH:
-        picture.problems.append(("image-tiny", shape))
+        problems.append(("image-tiny", shape))
     if math.prod(size) > HUGE:
-        not_decoded = "" if math.prod(size) <= DECODED else "; not decoded here"
-        picture.problems.append(("image-huge", shape + not_decoded))
+        problems.append(("image-huge", shape + ("" if math.prod(size) <= DECODED else "; not decoded here")))
 
 
-def scale(width: int, height: int, max_pixels: int = MAX_PIXELS, min_pixels: int = MIN_PIXELS) -> tuple[int, int]:
-    """Return the size that LlamaFactory scales an image to before the model's own processor sees it.
-
-    Source: `MMPluginMixin._preprocess_image` of LlamaFactory 0.9.5. A side may become 0, at which training stops.
-    """
-    pixels = width * height
-    limit = min(max_pixels, max(min_pixels, pixels))
-    if limit == pixels:
-        return width, height
-    factor = math.sqrt(limit / pixels)
-    return int(width * factor), int(height * factor)
-
-
-def _judge_header(image: Image.Image, picture: Picture, path: str) -> None:
-    add = picture.problems.append
-    known = Image.registered_extensions().get(os.path.splitext(path)[1].lower())
+def _judge_header(image: Image.Image, path: str, problems: list[tuple[str, str]]) -> None:
+    ending = os.path.splitext(path)[1]
+    known = Image.registered_extensions().get(ending.lower())
     known = {"JPEG2000": "JPEG 2000"}.get(known, known)
     if path and known != image.format and {known, image.format} != {"JPEG", "MPO"}:
-        add(("image-extension", f"a {image.format} file called {os.path.splitext(path)[1] or 'without ending'}"))
+        problems.append(("image-extension", f"a {image.format} file called {ending or 'without ending'}"))
     if getattr(image, "is_animated", False) and image.format != "MPO":  # a camera's JPEG with a preview inside
-        add(("image-animated", f"{image.n_frames} frames"))
+        problems.append(("image-animated", f"{image.n_frames} frames"))
     if image.mode == "CMYK":
-        add(("image-cmyk", "CMYK"))
+        problems.append(("image-cmyk", "CMYK"))
 
 
 def _decode(image: Image.Image) -> None:
@@ -157,38 +175,60 @@ def _decode(image: Image.Image) -> None:
         image.crop((0, 0, 1, 1)).convert("RGB")  # decodes all of it, and shows whether there is a way to RGB
     except Exception as error:  # as above
         cut = any(word in str(error).lower() for word in ("truncated", "unexpected end", "not enough", "eof"))
-        kind = "image-truncated" if cut else "image-unreadable"
-        raise Refused(kind, f"{type(error).__name__}: {error}") from error
+        raise Refused(f"image-{'truncated' if cut else 'unreadable'}", f"{type(error).__name__}: {error}") from error
 
 
-def _judge_content(image: Image.Image, picture: Picture) -> None:
-    add = picture.problems.append
+def _judge_content(image: Image.Image, problems: list[tuple[str, str]]) -> None:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF data: training never looks at it
         orientation = 1
     if orientation in range(2, 9):
-        add(("image-rotated", f"EXIF orientation {orientation}"))
-    if image.mode in DEEP_MODES or image.mode.startswith("I;16"):
+        problems.append(("image-rotated", f"EXIF orientation {orientation}"))
+    if is_deep(image):
         lowest, highest = image.getextrema()
         if image.mode == "F" or highest > 255 or lowest < 0:
-            add(("image-deep", f"mode {image.mode}, values from {lowest:g} to {highest:g}"))
+            problems.append(("image-deep", f"mode {image.mode}, values from {lowest:g} to {highest:g}"))
     if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-        add(("image-transparent", f"mode {image.mode} with transparent pixels"))
+        problems.append(("image-transparent", f"mode {image.mode} with transparent pixels"))
 
 
-def resolve(image: Any, media_dir: str) -> str | bytes:
-    """Return the path or the bytes that training opens.
+def is_deep(image: Image.Image) -> bool:
+    """Return whether a channel has more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
-    A path is looked for in `media_dir`, then where it says; one inside an object ({"path": ...}) only where it says.
-    Where training would find neither, it is what stands in `media_dir`, to say what is wrong with that.
-    """
-    if isinstance(image, dict):
-        return image["bytes"] if image.get("bytes") is not None else str(image.get("path"))
-    if isinstance(image, bytes):
-        return image
-    if no_path(image):
-        return image
-    inside = os.path.join(media_dir, image)
-    no_file_but_there = os.path.lexists(inside) and not os.path.lexists(image)
-    return inside if os.path.isfile(inside) or no_file_but_there else image
+
+def _look_at_frames(frames: list[Seen]) -> Seen:
+    """Put together what was seen of the frames of a video; what is a matter of taste in them is passed over."""
+    whole = Seen(digest=xxhash.xxh64_hexdigest(repr([frame.digest for frame in frames]).encode()))
+    bad = next((number for number, frame in enumerate(frames) if not frame.width or not frame.digest), None)
+    if not frames:
+        whole.problems.append(("media-unreadable", "its frames: there are none"))
+    elif bad is not None:
+        kind, message = (frames[bad].problems or [("", "no image")])[-1]
+        kind = "media-missing" if kind == "image-missing" else "media-unreadable"
+        whole.problems.append((kind, f"frame {bad}: {message}"))
+    return whole
+
+
+def _play(path: str, stream: str) -> None:
+    """Decode a file as training does, with PyAV, for at most `PLAYED` seconds."""
+    try:
+        import av
+    except ImportError:  # then training could not read it either, and says so itself
+        return
+    start, count = time.monotonic(), 0
+    try:
+        with av.open(os.fspath(path)) as container:
+            found = [one for one in container.streams if one.type == stream]
+            if not found:
+                raise Refused("media-unreadable", f"there is no {stream} in it")
+            for _ in container.decode(found[0]):
+                count += 1
+                if time.monotonic() - start > PLAYED:
+                    return
+    except (av.FFmpegError, OSError, ValueError) as error:
+        words = getattr(error, "strerror", None) or error
+        raise Refused("media-unreadable", f"{words}, after {count} frames" if count else f"{words}") from error
+    if not count:
+        raise Refused("media-unreadable", f"not a frame of {stream} in it")

@@ -1,31 +1,62 @@
 """The check from end to end."""
 
-from array import array
-from collections import defaultdict
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
+from ..images import MAX_PIXELS, MIN_PIXELS
 from ..pairs import Pair, RowError, read_pair
 from ..rows import DELIMITERS, Broken, is_list, read_values, require_file
 from ..sources import Source
-from .crew import Crew
-from .findings import WHOLE, Findings
-from .gallery import Gallery, Item, printable
-from .loader import LoaderCheck
-from .media import look
-from .plan import Plan
-from .row_rules import Problem, check_pair, check_scores, explain_row_error
-from .shapes import Shape, unloadable
-from .twins import RowTable, compare
-from .unused import unused_columns
+from .duplicates import add_pair, compare
+from .findings import Findings, Problem, printable
+from .loader import LoaderCheck, Shape, not_unicode
+from .media_index import Item, MediaIndex
+from .picture import look
+from .pool import WorkerPool
+from .rows import PLACEHOLDERS, check_pair, check_scores, explain_row_error
 
 
 FIRST_TABLE = 1000  # rows that `datasets` writes at a time: the first of them settle the types
 IF_ABSENT = ("score-missing", "answer-missing", "question-empty", "messages")  # told once for a column in no row
+COMMON = {"system", "tools", "images", "videos", "audios"}  # what LlamaFactory can read besides question and answers
+ONE_SIDED = re.compile("(chosen|rejected)_(images?|videos?|audios?|system|tools|objects)")  # as ms-swift has them
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to check, and how.
+
+    Attributes:
+        sources: the data sets to train on.
+        held_out: those to evaluate on.
+        scored: whether pairs need scores.
+        images: whether to open images.
+        workers: processes that open images.
+        max_pixels: LlamaFactory's `image_max_pixels`.
+        min_pixels: and `image_min_pixels`.
+        shards: processes that training prepares the data with, each from its own part of the rows.
+        split: whether training holds out some of the rows itself (`val_size`).
+        training: the options of training (`training.Options`) if they are known.
+        tokens: whether to count tokens, with the options of training and images.
+    """
+
+    sources: list[Source]
+    held_out: list[Source] = field(default_factory=list)
+    scored: bool = True
+    images: bool = True
+    workers: int = 1
+    max_pixels: int = MAX_PIXELS
+    min_pixels: int = MIN_PIXELS
+    shards: int = 1
+    split: bool = False
+    training: Any = None
+    tokens: bool = True
 
 
 @dataclass
@@ -33,15 +64,15 @@ class Checked:
     """What a check leaves behind.
 
     Attributes:
+        plan: what was checked.
         found: the findings.
-        tables: what is known of the rows of every data set.
-        gallery: the images.
+        media: the images, videos and sounds.
         shapes: the types of the columns of every data set, by file.
     """
 
+    plan: Plan
     found: Findings
-    tables: list[RowTable]
-    gallery: Gallery
+    media: MediaIndex
     shapes: list[list[Shape]]
 
 
@@ -52,129 +83,107 @@ def check(plan: Plan, progress: bool = True) -> Checked:
         DataError: a file cannot be read at all, or the model of `plan.training` cannot.
     """
     measure = None
-    if plan.training and plan.images:
+    if plan.training and plan.tokens and plan.images:
         from .tokens import Measure, check_tokens
 
         measure = Measure(plan.training)  # before hours of images, as it may be that there is no model
-    reading = _Reading(plan, progress)
-    checked = reading.checked
-    if plan.images:
-        crew = Crew(partial(look, max_pixels=plan.max_pixels, min_pixels=plan.min_pixels), plan.workers)
-        for (number, name), picture in crew.map(reading.images()):
-            checked.gallery.hang(number, picture, name)
-    else:
-        for _ in reading.images():
-            pass
-    for number, table in enumerate(checked.tables):
-        for images in (table.images, table.media):
-            checked.gallery.report(checked.found, number, images)
-    compare(checked.found, checked.tables, checked.gallery, plan.split)
-    _find_late_images(checked, plan)
-    if plan.tokenized:
-        from .tokenized import check_tokenized
+    found = Findings([*plan.sources, *plan.held_out])
+    checked = Checked(plan, found, MediaIndex(found), [[] for _ in found.sources])
+    media = (item for number in range(len(found.sources)) for item in _read(checked, number, progress))
+    pool = WorkerPool(partial(look, max_pixels=plan.max_pixels, min_pixels=plan.min_pixels), plan.workers)
+    for item, seen in pool.map(media) if plan.images else zip(media, repeat(None)):
+        if seen:
+            checked.media.keep(item, seen)
+    checked.media.report()
+    compare(found, len(plan.sources), plan.split)
+    for number in range(len(found.sources)):
+        _find_late_images(found, number, plan.shards)
+    if plan.training:
+        from .training import check_tokenized
 
-        check_tokenized(plan.tokenized, checked.found)
+        check_tokenized(plan.training, found)
     if measure:
-        check_tokens(checked, measure, plan.training, progress)
+        check_tokens(checked, measure, progress)
     return checked
 
 
-class _Reading:
-    """Goes through the rows of all data sets, and hands out the images on the way."""
-
-    def __init__(self, plan: Plan, progress: bool):
-        sources = [*plan.sources, *plan.held_out]
-        tables = [RowTable(held_out=number >= len(plan.sources)) for number in range(len(sources))]
-        self.plan, self.progress = plan, progress
-        self.checked = Checked(Findings(sources), tables, Gallery(), [[] for _ in sources])
-        self.found = self.checked.found
-
-    def images(self) -> Iterator[Item]:
-        for number, source in enumerate(self.found.sources):
-            yield from self._read_source(number, source)
-
-    def _read_source(self, number: int, source: Source) -> Iterator[Item]:
-        loader, row = LoaderCheck(self.found, number), 0
-        absent: dict[Problem, array] = defaultdict(lambda: array("I"))
-        for path in source.files:
-            require_file(path)
-            file = _File(number, source, is_list(path), path.suffix.lower() in DELIMITERS, start=row)
-            self.checked.shapes[number].append(file.shape)
-            self.found.starts[number].append(row)
-            for value in read_values(path, source.name if self.progress else ""):
-                yield from self._read_row(file, row, value, absent)
-                row += 1
-            self.found.ends[number] = row
-            if row == file.start:
-                self.found.add("file-empty", number, WHOLE, None, f"no rows in {path}")
-            else:
-                loader.check_file(path, file.shape, file.start)
-        self._report_absent(number, source, absent)
-
-    def _read_row(self, file: "_File", row: int, value: Any, absent: dict[Problem, array]) -> Iterator[Item]:
-        table, pair = self.checked.tables[file.number], None
-        if isinstance(value, Broken):
-            rest = "; nothing after it was read" if file.is_list else ""
-            self.found.add("row-unreadable", file.number, row, None, value.reason + rest)
-        elif not isinstance(value, dict):
-            self.found.add("row-not-object", file.number, row, None, f"{type(value).__name__} instead of an object")
-        else:
-            file.shape.see_fields(value, row)
-            pair, problems = self._judge(value, file)
+def _read(checked: Checked, number: int, progress: bool) -> Iterator[Item]:
+    """Go through the rows of a data set; yield what is to be looked at on the way."""
+    found, source = checked.found, checked.found.sources[number]
+    loader, row = LoaderCheck(found, number), 0
+    for path in source.files:
+        require_file(path)
+        reader = _RowReader(source, checked.plan.scored, is_list(path), path.suffix.lower() in DELIMITERS)
+        checked.shapes[number].append(reader.shape)
+        found.starts[number].append(row)
+        for value in read_values(path, source.name if progress else ""):
+            pair, problems = reader.read(value, row)
             for kind, column, message in problems:
-                if kind in IF_ABSENT and column not in value:
-                    absent[kind, column, message].append(row)
-                else:
-                    self.found.add(kind, file.number, row, column, message)
-        table.digests.add(pair)
-        for images, uses in ((table.images, ("images",)), (table.media, ("videos", "audios"))):
-            shown = [(use, image) for use in uses for image in getattr(pair, use, ())]
-            numbers = []
-            for use, image in shown:
-                number, new = self.checked.gallery.number(image, file.source.media_dir, use)
-                numbers.append(number)
-                yield from new
-            images.add(numbers)
-
-    def _judge(self, value: dict[str, Any], file: "_File") -> tuple[Pair | None, list[Problem]]:
-        problems = []
-        for column, part in value.items():
-            if bad := unloadable({column: part}, keeps_large=not file.is_list):
-                problems.append((bad[0], printable(column), bad[1]))
-        if self.plan.scored:
-            found = check_scores(value, file.source)
-            problems += [one for one in found if not (file.is_table and one[0] == "score-numeric-text")]
-        try:
-            pair = read_pair(value, file.source)
-        except RowError as error:
-            return None, [*problems, explain_row_error(error, value, file.source)]
-        return pair, [*problems, *check_pair(pair, file.source)]
-
-    def _report_absent(self, number: int, source: Source, absent: dict[Problem, array]) -> None:
-        seen = dict.fromkeys(name for shape in self.checked.shapes[number] for name in shape.fields)
-        expected = _required(source) if seen else []
-        missing = {column for _, column, _ in absent if column not in seen}
-        missing |= {column for column in expected if column not in seen}
-        for (kind, column, message), rows in absent.items():
-            for row in () if column in missing else rows:
-                self.found.add(kind, number, row, column, message)
-        for column in sorted(missing):
-            message = f"no row has it; the columns are {printable(', '.join(seen))}"
-            self.found.add("column-missing", number, WHOLE, column, message)
-        for column, message in unused_columns(source, self.checked.shapes[number]):
-            self.found.add("column-unused", number, WHOLE, column, message)
+                found.add(kind, number, row, column, message)
+            if pair:
+                add_pair(found, number, row, pair)
+                shown = ((use, medium) for use in PLACEHOLDERS.values() for medium in getattr(pair, use))
+                yield from filter(None, (checked.media.add(number, row, *one) for one in shown))
+            row += 1
+        found.ends[number] = row
+        if row > found.starts[number][-1]:
+            loader.check_file(path, reader.shape, found.starts[number][-1])
+        else:
+            found.add("file-empty", number, None, None, f"no rows in {path}")
+    _report_columns(checked, number)
 
 
 @dataclass
-class _File:
-    """A file that is being read, `number` being that of its data set."""
+class _RowReader:
+    """Reads and judges the rows of a file, one by one."""
 
-    number: int
     source: Source
+    scored: bool
     is_list: bool
     is_table: bool
-    start: int
     shape: Shape = field(default_factory=Shape)
+
+    def read(self, value: Any, row: int) -> tuple[Pair | None, list[Problem]]:
+        if isinstance(value, Broken):
+            rest = "; nothing after it was read" if self.is_list else ""
+            return None, [("row-unreadable", None, value.reason + rest)]
+        if not isinstance(value, dict):
+            return None, [("row-not-object", None, f"{type(value).__name__} instead of an object")]
+        problems = []
+        for column, part in value.items():
+            bad = not_unicode(column) or self.shape.at(column).see(part, row)
+            if bad and (self.is_list or bad[0] != "number-too-large"):  # lines make a float of it
+                problems.append((bad[0], column, bad[1]))
+        if self.scored:
+            ignored = "score-numeric-text" if self.is_table else ""  # a table has nothing but text
+            problems += [problem for problem in check_scores(value, self.source) if problem[0] != ignored]
+        try:
+            pair = read_pair(value, self.source)
+        except RowError as error:
+            return None, [*problems, explain_row_error(error, value, self.source)]
+        return pair, [*problems, *check_pair(pair, self.source)]
+
+
+def _report_columns(checked: Checked, number: int) -> None:
+    """Tell once of a column that no row has, instead of in every row, and of columns that training does not read."""
+    found, source, shapes = checked.found, checked.found.sources[number], checked.shapes[number]
+    seen = dict.fromkeys(name for shape in shapes for name in shape.fields)
+    marks = ", ".join("?" * len(IF_ABSENT))
+    where = f"source = ? AND kind IN ({marks}) AND field IS NOT NULL"
+    told = found.db.execute(f"SELECT DISTINCT field FROM findings WHERE {where}", (number, *IF_ABSENT))
+    missing = {column for (column,) in told} | set(_required(source) if seen else ())
+    for column in sorted(missing - {printable(name) for name in seen}):
+        found.db.execute(f"DELETE FROM findings WHERE {where} AND field = ?", (number, *IF_ABSENT, column))
+        found.add("column-missing", number, None, column, f"no row has it; the columns are {', '.join(seen)}")
+    meant = COMMON | ({"input", "history"} if source.formatting == "alpaca" else set())
+    filled = dict.fromkeys(name for shape in shapes for name, part in shape.fields.items() if part.has_something())
+    for name in [name for name in filled if name not in source.columns.values()]:
+        if name in meant:
+            message = 'training does not see it, as "columns" in dataset_info.json do not name it'
+            found.add("column-unused", number, None, name, message)
+        elif ONE_SIDED.fullmatch(name):
+            message = "training shows both answers the same, and does not read it"
+            found.add("column-unused", number, None, name, message)
 
 
 def _required(source: Source) -> list[str]:
@@ -186,14 +195,15 @@ def _required(source: Source) -> list[str]:
     return [column for use, column in source.columns.items() if use not in unused]
 
 
-def _find_late_images(checked: Checked, plan: Plan) -> None:
+def _find_late_images(found: Findings, number: int, shards: int) -> None:
     """Find images that come after so many rows without that `datasets` has settled on a column of nothing."""
-    have = [np.diff(np.array([0, *table.images.ends])) > 0 for table in checked.tables]
-    for number, flags in enumerate(have):
-        for row in late(flags, plan.shards):
-            column = checked.found.sources[number].columns.get("images")
-            message = f"the first image after {FIRST_TABLE} rows and more without any"
-            checked.found.add("images-late", number, row, column, message)
+    flags = np.zeros(found.ends[number], bool)
+    shown = "SELECT row FROM shown JOIN media USING (number) WHERE source = ? AND use = 'images'"
+    for (row,) in found.db.execute(shown, (number,)):
+        flags[row] = True
+    for row in late(flags, shards):
+        column = found.sources[number].columns.get("images")
+        found.add("images-late", number, row, column, f"the first image after {FIRST_TABLE} rows and more without any")
 
 
 def late(flags: np.ndarray, shards: int) -> list[int]:

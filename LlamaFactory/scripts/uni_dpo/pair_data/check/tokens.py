@@ -7,40 +7,35 @@ depends on its size alone.
 import copy
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DataError
-from ..rows import read_values
 from ..sources import Source
-from .findings import Findings
-from .gallery import Gallery
+from .run import Checked
 from .training import Options
 
 
 Size = tuple[int, int]  # width, height
 
 
-def check_tokens(checked: Any, measure: "Measure", options: Options, progress: bool) -> None:
-    """Add findings about what is cut from every row that has no errors so far.
-
-    Args:
-        checked: `run.Checked`, with all images seen.
-        measure: tokenises pairs.
-        options: of training.
-        progress: whether to show a bar.
-    """
-    for number, source in enumerate(checked.found.sources):
-        convert = _converter(source, options)
-        for row, value in _good_rows(source, checked.found, number, progress):
-            images = [_size_of(image, source, checked.gallery) for image in _images(value, source)]
+def check_tokens(checked: Checked, measure: "Measure", progress: bool) -> None:
+    """Add findings about what is cut from every row that has no errors so far."""
+    options, found = measure.options, checked.found
+    for number, source in enumerate(found.sources):
+        convert, wrong = converter(source, options), found.rows(number)
+        for row, value in enumerate(source.values(f"{source.name}, tokens" if progress else "")):
+            if row in wrong:
+                continue
+            images = source.column(value, "images")
+            images = images if isinstance(images, list) else [] if images is None else [images]
+            sizes = [checked.media.size_of(image, source.media_dir) for image in images]
             try:
-                lengths = measure(convert(value), images)
+                problems = list(measure(convert(value), sizes).problems(options.data.cutoff_len))
             except Exception as error:  # whatever it is, training stops with it
-                message = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-                checked.found.add("tokens-fail", number, row, None, message)
-            else:
-                for kind, message in lengths.problems(options.data.cutoff_len):
-                    checked.found.add(kind, number, row, None, message)
+                problems = [("tokens-fail", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")]
+            for kind, message in problems:
+                found.add(kind, number, row, None, message)
 
 
 class Measure:
@@ -52,39 +47,36 @@ class Measure:
         Raises:
             DataError: the model's tokenizer or its template cannot be loaded.
         """
-        tokenizer, processor, template = _load(options)
+        from llamafactory.train.uni_dpo.data.prompts import PromptOnceProcessor
+
+        tokenizer, processor, template = load(options)
+        self.options = options
         plugin = template.mm_plugin
         self.image_id = None if plugin.image_token is None else tokenizer.convert_tokens_to_ids(plugin.image_token)
         plugin._get_mm_inputs = _Grids(plugin)
         whole = copy.copy(options.data)
         whole.cutoff_len = 1 << 40  # the cut comes afterwards, to see what it takes
-        from llamafactory.train.uni_dpo.data.prompts import PromptOnceProcessor
-
         self.processor = PromptOnceProcessor(template, tokenizer, processor, whole)
 
-    def __call__(self, example: dict[str, Any], images: list[Size]) -> "_Lengths":
+    def __call__(self, example: dict[str, Any], images: list[Size]) -> "Lengths":
         """Return the tokens of a converted pair, whose images have these sizes."""
-        encoded = self.processor._encode_data_example(
-            prompt=example["_prompt"],
-            response=example["_response"],
-            system=example["_system"],
-            tools=example["_tools"],
-            images=images,
-            videos=example["_videos"] or [],
-            audios=example["_audios"] or [],
-        )
-        chosen, labels, rejected, _ = encoded
+        texts = (example[name] for name in ("_prompt", "_response", "_system", "_tools"))
+        media = (example["_videos"] or [], example["_audios"] or [])
+        chosen, labels, rejected, _ = self.processor._encode_data_example(*texts, images, *media)
         answer = next((place for place, label in enumerate(labels) if label != -100), len(labels))
-        return _Lengths(chosen[:answer], chosen[answer:], rejected[answer:], self.image_id)
+        return Lengths(chosen[:answer], (chosen[answer:], rejected[answer:]), self.image_id)
 
 
-class _Lengths:
-    """The tokens of a pair before anything is cut."""
+@dataclass
+class Lengths:
+    """The tokens of a pair before anything is cut: of the prompt, and of both answers."""
 
-    def __init__(self, prompt: list[int], chosen: list[int], rejected: list[int], image_id: int | None):
-        self.prompt, self.answers, self.image_id = prompt, (chosen, rejected), image_id
+    prompt: list[int]
+    answers: tuple[list[int], list[int]]
+    image_id: int | None
 
     def problems(self, cutoff_len: int) -> Iterator[tuple[str, str]]:
+        """Yield what is lost when LlamaFactory cuts the pair: kinds of findings, with messages."""
         from llamafactory.data.processor.processor_utils import infer_seqlen
 
         longest = max(map(len, self.answers))
@@ -110,32 +102,28 @@ class _Grids:
 
     def __init__(self, plugin: Any):
         self.process, self.scale = plugin._get_mm_inputs, plugin._regularize_images
-        self.known: dict[Size, list[int]] = {}
+        self.grids: dict[Size, list[int]] = {}
         self.has_grids, self.counts_right = True, False
 
     def __call__(self, images: list[Size], videos: list, audios: list, processor: Any, *more: Any) -> dict[str, Any]:
         import torch
 
-        if videos or audios or not images or not self.has_grids:
+        alone = images and not videos and not audios
+        for size in set(images) - self.grids.keys() if alone and self.has_grids else ():
+            count = self._count(size, processor)
+            if count and self.counts_right:
+                self.grids[size] = [1, count, 1]
+                continue
+            made = self.process([_blank(size)], [], [], processor, *more)
+            self.has_grids = "image_grid_thw" in made
+            if not self.has_grids:
+                break
+            grid = made["image_grid_thw"].tolist()[0]
+            self.counts_right = not self.grids and math.prod(grid) == count
+            self.grids[size] = grid
+        if not alone or not self.has_grids:
             return self.process([_blank(size) for size in images], videos, audios, processor, *more)
-        for size in images:
-            if size not in self.known:
-                self.known[size] = self._grid(size, processor, *more)
-        if not self.has_grids:
-            return self(images, videos, audios, processor, *more)
-        return {"image_grid_thw": torch.tensor([self.known[size] for size in images])}
-
-    def _grid(self, size: Size, processor: Any, *more: Any) -> list[int]:
-        count = self._count(size, processor)
-        if count and self.counts_right:
-            return [1, count, 1]
-        made = self.process([_blank(size)], [], [], processor, *more)
-        if "image_grid_thw" not in made:
-            self.has_grids = False
-            return []
-        grid = made["image_grid_thw"].tolist()[0]
-        self.counts_right = not self.known and math.prod(grid) == count
-        return grid
+        return {"image_grid_thw": torch.tensor([self.grids[size] for size in images])}
 
     def _count(self, size: Size, processor: Any) -> int:
         if not hasattr(processor.image_processor, "get_number_of_image_patches"):
@@ -151,7 +139,8 @@ def _blank(size: Size) -> Any:
     return Image.new("1", size)
 
 
-def _load(options: Options) -> tuple[Any, Any, Any]:
+def load(options: Options) -> tuple[Any, Any, Any]:
+    """Return the tokenizer, processor and template of a run."""
     from transformers.utils import logging
 
     from llamafactory.data.template import get_template_and_fix_tokenizer
@@ -172,7 +161,7 @@ def _load(options: Options) -> tuple[Any, Any, Any]:
     return loaded["tokenizer"], loaded["processor"], template
 
 
-def _converter(source: Source, options: Options) -> Any:
+def converter(source: Source, options: Options) -> Any:
     """Return LlamaFactory's converter for the rows of a data set; absent columns are empty, as in a loaded one."""
     from llamafactory.data.converter import get_dataset_converter
     from llamafactory.data.parser import DatasetAttr
@@ -183,22 +172,3 @@ def _converter(source: Source, options: Options) -> Any:
     used = dict.fromkeys(source.columns.values())
     convert = get_dataset_converter(source.formatting, attr, options.data)
     return lambda row: convert(used | row)
-
-
-def _good_rows(source: Source, found: Findings, number: int, progress: bool) -> Iterator[tuple[int, dict[str, Any]]]:
-    row = 0
-    for file in source.files:
-        for value in read_values(file, f"{source.name}, tokens" if progress else ""):
-            if row not in found.with_errors[number]:
-                yield row, value
-            row += 1
-
-
-def _images(row: dict[str, Any], source: Source) -> list[Any]:
-    images = source.column(row, "images")
-    return images if isinstance(images, list) else [] if images is None else [images]
-
-
-def _size_of(image: Any, source: Source, gallery: Gallery) -> Size:
-    number = gallery.find(image, source.media_dir)
-    return gallery.widths[number], gallery.heights[number]

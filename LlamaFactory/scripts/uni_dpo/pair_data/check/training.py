@@ -1,4 +1,4 @@
-"""The options of a training run: from its YAML, or from the command line."""
+"""What a training run would read: its options, from its YAML or the command line, and its `tokenized_path`."""
 
 import difflib
 from dataclasses import dataclass, fields
@@ -8,24 +8,20 @@ from typing import Any
 from ..descriptions import find
 from ..errors import DataError
 from ..sources import open_source
-from .plan import Plan
+from .findings import Findings
+from .run import Plan
 
 
 @dataclass
 class Options:
-    """LlamaFactory's own options.
-
-    Attributes:
-        data: its `DataArguments`.
-        model: its `ModelArguments`.
-    """
+    """LlamaFactory's own options: its `DataArguments` and its `ModelArguments`."""
 
     data: Any
     model: Any
 
 
 def read_options(given: dict[str, Any]) -> Options:
-    """Let LlamaFactory read options, so that its defaults hold; those about neither data nor model are left out.
+    """Let LlamaFactory read those options that are about data or model, so that its defaults hold.
 
     Raises:
         DataError: LlamaFactory cannot be imported or refuses an option.
@@ -77,17 +73,12 @@ def plan_from_config(config: Path, overrides: list[str], **settings: Any) -> Pla
         shards=data.preprocessing_num_workers or 1,
         split=data.val_size > 0,
         training=options,
-        tokenized=options,
         **settings,
     )
 
 
 def _require_known(given: dict[str, Any], config: Path) -> None:
-    """Refuse what LlamaFactory's parser would refuse: options that it does not know, and words where numbers belong.
-
-    Raises:
-        DataError: there is one.
-    """
+    """Refuse options that LlamaFactory's parser does not know, and words where numbers belong."""
     import llamafactory.train.tuner  # noqa: F401  (it joins our options to the parser)
     from llamafactory.hparams import parser
 
@@ -97,8 +88,8 @@ def _require_known(given: dict[str, Any], config: Path) -> None:
             near = difflib.get_close_matches(name, known, 1)
             meant = f" Did you mean {near[0]}?" if near else ""
             raise DataError(f'{config}: training knows no option "{name}".{meant}')
-        number = next((kind for kind in (int, float) if type(known[name].default) is kind), None)
-        if number and isinstance(value, str):
+        number = type(known[name].default)
+        if number in (int, float) and isinstance(value, str):
             try:
                 number(value)
             except ValueError as error:
@@ -118,3 +109,17 @@ def _read_config(config: Path, overrides: list[str]) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise DataError(f"{config} is not the YAML of a training run.")
     return given
+
+
+def check_tokenized(options: Options, found: Findings) -> None:
+    """Say that a run reads data that were tokenised before, and whether they are still those of its files."""
+    folder = options.data.tokenized_path
+    if folder and Path(folder).is_dir() and any(Path(folder).iterdir()):
+        found.add("tokenized", 0, None, None, f"training reads {folder}, and none of the files that were checked here")
+        from llamafactory.train.uni_dpo.caches.tokenized import _source_of, refuse_other_source
+        from llamafactory.train.uni_dpo.errors import UniDPOError
+
+        try:
+            refuse_other_source(Path(folder), _source_of(options.model, options.data), options.data)
+        except UniDPOError as error:
+            found.add("tokenized-stale", 0, None, None, str(error))

@@ -1,12 +1,21 @@
 """The command `check`."""
 
+import dataclasses
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import psutil
 import typer
 
 from ..errors import DataError
 from ..options import DatasetDir, MediaDir
+from ..sources import open_source
+from ..writing import require_new_name, require_writable
+
+
+if TYPE_CHECKING:  # what takes long to import waits until the options are known to be good
+    from ..check.run import Checked, Plan
 
 
 NAME = "check"
@@ -78,7 +87,9 @@ def run(
       data.py check pairs.json --held-out test.json --fix clean.json
       data.py check --config examples/uni_dpo/Qwen2_VL_2B_uni_dpo.yaml cutoff_len=2048
     """  # noqa: D301 - typer's mark for lines to leave alone
-    from ..check import command
+    from ..check.report import summary
+    from ..check.run import Plan, check
+    from ..check.training import plan_from_config, read_options
 
     overrides = [text for text in data or [] if "=" in text] if config else []
     names = [text for text in data or [] if text not in overrides]
@@ -86,14 +97,72 @@ def run(
         raise DataError("--config says which data and which model; change them as in training, with KEY=VALUE.")
     if not config and not names:
         raise DataError("give DATA to check, or the --config of a training run.")
-    settings = {"images": not no_images, "workers": workers or command.default_workers()}
+    settings = {"images": not no_images, "workers": workers or _default_workers()}
     if config:
-        plan = command.from_config(config, overrides, tokens=not (no_tokens or no_images), **settings)
+        plan = plan_from_config(config, overrides, tokens=not no_tokens, **settings)
     else:
-        options = {"template": template, "cutoff_len": cutoff_len, "image_max_pixels": image_max_pixels}
-        plan = command.from_names(
-            names, held_out or [], dataset_dir, media_dir, model, options, scored=not no_scores, **settings
+        sources, others = (
+            [open_source(name, dataset_dir, media_dir) for name in some or []] for some in (names, held_out)
         )
-    command.require_outputs(plan, findings, fix, fix_images)
-    if not command.check_and_fix(plan, findings, fix, fix_images, strict):
+        options = {"template": template, "cutoff_len": cutoff_len, "image_max_pixels": image_max_pixels}
+        training = read_options(options | {"model_name_or_path": model}) if model else None
+        plan = Plan(sources, others, not no_scores, max_pixels=image_max_pixels, training=training, **settings)
+    _require_outputs(plan, findings, fix, fix_images)
+
+    checked = check(plan)
+    print(summary(checked))
+    if findings:
+        checked.found.write(findings)
+        print(f"All findings: {findings}")
+    elif checked.found.counts:
+        print("For the row of every finding, add --findings FILE.jsonl")
+    if fix:
+        checked = _fix(checked, fix, fix_images)
+    levels = checked.found.level_counts
+    if levels["error"] or (strict and levels["warning"]):
         raise typer.Exit(1)
+
+
+def _default_workers() -> int:
+    """Return one for each core that this process may use, 16 at most."""
+    affinity = getattr(psutil.Process(), "cpu_affinity", None)
+    return min(16, len(affinity()) if affinity else os.cpu_count() or 1)
+
+
+def _require_outputs(plan: "Plan", findings: Path | None, fix: Path | None, fix_images: Path | None) -> None:
+    """Refuse places to write that cannot be, before anything is checked."""
+    inputs = [file for source in (*plan.sources, *plan.held_out) for file in source.files]
+    if fix_images and not fix:
+        raise DataError("--fix-images DIR goes with --fix OUT, the copy whose rows name the corrected images.")
+    if fix_images and not plan.images:
+        raise DataError("--fix-images has to open images; leave --no-images out.")
+    if fix and len(plan.sources) > 1:
+        raise DataError("--fix writes a copy of one data set; give them one at a time.")
+    if findings:
+        require_writable(findings, [".jsonl"])
+        require_new_name(findings, [*inputs, fix])
+    if fix:
+        require_writable(fix)
+        require_new_name(fix, inputs)
+    if fix_images:
+        require_writable(fix_images / "any.png", [".png"])
+
+
+def _fix(checked: "Checked", output: Path, images: Path | None) -> "Checked":
+    """Write the cleaned copy, and check it but for what it has kept: its images."""
+    from ..check.fix import Fixer
+    from ..check.report import summary
+    from ..check.run import check
+
+    if checked.found.counts["column-missing"]:
+        raise DataError("--fix cannot make up a column that is missing; nothing was written.")
+    print(f"\n{Fixer(checked, images, progress=True).write(output)}")
+    source = dataclasses.replace(checked.plan.sources[0], name=output.name, files=(output,))
+    copy = check(dataclasses.replace(checked.plan, sources=[source], images=False, training=None))
+    errors = copy.found.level_counts["error"]
+    if errors:
+        print(summary(copy))
+    print(f"The copy has {errors or 'no'} errors. Its image paths start from {source.media_dir}, as before.")
+    if os.path.realpath(output.parent) != os.path.realpath(source.media_dir) and checked.media.relative:
+        print(f"Relative paths among them: where the copy lies, training needs media_dir: {source.media_dir}")
+    return copy

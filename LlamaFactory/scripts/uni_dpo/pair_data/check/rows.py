@@ -7,20 +7,30 @@ from typing import Any
 
 from ..pairs import FLOAT32_MAX, Pair, RowError
 from ..sources import Source
+from .findings import Problem
 
 
-IMAGE, VIDEO, AUDIO = "<image>", "<video>", "<audio>"  # LlamaFactory's placeholders
-PLACEHOLDERS = (IMAGE, VIDEO, AUDIO)
+PLACEHOLDERS = {"<image>": "images", "<video>": "videos", "<audio>": "audios"}  # LlamaFactory's
 # Of Qwen's models that see or hear; others have other tokens, which --model or --config know.
 MEDIA_TOKENS = re.compile(r"<\|(?:(?:image|video|audio|vision)_(?:pad|start|end|bos|eos)|IMAGE|VIDEO|AUDIO)\|>")
 SPECIAL_TOKENS = re.compile(r"<\|[A-Za-z0-9_]{2,30}\|>")
 
-Problem = tuple[str, str | None, str]  # kind, column, message
+
+def check_scores(row: dict[str, Any], source: Source) -> list[Problem]:
+    """Look at both scores, and at which of them is higher."""
+    chosen, problems = _score(row, source.columns["score_chosen"])
+    rejected, more = _score(row, source.columns["score_rejected"])
+    problems += more
+    column = source.columns["score_chosen"]
+    if chosen == rejected:
+        problems.append(("score-equal", column, f"both are {chosen:g}"))
+    elif chosen < rejected:
+        problems.append(("score-reversed", column, f"{chosen:g} is less than {rejected:g}"))
+    return problems
 
 
-def check_score(row: dict[str, Any], source: Source, side: str) -> tuple[float, list[Problem]]:
+def _score(row: dict[str, Any], column: str) -> tuple[float, list[Problem]]:
     """Read a score; NaN where there is none that training could use."""
-    column = source.columns[side]
     value = row.get(column)
     if value is None:
         return math.nan, [("score-missing", column, "there is no score")]
@@ -37,41 +47,29 @@ def check_score(row: dict[str, Any], source: Source, side: str) -> tuple[float, 
     return score, [("score-numeric-text", column, f"{value!r} is text")] if isinstance(value, str) else []
 
 
-def check_scores(row: dict[str, Any], source: Source) -> list[Problem]:
-    """Look at both scores, and at which of them is higher."""
-    chosen, problems = check_score(row, source, "score_chosen")
-    rejected, more = check_score(row, source, "score_rejected")
-    problems += more
-    column = source.columns["score_chosen"]
-    if chosen == rejected:
-        problems.append(("score-equal", column, f"both are {chosen:g}"))
-    elif chosen < rejected:
-        problems.append(("score-reversed", column, f"{chosen:g} is less than {rejected:g}"))
-    return problems
-
-
 def explain_row_error(error: RowError, row: dict[str, Any], source: Source) -> Problem:
     """Find the kind of what kept a pair from being read."""
     column, columns = error.column, source.columns
+    kind = "column-type"
     if column == columns.get("images"):
-        return "image-entry", column, str(error)
-    if column in (columns.get("chosen", "chosen"), columns.get("rejected", "rejected")):
-        return ("answer-missing" if row.get(column) is None else "column-type"), column, str(error)
-    if column == columns.get("messages"):
-        return "messages", column, str(error)
-    if column == columns.get("prompt", "prompt") and not row.get(column):
-        return "question-empty", column, str(error)
-    return "column-type", column, str(error)
+        kind = "image-entry"
+    elif column in (columns.get("chosen", "chosen"), columns.get("rejected", "rejected")):
+        kind = "answer-missing" if row.get(column) is None else "column-type"
+    elif column == columns.get("messages"):
+        kind = "messages"
+    elif column == columns.get("prompt", "prompt") and not row.get(column):
+        kind = "question-empty"
+    return kind, column, str(error)
 
 
 def check_pair(pair: Pair, source: Source) -> Iterator[Problem]:
     """Look at the texts of a pair, and at the number of its images."""
     columns = source.columns
     asked = columns.get("prompt" if source.formatting == "alpaca" else "messages")
-    question, words = pair.messages[-1][1], _without_placeholders(pair.messages[-1][1])
+    question = pair.messages[-1][1]
     if not question.strip():
         yield "question-empty", asked, "there is no question"
-    elif not words.strip():
+    elif not re.sub("|".join(PLACEHOLDERS), "", question).strip():
         yield "question-only-images", asked, f"{_excerpt(question)} is all there is"
     for side, answer in (("chosen", pair.chosen), ("rejected", pair.rejected)):
         if not answer.strip():
@@ -81,22 +79,12 @@ def check_pair(pair: Pair, source: Source) -> Iterator[Problem]:
                 yield "placeholder-in-answer", columns[side], f"{placeholder} in the answer"
     if pair.chosen == pair.rejected or (pair.chosen.strip() and pair.chosen.strip() == pair.rejected.strip()):
         yield "answers-identical", columns["rejected"], f"both are {_excerpt(pair.chosen)}"
-    yield from _check_media(pair, asked)
-    yield from _check_tokens(pair, columns, asked)
-
-
-def _check_media(pair: Pair, asked: str | None) -> Iterator[Problem]:
-    given = {IMAGE: pair.images, VIDEO: pair.videos, AUDIO: pair.audios}
-    for placeholder, media in given.items():
-        count = len(media)
-        places = sum(text.count(placeholder) for _, text in pair.messages)
+    for placeholder, use in PLACEHOLDERS.items():
+        count, places = len(getattr(pair, use)), sum(text.count(placeholder) for _, text in pair.messages)
         if places != count:
-            kind = "image-count" if placeholder == IMAGE else "media-count"
             noun = placeholder[1:-1] + ("" if count == 1 else "s")
+            kind = "image-count" if use == "images" else "media-count"
             yield kind, asked, f"{places} {placeholder} in the question, {count} {noun} in the row"
-
-
-def _check_tokens(pair: Pair, columns: dict[str, str], asked: str | None) -> Iterator[Problem]:
     texts = [(asked, pair.prompt), (columns["chosen"], pair.chosen), (columns["rejected"], pair.rejected)]
     beside = [(columns.get("system", asked), pair.system), (columns.get("tools"), pair.tools)]
     for column, text in beside:
@@ -109,12 +97,6 @@ def _check_tokens(pair: Pair, columns: dict[str, str], asked: str | None) -> Ite
             yield "media-token", column, f"{found[0]} in the text"
         elif found := SPECIAL_TOKENS.search(text):
             yield "special-token", column, f"{found[0]} in the text"
-
-
-def _without_placeholders(text: str) -> str:
-    for placeholder in PLACEHOLDERS:
-        text = text.replace(placeholder, "")
-    return text
 
 
 def _excerpt(value: Any, length: int = 60) -> str:
