@@ -111,7 +111,7 @@ evaluate() {
 printf '== setup: packages and overlay\n'
 bash scripts/setup.sh
 
-code=(scripts/demo.py scripts/demo)
+code=(scripts/demo.py scripts/common.py scripts/demo)
 checkpoint=data/demo/checkpoint
 if $from_scratch; then
     checkpoint=$out/sft/checkpoint
