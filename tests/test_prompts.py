@@ -73,6 +73,24 @@ def test_cut_prompts_are_the_same_too(tiny_model, pictures, video):
     assert ours == upstream and len(ours["chosen_input_ids"][0]) == 32
 
 
+def test_images_are_read_half_as_often(tiny_model, pictures, video, monkeypatch):
+    from transformers import Qwen2VLImageProcessor, Qwen2VLImageProcessorFast
+
+    seen = []
+    for kind in {Qwen2VLImageProcessor, Qwen2VLImageProcessorFast}:  # one class, in transformers 5
+
+        def watch(self, images, *args, original=kind.preprocess, **kwargs):
+            seen[-1] += len(images)
+            return original(self, images, *args, **kwargs)
+
+        monkeypatch.setattr(kind, "preprocess", watch)
+    rows = {name: column[:5] for name, column in examples(pictures, video).items()}
+    for ours in (True, False):
+        seen.append(0)
+        encoded(tiny_model, "qwen2_vl", rows, ours)
+    assert seen == [4, 8]
+
+
 def test_a_cut_within_an_image_is_refused(tiny_model, pictures, video):
     rows = {name: column[4:5] for name, column in examples(pictures, video).items()}
     with pytest.raises(UniDPOError, match="cutoff_len: 40` cuts the prompt within an image"):
