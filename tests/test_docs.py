@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from pairs import ALPACA, ROOT, make_rows, options, write_dataset
 from promises import missing
 from upstream import checkout_tree
@@ -57,6 +58,9 @@ def test_both_languages_give_the_same_commands(page):
 RUN, DRY, HELP, NOT = "as it is", "with --dry-run", "its help", "not at all"
 HOW = {
     "git clone": NOT,  # network
+    "pip install": NOT,  # network
+    "cp ": RUN,
+    ".venv/bin/llamafactory-cli train": RUN,
     ".venv-vllm/bin/python": NOT,  # an environment of its own: `bash scripts/test.sh vllm`
     "bash examples/uni_dpo/quickstart.sh": HELP,  # installs, then trains for minutes
     "bash scripts/setup.sh": HELP,  # network
@@ -101,6 +105,15 @@ def place(tmp_path_factory, tiny_model):
     rows = make_rows(place / "data", 8)
     (place / "my_pairs.json").write_text(json.dumps(rows))
     (place / "data" / "my_pairs.json").write_text(json.dumps(rows))
+    own = [
+        {"ask": "What is it?", "picture": f"data/{rows[0]['images'][0]}", "best": "Red.", "worst": "Blue."}
+        for _ in rows
+    ]
+    own = [row | {"points_best": 3 + n, "points_worst": 1} for n, row in enumerate(own)]
+    (place / "own.json").write_text(json.dumps(own))
+    told = {"candidates": [{"txt": f"It is {n}.", "marks": {"right": n, "kind": 2}} for n in range(3)]}
+    told |= {"sample": {"ask": "What is it?", "media": [{"uri": f"data/{rows[0]['images'][0]}"}]}}
+    (place / "export.jsonl").write_text(json.dumps(told) + "\n")
     shutil.copytree(place / "data", place / "data" / "uni_dpo")
     write_dataset(place / "data" / "uni_dpo", make_rows(place / "data" / "uni_dpo", 8), "pairs", ALPACA)
     ranked = place / "data" / "uni_dpo" / "MM-RLHF"
@@ -121,13 +134,19 @@ def test_commands_of_the_pages(line, place, host, tiny_model, tmp_path):
     tried, before, asked = how(line), COMMANDS[line][:-1], set()
     if tried == NOT:
         return
-    if line.split()[0] == "llamafactory-cli" or "uni_dpo.caches" in line:  # the same, without an import anew
+    if line.split()[0].endswith("llamafactory-cli") or "uni_dpo.caches" in line:  # the same, without an import anew
         module, words = "llamafactory.cli:main", shlex.split(line)
         if words[0] == "python":
             module, words = "llamafactory.train.uni_dpo.caches.__main__:main", words[2:]
         mine = tmp_path / "my.yaml"
         mine.write_text(json.dumps(options(tiny_model, place / "data" / "uni_dpo", tmp_path / "out")))
-        words = [word.replace("my.yaml", str(mine)).replace("=caches", f"={tmp_path}/caches") for word in words]
+        short = yaml.safe_load((ROOT / "examples" / "uni_dpo" / "demo_uni_dpo.yaml").read_text())
+        copied = tmp_path / "my_run.yaml"
+        copied.write_text(yaml.safe_dump(short | {"model_name_or_path": str(tiny_model), "max_steps": 2}))
+        there = {"my.yaml": mine, "my_run.yaml": copied, "=caches": f"={tmp_path}/caches", "=outputs": f"={tmp_path}"}
+        there |= {"dir=data": f"dir={place}/data/uni_dpo", "=my_pairs": "=pairs"}
+        for name, path in there.items():
+            words = [word.replace(name, str(path)) for word in words]
         ending = host.run(module, *words[1:])
         assert ending.status == 0, ending.said
         return
