@@ -1,5 +1,6 @@
 """Columns and pairs are read as LlamaFactory reads them: the same rows through its own parser and converters."""
 
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,8 +10,9 @@ from pairs import as_openai, as_sharegpt
 from PIL import Image
 
 from pair_data import DataError
-from pair_data.images import scale, stretch
+from pair_data.images import ImageError, scale, stretch
 from pair_data.pairs import RowError, read_pair, read_score
+from pair_data.score.pictures import Pictures
 from pair_data.sources import open_source
 
 
@@ -216,17 +218,23 @@ def test_names_that_are_nothing(folder):
 @pytest.mark.parametrize("limits", [(768 * 768, 32 * 32), (28 * 28, 28 * 28), (10_000, 4_000)])
 @pytest.mark.parametrize("size", [(1, 1), (31, 30), (768, 768), (769, 768), (5000, 3), (3, 700), (4000, 3000)])
 def test_images_are_scaled_as_training_scales_them(size, limits):
-    """LlamaFactory's own code for any model, and for Qwen2-VL; what it makes nothing of stops there."""
+    """LlamaFactory's own code for any model, and for Qwen2-VL; scorers see the same pixels, and stop where it does."""
     from llamafactory.data.mm_plugin import MMPluginMixin, get_mm_plugin
 
-    most, least = limits
-    wanted = {"image_max_pixels": most, "image_min_pixels": least}
-    image = Image.new("RGB", size)
+    image, file = Image.radial_gradient("L").resize(size), io.BytesIO()
+    image.save(file, "PNG", compress_level=1)
+    wanted = dict(zip(("image_max_pixels", "image_min_pixels"), limits, strict=True))
+    pictures = Pictures(None, *limits)
     try:
         theirs = MMPluginMixin._preprocess_image(None, image, **wanted).size
     except ValueError:
-        assert 0 in scale(*size, most, least)
+        assert 0 in scale(*size, *limits)
+        with pytest.raises(ImageError, match="too thin"):
+            pictures.digest(file.getvalue())
         return
-    assert scale(*size, most, least) == theirs
+    assert scale(*size, *limits) == theirs
     plugin = get_mm_plugin("qwen2_vl", image_token="<|image_pad|>", video_token="<|video_pad|>")
-    assert stretch(*theirs) == plugin._preprocess_image(image, **wanted).size
+    seen = plugin._preprocess_image(image, **wanted)
+    assert stretch(*theirs) == seen.size
+    if limits[0] > limits[1]:  # at equal ones training scales twice, to the size that scorers scale to at once
+        assert pictures.load(file.getvalue()).tobytes() == seen.tobytes()
