@@ -15,8 +15,10 @@ from launcher import machine, settings
 from launcher.checks import check_data
 from launcher.memory import check_memory, model_sizes
 from launcher.output import has_ended, plan_output
+from pair_data.check.training import plan_from_config
 from pair_data.descriptions import RECIPE_FILE
 from pair_data.errors import DataError
+from pair_data.settings import load_yaml
 
 
 A100 = "81920, 5, 8.0, NVIDIA A100-SXM4-80GB"
@@ -233,8 +235,6 @@ def test_published_data_are_found_where_the_guide_puts_them(checkout, arguments,
 
 def test_check_finds_them_there_too(checkout, monkeypatch):
     """`data.py check --config` and the launcher look in the same places."""
-    from pair_data.check.training import plan_from_config
-
     monkeypatch.chdir(checkout)
     plan = plan_from_config(EXAMPLES / "Qwen2_VL_2B_uni_dpo.yaml", ["bf16=false"])
     assert [source.name for source in plan.sources] == ["theirs"]
@@ -326,8 +326,13 @@ def test_mistakes_get_one_message_and_leave_nothing(workplace, arguments, variab
     assert sorted(path.name for path in workplace.iterdir()) == ["my data", "tiny model"]
 
 
-@pytest.mark.parametrize("content", ["a: " + "[" * 100_000, "a: [", "- 1", "1: 2", "\0"])
-def test_a_file_that_holds_no_settings(tmp_path, content):
-    (tmp_path / "run.yaml").write_text(content)
-    with pytest.raises(DataError, match="run.yaml"):
-        settings.load_yaml(tmp_path / "run.yaml")
+def test_files_of_settings(tmp_path):
+    """Long comments are fine; what would end the reading library without a message, or is no settings, is refused."""
+    file = tmp_path / "run.yaml"
+    file.write_text("# why\n" * 100_000 + "a: 1")
+    assert load_yaml(file) == {"a": 1}
+    for content in ("a: " + "[" * 900_000, "- " * 400_000, "#" * 1_000_001, "a: [", "- 1", "1: 2", "\0"):
+        file.write_text(content)
+        for reader in (load_yaml, lambda path: plan_from_config(path, [])):
+            with pytest.raises(DataError, match="run.yaml"):
+                reader(file)
