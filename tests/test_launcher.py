@@ -251,6 +251,19 @@ def test_our_own_place_comes_first_and_a_file_without_an_entry_is_named(checkout
         check_data(run.settings)
 
 
+@pytest.mark.parametrize(("missing", "refused"), [(99, True), (150, False), (200, True)])
+def test_images_of_the_first_hundred_rows_and_every_hundredth_are_looked_for(tmp_path, missing, refused):
+    rows = make_rows(tmp_path, 1) * 201
+    rows[missing] = rows[missing] | {"images": ["gone.png"]}
+    write_dataset(tmp_path, rows, name="pairs")
+    try:
+        check_data({"dataset": "pairs", "dataset_dir": tmp_path})
+    except DataError as error:
+        assert refused and f"row {missing} " in str(error)
+    else:
+        assert not refused
+
+
 # ---- the output folder ----
 
 
