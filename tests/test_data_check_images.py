@@ -1,6 +1,5 @@
 """What `check` says of images agrees with what LlamaFactory shows the model, and no file can end the check."""
 
-import io
 import os
 
 import bad_data
@@ -10,7 +9,7 @@ from PIL import Image
 from llamafactory.data.mm_plugin import get_mm_plugin
 from pair_data.check.findings import ERROR, LEVEL
 from pair_data.check.fix import corrected
-from pair_data.check.picture import look_at_image, scale
+from pair_data.check.picture import look_at_image
 from pair_data.check.pool import DIED, HUNG, WorkerPool
 from pair_data.errors import DataError
 
@@ -48,18 +47,6 @@ def test_images_that_check_calls_errors_stop_llamafactory_and_no_others_do(files
             assert errors, f"{name} stops training and passes"
         else:
             assert not errors, f"{name} is accused of {errors}, but training reads it"
-
-
-@pytest.mark.parametrize("size", [(1, 1), (27, 28), (100, 3), (3000, 2000), (20_000, 40), (40, 9000), (6000, 31)])
-def test_sizes_are_scaled_and_squashed_as_llamafactory_does(size):
-    buffer = io.BytesIO()
-    Image.new("1", size).save(buffer, "PNG")
-    scaled = scale(*size)
-    image = seen(buffer.getvalue())
-    found = kinds(buffer.getvalue())
-    width, height = (max(side, 28) for side in scaled)
-    assert ("image-squashed" in found) == (image.size != (width, height))
-    assert ("image-tiny" in found) == (min(size) < 28)
 
 
 def test_training_sees_rotated_transparent_and_deep_images_wrongly_and_corrected_ones_rightly(tmp_path):

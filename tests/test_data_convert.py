@@ -4,8 +4,6 @@ import json
 import os
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 from data_cli import DATA, call, data
 from raw_shapes import ASKED, CHOSEN, REJECTED, convert, draw, preferences, say, several
@@ -251,14 +249,25 @@ def test_images_do_not_come_late(image, tmp_path, before, moved):
     assert "images-late" not in data("check", tmp_path / "out.json", "--no-images", "--workers", 1)[1]
 
 
-def test_nothing_is_written_over_the_input_or_for_a_source_that_is_not_there(tmp_path):
-    """A typing error would destroy data, or end in a traceback."""
+def test_sources_that_give_nothing_get_one_message(tmp_path):
+    """A typing error would destroy data or end in a traceback, and a file be looked for on the hub."""
     write_rows(tmp_path / "a.jsonl", [PAIR])
+    for name in ("list.json", "empty.parquet"):
+        write_rows(tmp_path / name, [])
+    for name in ("a.txt", "empty.json"):
+        (tmp_path / name).write_text("")
+    for name in ("cut.json", "cut.jsonl", "cut.parquet"):  # half a download
+        write_rows(tmp_path / name, [PAIR] * 50)
+        os.truncate(tmp_path / name, (tmp_path / name).stat().st_size * 2 // 3)
+    output = tmp_path / "out.json"
+    messages = dict.fromkeys(("list.json", "empty.parquet", "empty.json"), "there are no rows to convert.")
+    messages |= dict.fromkeys(("cut.json", "cut.jsonl"), "Download it again")
+    messages |= {"cut.parquet": "Parquet", "a.txt": "a.txt: the name must end in .json"}
+    for name, said in messages.items():
+        message = convert(tmp_path / name, "-o", output, fails=True)
+        assert said in message and "Hub" not in message
+    assert "network" in convert("nobody/nothing", "-o", output, fails=True)
     assert "another name" in convert(tmp_path / "a.jsonl", "-o", tmp_path / "a.jsonl", fails=True)
-    assert "network" in convert("nobody/nothing", "-o", tmp_path / "c.jsonl", fails=True)
-    pyarrow.parquet.write_table(pyarrow.table({"prompt": ["q"] * 9000}), tmp_path / "cut.parquet")
-    os.truncate(tmp_path / "cut.parquet", 200)
-    assert "Parquet" in convert(tmp_path / "cut.parquet", "-o", tmp_path / "c.jsonl", fails=True)
-    assert not (tmp_path / "c.jsonl").exists()
+    assert not output.exists()
     ended = call(*DATA, "convert", "x.jsonl", "-o", "y.json", cwd=tmp_path)
     assert ended == (2, "", "Error: there is no file x.jsonl\n")

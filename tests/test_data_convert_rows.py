@@ -60,10 +60,6 @@ def test_rows_that_give_no_pair_are_counted_by_reason(source, tmp_path):
     message = convert(source(PAIR, *[PAIR | {"chosen": ""}] * 2), "-o", output, fails=True)
     assert "2 of 3 rows" in message and "an answer is empty" in message and "--from" in message
     assert "no pair" in convert(source(*[PAIR | {"rejected": "So."}] * 3), "-o", output, fails=True)
-    for name in ("cut.json", "cut.jsonl"):  # half a download
-        write_rows(tmp_path / name, [PAIR] * 50)
-        os.truncate(tmp_path / name, (tmp_path / name).stat().st_size * 2 // 3)
-        assert "Download it again" in convert(tmp_path / name, "-o", output, fails=True)
     assert not output.exists()
 
 
@@ -142,19 +138,6 @@ def test_an_output_that_cannot_be_written_is_refused_first(source, tmp_path):
     for name in ("out", "folder.json", "file.txt/out.json"):
         assert name in convert(file, "-o", tmp_path / name, fails=True)
         assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_files_of_other_kinds(tmp_path):
-    """A file that is there would be looked for on the hub, and not found; one without rows has no reasons to list."""
-    (tmp_path / "a.txt").write_text("prompt")
-    message = convert(tmp_path / "a.txt", "-o", tmp_path / "out.json", fails=True)
-    assert "a.txt: the name must end in .json" in message and "Hub" not in message
-    for name in ("empty.json", "list.json", "empty.parquet"):
-        write_rows(tmp_path / name, [])
-    (tmp_path / "empty.json").write_text("")
-    for name in ("empty.json", "list.json", "empty.parquet"):
-        message = convert(tmp_path / name, "-o", tmp_path / "out.json", fails=True)
-        assert message.endswith("there are no rows to convert.\n")
 
 
 def test_sources_and_pictures_that_may_not_be_read():

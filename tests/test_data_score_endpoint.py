@@ -1,6 +1,6 @@
 """A judge behind an endpoint that is slow, busy, broken or evasive; and the parts that need no endpoint."""
 
-from itertools import pairwise, product
+from itertools import pairwise
 
 import pytest
 from chat_server import ChatServer, Reply
@@ -54,10 +54,9 @@ def test_a_request_that_hangs_is_given_up_and_sent_again(pairs):
 
 def test_garbage_is_no_score(tmp_path):
     """The other answers are lost to it, or it counts as a score; asked again, it is the only one."""
-    bodies = product(
-        ["<html>", "{", '{"choices": []}', '{"object": "error"}', "[]"], ["application/json", "text/html"]
-    )
-    garbage = [Reply(raw=raw, headers={"Content-Type": kind}) for raw, kind in bodies]
+    bodies = ("<html>", "{", '{"choices": []}', '{"object": "error"}', "[]")
+    kinds = ("application/json", "text/html")
+    garbage = [Reply(raw=raw, headers={"Content-Type": kind}) for raw in bodies for kind in kinds]
     pairs = write(tmp_path / "in.jsonl", unscored(tmp_path, 6))
     with ChatServer(at_first(*garbage)) as server:
         command = (pairs, "-o", tmp_path / "out.jsonl", "--endpoint", server.url, "--model", "rule")
@@ -87,9 +86,8 @@ def test_no_score_at_all_is_reported(pairs):
     def refuses(asked, number):
         return "No comment." if "number 1?" in asked.text else judge(asked)
 
-    with pytest.raises(
-        DataError, match="1 of 3 rows .*\n  row 1, chosen: no score from 0 to 10 in the reply 'No comm"
-    ):
+    said = "1 of 3 rows .*\n  row 1, chosen: no score from 0 to 10 in the reply 'No comm"
+    with pytest.raises(DataError, match=said):
         run(pairs, refuses)
     assert len(run.asked) == 8
     asked, scores = run(pairs, refuses, "--drop-unscored")
@@ -164,16 +162,9 @@ REPLIES = {
     1: ["<think>Score: 9?</think>\nScore: 1"],
     0: ["Score: 0"],
     None: [
-        *("Score: 7/100", "Score: 7-8", "Score: 7 or 8", "Score: 70%", "Score: 12", "Score: -1", "Score: 1e1", None),
-        *(
-            "Score: seven",
-            "Score: 3\nScore: n/a",
-            "I count 7 objects.",
-            "<think>Score: 9",
-            "Score: 7–8",
-            "Score: 7 to 8",
-        ),
-        '```json\n{"score": 4, "reason": "Score: unclear"}\n```',
+        *("Score: 7/100", "Score: 7-8", "Score: 7–8", "Score: 7 to 8", "Score: 7 or 8", "Score: 70%", "Score: 12"),
+        *("Score: -1", "Score: 1e1", "Score: seven", "Score: 3\nScore: n/a", "I count 7 objects.", "<think>Score: 9"),
+        *(None, '```json\n{"score": 4, "reason": "Score: unclear"}\n```'),
     ],
 }
 

@@ -70,10 +70,8 @@ def asked(row, answer):
     """What a judge reads of a row, by the rubric above."""
     question = row["instruction"].replace("<image>", IMAGE)
     if row.get("history"):
-        question = (
-            "User: Who are you?\n\nAssistant: A program.\n\nUser: Since when?\n\nAssistant: Always.\n\nUser: "
-            + question
-        )
+        earlier = "User: Who are you?\n\nAssistant: A program.\n\nUser: Since when?\n\nAssistant: Always."
+        question = f"{earlier}\n\nUser: {question}"
     if row.get("system"):
         question = f"System: {row['system']}\n\nUser: {question}"
     text = RUBRIC.replace("{question}", question).replace("{answer}", answer)
@@ -183,9 +181,7 @@ def test_reward_model_of_llamafactory(tmp_path, folder, tiny_model):
     changes = {"stage": "rm", "pref_loss": None, "pref_beta": None, "do_predict": True, "learning_rate": 3e-2}
     changes |= {"dataset": "described", "eval_dataset": "described", "max_steps": 3}
     train(options(untied, folder, tmp_path / "rm", **changes))
-    predicted = [
-        json.loads(line) for line in (tmp_path / "rm" / "generated_predictions.jsonl").read_text().split("\n")
-    ]
+    predicted = read(tmp_path / "rm" / "generated_predictions.jsonl")
     expected = [row[side] for row in predicted for side in ("chosen", "rejected")]
     given = ("--model", tmp_path / "rm", "--kind", "value-head")
     assert both(folder, "all.jsonl", *given) == pytest.approx(expected, abs=0.0051)

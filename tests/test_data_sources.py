@@ -1,5 +1,6 @@
 """Columns and pairs are read as LlamaFactory reads them: the same rows through its own parser and converters."""
 
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,8 +10,9 @@ from pairs import as_openai, as_sharegpt
 from PIL import Image
 
 from pair_data import DataError
-from pair_data.images import scale, stretch
+from pair_data.images import ImageError, scale, stretch
 from pair_data.pairs import RowError, read_pair, read_score
+from pair_data.score.pictures import Pictures
 from pair_data.sources import open_source
 
 
@@ -101,12 +103,12 @@ def folder(tmp_path):
     return tmp_path
 
 
-def described(folder, entry):
-    """Describe and open a data set; its rows come from the test."""
+def described(folder, info):
+    """Describe and open a data set, or write a whole dataset_info.json; its rows come from the test."""
     (folder / "pairs.json").write_text("[]")
-    (folder / "dataset_info.json").write_text(
-        json.dumps({"pairs": {"file_name": "pairs.json", "ranking": True} | entry})
-    )
+    entry = {"file_name": "pairs.json", "ranking": True}
+    text = info if isinstance(info, str) else json.dumps({"pairs": entry | info})
+    (folder / "dataset_info.json").write_text(text)
     return open_source("pairs", folder)
 
 
@@ -181,52 +183,61 @@ def test_images_with_names_that_no_file_can_have(folder):
         assert source.find_image(name) == Path(name)
 
 
+DESCRIBED = 'dataset_info.json, data set "pairs": .*'
+
+
 @pytest.mark.parametrize(
-    "entry, message",
+    ("info", "message"),
     [
-        ({"file_name": "gone.json"}, "there is no file"),
-        ({"file_name": None}, '"file_name" must be a text'),
-        ({"hf_hub_url": "someone/something"}, 'only data sets with a "file_name"'),
-        ({"hf_hub_url": 1}, '"hf_hub_url" must be a text'),
-        ({"ranking": False}, '"ranking": true'),
-        ({"formatting": "chatml"}, '"formatting" is "chatml"'),
-        ({"columns": None}, '"columns" must be an object'),
-        ({"columns": {"chosen": 1}}, '"columns" must be an object'),
-        ({"tags": []}, '"tags" must be an object'),
+        ({"file_name": "gone.json"}, DESCRIBED + "there is no file"),
+        ({"file_name": None}, DESCRIBED + '"file_name" must be a text'),
+        ({"hf_hub_url": "someone/something"}, DESCRIBED + 'only data sets with a "file_name"'),
+        ({"hf_hub_url": 1}, DESCRIBED + '"hf_hub_url" must be a text'),
+        ({"ranking": False}, DESCRIBED + '"ranking": true'),
+        ({"formatting": "chatml"}, DESCRIBED + '"formatting" is "chatml"'),
+        ({"columns": None}, DESCRIBED + '"columns" must be an object'),
+        ({"columns": {"chosen": 1}}, DESCRIBED + '"columns" must be an object'),
+        ({"tags": []}, DESCRIBED + '"tags" must be an object'),
+        ('{"mine": {}}', 'no data set "pairs" in .*dataset_info.json, which describes mine'),
+        ("[]", "must be an object"),
+        ("{", "cannot read"),
+        ("\ufeff{}", "cannot read"),
     ],
 )
-def test_descriptions_that_cannot_be_used(folder, entry, message):
-    with pytest.raises(DataError, match=f'dataset_info.json, data set "pairs": .*{message}'):
-        described(folder, entry)
+def test_descriptions_that_cannot_be_used(folder, info, message):
+    """An entry, or a whole file."""
+    with pytest.raises(DataError, match=message):
+        described(folder, info)
 
 
-def test_names_that_are_nothing(folder):
-    """With what there is instead; a name without its folder is the commonest slip."""
-    described(folder, {})
-    with pytest.raises(DataError, match='no data set "other" in .*dataset_info.json, which describes pairs'):
-        open_source("other", folder)
+def test_a_name_without_its_folder():
+    """The commonest slip."""
     with pytest.raises(DataError, match="without --dataset-dir"):
         open_source("my_pairs")
-    for text, message in {"[]": "must be an object", "{": "cannot read", "\ufeff{}": "cannot read"}.items():
-        (folder / "dataset_info.json").write_text(text)
-        with pytest.raises(DataError, match=message):
-            open_source("pairs", folder)
 
 
 @pytest.mark.parametrize("limits", [(768 * 768, 32 * 32), (28 * 28, 28 * 28), (10_000, 4_000)])
-@pytest.mark.parametrize("size", [(1, 1), (31, 30), (768, 768), (769, 768), (5000, 3), (3, 700), (4000, 3000)])
+@pytest.mark.parametrize(
+    "size", [(1, 1), (31, 30), (768, 768), (769, 768), (5000, 3), (3, 700), (2000, 1500), (20_000, 40), (40, 9000)]
+)
 def test_images_are_scaled_as_training_scales_them(size, limits):
-    """LlamaFactory's own code for any model, and for Qwen2-VL; what it makes nothing of stops there."""
+    """LlamaFactory's own code for any model, and for Qwen2-VL; scorers see the same pixels, and stop where it does."""
     from llamafactory.data.mm_plugin import MMPluginMixin, get_mm_plugin
 
-    most, least = limits
-    wanted = {"image_max_pixels": most, "image_min_pixels": least}
-    image = Image.new("RGB", size)
+    image, file = Image.radial_gradient("L").resize(size), io.BytesIO()
+    image.save(file, "PNG", compress_level=1)
+    wanted = dict(zip(("image_max_pixels", "image_min_pixels"), limits, strict=True))
+    pictures = Pictures(None, *limits)
     try:
         theirs = MMPluginMixin._preprocess_image(None, image, **wanted).size
     except ValueError:
-        assert 0 in scale(*size, most, least)
+        assert 0 in scale(*size, *limits)
+        with pytest.raises(ImageError, match="too thin"):
+            pictures.digest(file.getvalue())
         return
-    assert scale(*size, most, least) == theirs
+    assert scale(*size, *limits) == theirs
     plugin = get_mm_plugin("qwen2_vl", image_token="<|image_pad|>", video_token="<|video_pad|>")
-    assert stretch(*theirs) == plugin._preprocess_image(image, **wanted).size
+    seen = plugin._preprocess_image(image, **wanted)
+    assert stretch(*theirs) == seen.size
+    if limits[0] > limits[1]:  # at equal ones training scales twice, to the size that scorers scale to at once
+        assert pictures.load(file.getvalue()).tobytes() == seen.tobytes()

@@ -15,8 +15,10 @@ from launcher import machine, settings
 from launcher.checks import check_data
 from launcher.memory import check_memory, model_sizes
 from launcher.output import has_ended, plan_output
+from pair_data.check.training import plan_from_config
 from pair_data.descriptions import RECIPE_FILE
 from pair_data.errors import DataError
+from pair_data.settings import load_yaml
 
 
 A100 = "81920, 5, 8.0, NVIDIA A100-SXM4-80GB"
@@ -64,9 +66,7 @@ def fitted(*arguments, trust=True):
         (["40960, 20000, 8.0, A100"], [], ["of which 21 GB are in use: it may run out", "finetuning_type=lora"]),
         ([V100], [], ["the Tesla V100-SXM2-32GB has 34 GB: it may run out", "uni_dpo_reference_cache=caches/ref"]),
         ([RTX_4090], ["SKIP_MEMORY_CHECK=1"], ["going on, as SKIP_MEMORY_CHECK is set"]),
-        ([RTX_4090], ["quantization_bit=4"], []),
-        ([RTX_4090], ["deepspeed=/nowhere.json"], []),
-        ([RTX_4090], ["MODEL=somebody/else"], []),
+        *(([RTX_4090], [unknown], []) for unknown in ("quantization_bit=4", "deepspeed=/no.json", "MODEL=some/body")),
     ],
 )
 def test_memory_is_counted_before_anything_starts(gpus, rows, arguments, says):
@@ -233,8 +233,6 @@ def test_published_data_are_found_where_the_guide_puts_them(checkout, arguments,
 
 def test_check_finds_them_there_too(checkout, monkeypatch):
     """`data.py check --config` and the launcher look in the same places."""
-    from pair_data.check.training import plan_from_config
-
     monkeypatch.chdir(checkout)
     plan = plan_from_config(EXAMPLES / "Qwen2_VL_2B_uni_dpo.yaml", ["bf16=false"])
     assert [source.name for source in plan.sources] == ["theirs"]
@@ -249,6 +247,19 @@ def test_our_own_place_comes_first_and_a_file_without_an_entry_is_named(checkout
     assert run.settings["dataset"] == "uni_dpo_mm_rlhf" and run.notes == []
     with pytest.raises(DataError, match="has no rows"):
         check_data(run.settings)
+
+
+@pytest.mark.parametrize(("missing", "refused"), [(99, True), (150, False), (200, True)])
+def test_images_of_the_first_hundred_rows_and_every_hundredth_are_looked_for(tmp_path, missing, refused):
+    rows = make_rows(tmp_path, 1) * 201
+    rows[missing] = rows[missing] | {"images": ["gone.png"]}
+    write_dataset(tmp_path, rows, name="pairs")
+    try:
+        check_data({"dataset": "pairs", "dataset_dir": tmp_path})
+    except DataError as error:
+        assert refused and f"row {missing} " in str(error)
+    else:
+        assert not refused
 
 
 # ---- the output folder ----
@@ -308,7 +319,6 @@ def workplace(tmp_path_factory, tiny_model):
         ([], {"DATA": "pears"}, 'no data set "pears" in'),
         (["media_dir=/nowhere"], {}, "row 0"),
         (["resume=perhaps"], {}, "resume=perhaps"),
-        (["FOO=1"], {}, "no variable FOO"),
         (["--dry-run", "learning_rate"], {}, "not key=value"),
         (["--dry-run"], {"GPUS": "1", "NNODES": "2"}, "MASTER_ADDR"),
         ([], {"OUTPUT": "tiny model"}, "no checkpoint to resume from"),
@@ -326,8 +336,13 @@ def test_mistakes_get_one_message_and_leave_nothing(workplace, arguments, variab
     assert sorted(path.name for path in workplace.iterdir()) == ["my data", "tiny model"]
 
 
-@pytest.mark.parametrize("content", ["a: " + "[" * 100_000, "a: [", "- 1", "1: 2", "\0"])
-def test_a_file_that_holds_no_settings(tmp_path, content):
-    (tmp_path / "run.yaml").write_text(content)
-    with pytest.raises(DataError, match="run.yaml"):
-        settings.load_yaml(tmp_path / "run.yaml")
+def test_files_of_settings(tmp_path):
+    """Long comments are fine; what would end the reading library without a message, or is no settings, is refused."""
+    file = tmp_path / "run.yaml"
+    file.write_text("# why\n" * 100_000 + "a: 1")
+    assert load_yaml(file) == {"a": 1}
+    for content in ("a: " + "[" * 900_000, "- " * 400_000, "#" * 1_000_001, "a: [", "- 1", "1: 2", "\0"):
+        file.write_text(content)
+        for reader in (load_yaml, lambda path: plan_from_config(path, [])):
+            with pytest.raises(DataError, match="run.yaml"):
+                reader(file)

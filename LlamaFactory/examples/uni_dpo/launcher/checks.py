@@ -18,7 +18,7 @@ from pair_data.rows import read_rows
 
 BYTES_PER_WEIGHT_BYTE = 6  # float32 Adam moments and master weights (12 bytes) beside each bf16 weight (2 bytes)
 GB = 1e9
-ALL, EVERY = 32, 500  # of how many first rows all images are looked for, and of which rows after them
+EVERY = 100  # images are looked for in that many first rows, and in every hundredth after them
 
 NO_PAIRS = f"""
   It is the scored 50k pair file of the Uni-DPO authors. This fetches it, and MM-RLHF's images:
@@ -149,7 +149,7 @@ def _check_file(name: str, entry: dict[str, Any], folder: Path, media_dir: Path)
         return
     number = -1
     for number, row in enumerate(read_rows(path)):
-        images = (row.get(column) or []) if number < ALL or number % EVERY == 0 else []
+        images = (row.get(column) or []) if number < EVERY or number % EVERY == 0 else []
         for image in images if isinstance(images, list) else [images]:
             if isinstance(image, str) and not any(map(os.path.isfile, (media_dir / image, image))):
                 raise DataError(

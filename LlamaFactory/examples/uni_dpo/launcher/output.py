@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pair_data.errors import DataError
-
-from .settings import load_yaml
+from pair_data.settings import load_yaml
 
 
 WEIGHTS = re.compile(r"(model|adapter_model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pair_data.errors import DataError
+from pair_data.settings import load_yaml, parse_options
 
 from . import EXAMPLES
 from .checks import check_llamafactory
@@ -41,7 +42,6 @@ OTHER_NAMES = {
 PATH_OPTIONS = ("dataset_dir", "media_dir", "output_dir", "tokenized_path", "deepspeed", "ref_model")
 TEXTS = ("model_name_or_path", "output_dir", "dataset_dir")  # without which nothing can start
 MOST = 10**9  # that any number of a launch may be
-LARGEST_YAML = 16_000  # bytes; a hundred thousand brackets would end this process in the library that reads them
 
 
 @dataclass
@@ -180,31 +180,6 @@ def known_elsewhere(variables: Mapping[str, str]) -> dict[str, str]:
     return {
         name: OTHER_NAMES[name].format(value) for name, value in variables.items() if name in OTHER_NAMES and value
     }
-
-
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Read LlamaFactory options with the library LlamaFactory reads them with, so that numbers mean the same."""
-    from omegaconf import OmegaConf
-
-    try:
-        if path.stat().st_size > LARGEST_YAML:
-            raise ValueError(f"it has more than {LARGEST_YAML} bytes")
-        settings = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:  # a missing file, or any of YAML's complaints
-        raise DataError(f"cannot read the settings in {path}: {error}") from error
-    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
-        raise DataError(f"{path} must hold options of LlamaFactory, as name: value")
-    return settings
-
-
-def parse_options(options: list[str]) -> dict[str, Any]:
-    """Read `key=value` as LlamaFactory does."""
-    from omegaconf import OmegaConf
-
-    try:
-        return OmegaConf.to_container(OmegaConf.from_cli(options))
-    except Exception as error:  # YAML's complaints about a value
-        raise DataError(f"cannot read the arguments {' '.join(options)}: {error}") from error
 
 
 def as_yaml(settings: dict[str, Any]) -> str:

@@ -13,12 +13,11 @@ from typing import Any
 import xxhash
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ..images import MAX_PIXELS, MIN_PIXELS, PATCH, no_path
+from ..images import MAX_PIXELS, MIN_PIXELS, PATCH, no_path, scale, stretch
 
 
 DECODED = 1 << 26  # pixels: larger images are judged by their header alone, as they would take 256 MB and more
 HUGE = 25_000_000  # pixels: from here on decoding takes longer than most of what training does with the image
-THINNEST = 200  # Qwen2-VL takes no sides of a larger ratio, and LlamaFactory squashes them to fit
 PLAYED = 20.0  # seconds of decoding after which a video or sound that has no fault so far is let pass
 STREAMS = {"videos": "video", "audios": "audio"}
 
@@ -99,17 +98,6 @@ def resolve(image: Any, media_dir: str) -> str | bytes:
     return inside if os.path.isfile(inside) or no_file_but_there else image
 
 
-def scale(width: int, height: int, max_pixels: int = MAX_PIXELS, min_pixels: int = MIN_PIXELS) -> tuple[int, int]:
-    """Return the size that LlamaFactory scales an image to before the model's own processor sees it.
-
-    Source: `MMPluginMixin._preprocess_image` of LlamaFactory 0.9.5. A side may become 0, at which training stops.
-    """
-    pixels = width * height
-    limit = min(max_pixels, max(min_pixels, pixels))
-    factor = math.sqrt(limit / pixels)
-    return (width, height) if limit == pixels else (int(width * factor), int(height * factor))
-
-
 def _read(path: str, what: str) -> bytes:
     """Read a file; a pipe or a device, which may never end, is refused, and what is no path.
 
@@ -149,7 +137,7 @@ def _judge_size(size: tuple[int, int], scaled: tuple[int, int], problems: list[t
     shape = f"{size[0]} x {size[1]} pixels"
     if not min(scaled):
         raise Refused("image-too-thin", f"{shape} become {scaled[0]} x {scaled[1]}")
-    if max(*scaled, PATCH) / max(min(scaled), PATCH) > THINNEST:
+    if stretch(*scaled) != tuple(max(side, PATCH) for side in scaled):
         problems.append(("image-squashed", shape))
     if min(size) < PATCH:
         problems.append(("image-tiny", shape))

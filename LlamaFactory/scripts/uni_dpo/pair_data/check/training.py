@@ -7,6 +7,7 @@ from typing import Any
 
 from ..descriptions import find
 from ..errors import DataError
+from ..settings import load_yaml, parse_options
 from ..sources import open_source
 from .findings import Findings
 from .run import Plan
@@ -97,18 +98,14 @@ def _require_known(given: dict[str, Any], config: Path) -> None:
 
 
 def _read_config(config: Path, overrides: list[str]) -> dict[str, Any]:
+    given, chosen = load_yaml(config), parse_options(overrides)
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
     try:
-        merged = OmegaConf.merge(OmegaConf.load(config), OmegaConf.from_cli(overrides))
-        given = OmegaConf.to_container(merged, resolve=True)
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        return OmegaConf.to_container(OmegaConf.merge(given, chosen), resolve=True)
+    except OmegaConfBaseException as error:
         raise DataError(f"cannot read {config}: {error}") from error
-    if not isinstance(given, dict):
-        raise DataError(f"{config} is not the YAML of a training run.")
-    return given
 
 
 def check_tokenized(options: Options, found: Findings) -> None:

@@ -4,19 +4,14 @@ import base64
 import functools
 import hashlib
 import io
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from ..images import ImageError, no_path, open_image, vision_tokens
+from ..images import ImageError, no_path, open_image, scale, stretch, vision_tokens
 from ..sources import Source
-
-
-SMALLEST_SIDE = 28  # pixels, in Qwen2-VL's plugin of LlamaFactory, as are the ratios
-LONGEST_RATIO, STRETCHED_RATIO = 200, 180
 
 
 @dataclass(frozen=True)
@@ -34,14 +29,15 @@ class Pictures:
     min_pixels: int
 
     def load(self, image: Any) -> Image.Image:
-        """Read an image.
+        """Read an image and give it the size that models see in training.
 
         Raises:
-            ImageError: it cannot be read; the message names it.
+            ImageError: it cannot be read, or is too thin for training; the message names it.
         """
         try:
             with self._opened(image) as file:
-                return self._scaled(file)
+                small = file.resize(scale(*file.size, self.max_pixels, self.min_pixels)).convert("RGB")
+            return small.resize(stretch(*small.size))
         except ImageError:
             raise
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -73,23 +69,13 @@ class Pictures:
 
     def _opened(self, image: Any) -> Image.Image:
         try:
-            return open_image(image, self.source)
+            opened = open_image(image, self.source)
         except ImageError as error:
             raise ImageError(f"{_label(image)}: {error}") from error
-
-    def _scaled(self, image: Image.Image) -> Image.Image:
-        """Scale as LlamaFactory's `_preprocess_image` does, in its order, so that models see what training shows."""
-        if image.width * image.height > self.max_pixels:
-            image = _resized_to(image, self.max_pixels)
-        if image.width * image.height < self.min_pixels:
-            image = _resized_to(image, self.min_pixels)
-        image = image.convert("RGB")
-        width, height = (max(side, SMALLEST_SIDE) for side in image.size)
-        if width > LONGEST_RATIO * height:
-            width = STRETCHED_RATIO * height
-        elif height > LONGEST_RATIO * width:
-            height = STRETCHED_RATIO * width
-        return image if image.size == (width, height) else image.resize((width, height))
+        if not all(scale(*opened.size, self.max_pixels, self.min_pixels)):
+            opened.close()
+            raise ImageError(f"{_label(image)}: too thin, scaling it down leaves no pixel on one side")
+        return opened
 
 
 def _label(image: Any) -> str:
@@ -98,11 +84,6 @@ def _label(image: Any) -> str:
     if isinstance(image, bytes):
         return f"an image of {len(image)} bytes in the row"
     return f"{str(image)[:40]}..." if no_path(str(image)) else str(image)
-
-
-def _resized_to(image: Image.Image, pixels: int) -> Image.Image:
-    factor = math.sqrt(pixels / (image.width * image.height))
-    return image.resize((max(1, int(image.width * factor)), max(1, int(image.height * factor))))
 
 
 @functools.lru_cache(maxsize=4096)  # data sets ask several questions about one image
