@@ -209,6 +209,8 @@ REACHED = {
         "stood in for, so that media are processed once a pair"
     ),
     "trl.DPOTrainer: log store_metrics": "means over ranks of the metrics that we leave",
+    "accelerate: Accelerator DistributedType": "shared work, and how it is shared",
+    "accelerate.DistributedType: FSDP": "where only the main process need have loaded weights",
     "accelerate.Accelerator: no_sync reduce autocast is_main_process process_index num_processes": "shared work",
     "accelerate.utils.FullyShardedDataParallelPlugin: mixed_precision_policy fsdp_version": "what FSDP rounds",
     "accelerate.utils.DeepSpeedPlugin: deepspeed_config": "how DeepSpeed adds up",

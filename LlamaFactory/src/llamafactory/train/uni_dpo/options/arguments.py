@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from ....hparams import parser
 from ....hparams.finetuning_args import FinetuningArguments
 from ..errors import print_errors_plainly
-from ..upstream.underneath import refuse_stranger
+from ..upstream.underneath import OUR_LOSSES, refuse_stranger
 from ..upstream.versions import check_versions
 from .checks import (
     LENGTH_NORMALISED_UPSTREAM,
@@ -171,7 +171,7 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
         """Whether this run trains with our trainer: with our loss always, with others when asked."""
         asked = self.dpo_average_log_prob is not None or self.pref_forward is not None or self.uses_caches
         asked = asked or self.uses_margin or bool(self.pref_loss_as_named)
-        return self.stage == "dpo" and (self.pref_loss == "uni_dpo" or asked)
+        return self.stage == "dpo" and (self.pref_loss in OUR_LOSSES or asked)
 
     @property
     def uses_margin(self) -> bool:

@@ -10,10 +10,11 @@ from ....extras.misc import is_env_enabled
 from ....hparams.finetuning_args import FinetuningArguments
 from ..engine.choice import ROUTES
 from ..errors import UniDPOError
+from ..upstream.underneath import OUR_LOSSES
 
 
 # Upstream's own list of losses, whatever this version has, and ours.
-PreferenceLoss = Literal[(*get_args(get_type_hints(FinetuningArguments)["pref_loss"]), "uni_dpo")]
+PreferenceLoss = Literal[(*get_args(get_type_hints(FinetuningArguments)["pref_loss"]), *OUR_LOSSES)]
 
 # Upstream always normalises these by length; it never does so for its other losses.
 LENGTH_NORMALISED_UPSTREAM = ("ipo", "orpo", "simpo")

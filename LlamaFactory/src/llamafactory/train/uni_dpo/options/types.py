@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ....hparams import parser
 from ..errors import UniDPOError, reason_of
+from ..upstream.underneath import OUR_LOSSES
 
 
 def explain_failures() -> None:
@@ -26,7 +27,7 @@ def _explaining(parse_args: Callable) -> Callable:
     def parsed(hf_parser: Any, args: Any = None, **kwargs: Any) -> tuple:
         args = parser.read_args(args)
         _add_negations(hf_parser)
-        if not isinstance(args, dict) or args.get("pref_loss") != "uni_dpo":
+        if not isinstance(args, dict) or args.get("pref_loss") not in OUR_LOSSES:
             return _remembering(parse_args(hf_parser, args, **kwargs))
         try:
             parsed_args = _remembering(parse_args(hf_parser, args, **kwargs))

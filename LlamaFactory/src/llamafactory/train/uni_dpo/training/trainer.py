@@ -2,11 +2,10 @@
 
 Upstream's losses, reference handling and logging stay. Ours are the scores, the loss, length normalisation, the route
 to log-probs (`forward.py`), metrics that do not stall the device, the optional pair log, a guard that stops a run
-before a ruined model is saved, whole saves (`saving.py`), exact resuming (`resume.py`) and log-probs and sums of
-gradients in float32 (`precision.py`).
+before a ruined model is saved (`finite.py`), whole saves (`saving.py`), exact resuming (`resume.py`), and log-probs and
+sums of gradients in float32 (`precision.py`).
 """
 
-import math
 import os
 from collections.abc import Callable
 from typing import Any, Literal
@@ -18,12 +17,12 @@ from ....extras.constants import IGNORE_INDEX
 from ...dpo.trainer import CustomDPOTrainer
 from ..data.collate import upstream_rows
 from ..data.columns import CARRIED_DTYPES, REFERENCE_COLUMNS, SCORED_DTYPES
-from ..errors import NonFiniteError
 from ..objective.loss import uni_dpo_loss
 from ..options.checks import LENGTH_NORMALISED_UPSTREAM
 from ..record import metrics
 from ..record.pair_log import PAIR_LOG, PairLog
-from ..upstream.underneath import refuse_other_forward
+from ..upstream.underneath import OUR_LOSSES, refuse_other_forward
+from .finite import StopsAtNonFinite
 from .forward import PairForward
 from .other_losses import OtherLosses
 from .precision import KeepsFloat32
@@ -34,7 +33,7 @@ from .self_check import check_engine
 from .view import PairTrainer
 
 
-class UniDPOTrainer(KeepsFloat32, ExactResume, WholeSaves, OtherLosses, CustomDPOTrainer):
+class UniDPOTrainer(StopsAtNonFinite, KeepsFloat32, ExactResume, WholeSaves, OtherLosses, CustomDPOTrainer):
     """LlamaFactory's DPO trainer with `pref_loss: uni_dpo`, and with our forward and options for its own losses."""
 
     def __init__(
@@ -182,8 +181,10 @@ class UniDPOTrainer(KeepsFloat32, ExactResume, WholeSaves, OtherLosses, CustomDP
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Compute losses, chosen rewards and rejected rewards, each of shape (batch,)."""
         logps = (policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps)
-        if not self.finetuning_args.uses_uni_dpo:
+        if self.finetuning_args.pref_loss not in OUR_LOSSES:
             return super().compute_preference_loss(*logps)
+        if not self.finetuning_args.uses_uni_dpo:  # or upstream would train its sigmoid loss under that name
+            raise NotImplementedError(f"`pref_loss: {self.finetuning_args.pref_loss}` is ours, and not computed here.")
 
         args = self.finetuning_args
         terms = uni_dpo_loss(
@@ -206,39 +207,6 @@ class UniDPOTrainer(KeepsFloat32, ExactResume, WholeSaves, OtherLosses, CustomDP
             "reference_margin": reference_chosen_logps - reference_rejected_logps,
         }
         return terms.losses, terms.chosen_rewards, terms.rejected_rewards
-
-    def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
-        """Look at the loss and the gradient of every optimizer step before anything of it is logged or saved.
-
-        Raises:
-            NonFiniteError: one of them is not finite.
-        """
-        loss, norm = float(tr_loss), float(grad_norm or 0.0)
-        # Under fp16 an infinite norm is the loss scaler at work: it skips the step and lowers its scale.
-        if not math.isfinite(loss) or not (math.isfinite(norm) or self.args.fp16):
-            raise self._non_finite_error(f"loss {loss}, gradient norm {norm}")
-        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
-
-    def save_model(self, *args: Any, **kwargs: Any) -> None:
-        """Save checkpoints and the final model as upstream does, if their weights are finite on every rank.
-
-        Raises:
-            NonFiniteError: they are not; the last step broke them after a finite loss and gradient.
-        """
-        trained = (weight for weight in self.model.parameters() if weight.requires_grad)
-        # Under ZeRO-3 a parameter is an empty placeholder, and `ds_tensor` this rank's share of it.
-        shares = (getattr(weight, "ds_tensor", weight) for weight in trained)
-        broken = sum(int(not torch.isfinite(share).all()) for share in shares)
-        if self.accelerator.reduce(torch.tensor(broken, device=self.args.device), "sum") > 0:
-            raise self._non_finite_error("weights are not finite")
-        super().save_model(*args, **kwargs)
-
-    def _non_finite_error(self, what: str) -> NonFiniteError:
-        return NonFiniteError(
-            f"Step {self.state.global_step}: {what}. No weights of this step were saved, and the checkpoints in "
-            f"{self.args.output_dir} are as they were. Usual causes: a learning rate too high, or a model that "
-            "overflows in fp16 (use bf16). `uni_dpo_log_pairs: true` shows the pairs of each step."
-        )
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Create upstream's optimizer, under DeepSpeed without empty groups, which LoRA leaves for biases and norms.

@@ -22,6 +22,9 @@ from typing import Any
 
 OURS = Path(__file__).resolve().parent.parent
 
+# Values of `pref_loss` that are ours: such a run trains with our trainer, whatever else it says.
+OUR_LOSSES = ("uni_dpo",)
+
 logger = logging.getLogger(__name__)
 
 LOGPS = "get_batch_logps"
@@ -54,7 +57,7 @@ def taken(package: Path) -> list[str]:
     trainer = [cls for cls in _classes(package / "train/dpo/trainer.py") if cls.name == "CustomDPOTrainer"]
     methods = _members(trainer) & _own_members()
     found = [f"its options {_listed(options)} have names of ours"] if options else []
-    found += ["it has a `pref_loss: uni_dpo` of its own"] if "uni_dpo" in losses else []
+    found += [f"it has a `pref_loss: {loss}` of its own" for loss in OUR_LOSSES if loss in losses]
     return found + ([f"{_listed(methods)} of its CustomDPOTrainer have names of ours"] if methods else [])
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 
 from ..errors import UniDPOError, print_errors_plainly
-from .underneath import option_names, refuse_stranger
+from .underneath import OUR_LOSSES, option_names, refuse_stranger
 
 
 SUPPORTED = {
@@ -105,7 +105,7 @@ def refuse_incompatible(run_dpo: Callable, error: Exception) -> Callable:
     @functools.wraps(run_dpo)
     def refusing(model_args: Any, data_args: Any, training_args: Any, finetuning_args: Any, callbacks: Any = None):
         refuse_stranger()
-        if getattr(finetuning_args, "pref_loss", None) == "uni_dpo":
+        if getattr(finetuning_args, "pref_loss", None) in OUR_LOSSES:
             raise refusal
         return run_dpo(model_args, data_args, training_args, finetuning_args, callbacks)
 
@@ -119,10 +119,10 @@ def _refusing_ours(parse_args: Callable, read_args: Callable, refusal: UniDPOErr
     def parsed(hf_parser: Any, args: Any = None, **kwargs: Any) -> Any:
         args = read_args(args)
         if isinstance(args, dict):
-            asked = ours & args.keys() or args.get("pref_loss") == "uni_dpo"
+            asked = ours & args.keys() or args.get("pref_loss") in OUR_LOSSES
         else:
             words = {part for word in args for part in word.lstrip("-").split("=")}
-            asked = "uni_dpo" in words or ours & {word.replace("-", "_") for word in words}
+            asked = set(OUR_LOSSES) & set(words) or ours & {word.replace("-", "_") for word in words}
         if asked:
             refuse_stranger()
             raise refusal
