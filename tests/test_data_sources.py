@@ -205,7 +205,9 @@ def test_names_that_are_nothing(folder):
     described(folder, {})
     with pytest.raises(DataError, match='no data set "other" in .*dataset_info.json, which describes pairs'):
         open_source("other", folder)
-    with pytest.raises(DataError, match="without --dataset-dir"):
+    with pytest.raises(
+        DataError, match='^no file "my_pairs". If it is the name of a data set, add --dataset-dir FOLDER'
+    ):
         open_source("my_pairs")
     for text, message in {"[]": "must be an object", "{": "cannot read", "\ufeff{}": "cannot read"}.items():
         (folder / "dataset_info.json").write_text(text)
