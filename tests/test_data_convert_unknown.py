@@ -142,12 +142,14 @@ GIVEN = {"instruction": "What?", "chosen": "a cat", "rejected": "a dog"}
         ({"rejected": None}, "there is no rejected answer"),
         ({"chosen": ["a"]}, "neither text nor messages"),
         ({"instruction": None}, "there is no question"),
+        ({"instruction": None, "prompt": "What?", "score_chosen": 2, "score_rejected": 1}, "there is no question"),
     ],
 )
 def test_an_odd_row_does_not_decide_the_shape(run, odd, reason):
     """One bad row would end it all, or the beginning of its answers be taken for the question."""
-    report, pairs = run([GIVEN, GIVEN | odd, GIVEN], "--limit", "9")
-    assert "recognised as alpaca" in report and f"1 not understood: {reason}" in report and len(pairs) == 2
+    for rows in ([GIVEN, GIVEN | odd, GIVEN], [GIVEN | odd, GIVEN, GIVEN]):
+        report, pairs = run(rows, "--limit", "9")
+        assert "recognised as alpaca" in report and f"1 not understood: {reason}" in report and len(pairs) == 2
 
 
 def test_a_line_that_is_a_list_is_one_bad_line(run, tmp_path):

@@ -74,7 +74,10 @@ def with_mean(rows: Iterable[dict[str, Any]], fields: Fields, given: bool) -> Fi
         return fields
     paths = [path.strip() for path in fields.score.split(",")]
     several = len(paths) > 1 and found.keys() <= set(map(str, range(len(paths))))
-    parts = {name: paths[int(name)] if several else f"{fields.score}.{name}".rstrip(".") for name in found}
+    parts = {
+        name: paths[int(name)] if several else "/".join(f"{path}.{name}".rstrip(".") for path in paths)
+        for name in found
+    }
     named = f"score = mean of {', '.join(parts.values())}" if len(parts) > 1 else ""
     if named and not given:
         named += " (of those that are numbers)"

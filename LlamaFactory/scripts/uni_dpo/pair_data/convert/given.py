@@ -61,7 +61,8 @@ class Given:
                 continue  # cannot be there
             shown = odd if not odd or len(odd) <= EXAMPLE else f"{odd[:EXAMPLE]}..."
             problem = f"no row has {FITS[use][1]} there, the first has {shown}" if odd else "no row has anything there"
-            there = f"Within an answer: {_listed(self.within)}; in all" if use in ABOUT_ANSWERS else "There are"
+            inside = use in ABOUT_ANSWERS and self.within
+            there = f"Within an answer: {_listed(self.within)}; in all" if inside else "There are"
             lines.append(f"--{use} {path}: {problem}. {there}: {_listed(self.names)}.")
         return "\n".join(lines)
 

@@ -65,14 +65,17 @@ def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") ->
     rows = [row for row in rows if isinstance(row, dict)]
     if given.answers and not name:
         name = "mm-rlhf" if any(map(_in_mm_rlhf, rows)) else "answers"
-    votes = Counter(name or _shape_of(row, given) for row in rows)
+    shapes = [name or _shape_of(row, given) for row in rows]
+    votes = Counter(shapes)
     del votes[""]
     for special, general in KINDS.items():
         if votes[special]:
             votes[special] += votes.pop(general, 0)
     most = [shape for shape, count in votes.items() if 2 * count > votes.total()]
     fitting = most or [shape for shape in SHAPES if votes[shape]]
-    fields = [find(row, fitting[0], given) for row in rows] if len(fitting) == 1 else []
+    kinds = (fitting[0], KINDS.get(fitting[0])) if len(fitting) == 1 else ()
+    alike = [row for row, shape in zip(rows, shapes, strict=True) if shape in kinds]
+    fields = [find(row, fitting[0], given) for row in alike]
     if not any(fields):
         raise DataError(_unknown(rows, where, fitting, given))
     best = max(filter(None, fields), key=lambda one: one.found)
