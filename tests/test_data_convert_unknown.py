@@ -102,6 +102,14 @@ def test_marks_of_several_kinds_are_named_and_have_to_be_whole(run):
     assert "12 answers left out: no number in marks.helpful" in text
 
 
+def test_marks_that_become_several_later_are_no_score(run):
+    """What the first rows do not have would be averaged without a word."""
+    rows = changed(lambda n, answer: answer.update(marks=n), 65)
+    rows.append(row(65))
+    report, pairs = run(rows)
+    assert len(pairs) == 65 and "3 answers left out: no number in marks (row 65)" in report and "mean" not in report
+
+
 @pytest.mark.parametrize(("text", "kind"), [(None, "missing or null"), (["a"], "a list"), (3, "a number")])
 def test_answers_that_are_no_text_are_counted(run, text, kind):
     """Answers would be missing without a word."""

@@ -71,7 +71,7 @@ def with_mean(rows: Iterable[dict[str, Any]], fields: Fields, given: bool) -> Fi
             leaves = leaves_of(_about(row, key, entry, fields.score))
             found |= {name: None for name, leaf in leaves.items() if is_meant_as_number(leaf)}
     if not found.keys() - {""}:
-        return fields
+        return replace(fields, parts={"": fields.score}) if given else fields
     paths = [path.strip() for path in fields.score.split(",")]
     several = len(paths) > 1 and found.keys() <= set(map(str, range(len(paths))))
     parts = {

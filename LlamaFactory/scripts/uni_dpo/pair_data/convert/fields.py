@@ -40,7 +40,7 @@ class Fields:
     text: str = ""  # within an answer that is an object, its text
     score: str = ""  # within an answer, or a list beside the answers; two columns for two answers
     rank: str = ""  # as the score
-    # If the user named a score that is an object or a list: its numbers, to what messages call them.
+    # If the user named the score: the numbers in it by their names inside, "" for itself, to what messages call them.
     parts: dict[str, str] = field(default_factory=dict)
     mean: str = ""  # what is to be said of a score that is a mean
 

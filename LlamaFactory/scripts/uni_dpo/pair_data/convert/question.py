@@ -70,7 +70,7 @@ def rated(text: str, score: Any, rank: Any, parts: dict[str, str]) -> Answer:
 
     Of a score that is the mean of `parts` (see `Fields`), each has to be there.
     """
-    if parts and score is not None:
+    if parts and (isinstance(score, (dict, list)) or (score is not None and "" not in parts)):
         leaves = leaves_of(score)
         numbers = {name: number(leaves.get(name)) for name in parts}
         lacking = next((name for name, value in numbers.items() if value is None), None)
