@@ -16,6 +16,7 @@ import torch  # noqa: E402
 from forked import host, pytest_collection_finish, pytest_sessionfinish  # noqa: E402, F401
 from pairs import make_rows, write_dataset  # noqa: E402
 
+import llamafactory  # noqa: E402, F401  before trl: else transformers 5.5 looks for packages that are not there
 from demo.model import build  # noqa: E402
 
 

@@ -7,6 +7,7 @@ import pyarrow.parquet
 import pytest
 from bad_data import oriented
 from checking import SCORED, check, good_rows, write
+from data_cli import data
 from datasets import load_dataset
 from pairs import as_sharegpt
 from PIL import Image
@@ -104,3 +105,16 @@ def test_conversations_in_a_folder_of_files_keep_their_form(rows, tmp_path):
     found = json.loads(findings.read_text())
     assert (found["kind"], found["row"]) == ("messages", 1) and found["file"].endswith("1.jsonl")
     assert list(read_rows(clean)) == talks[:4] + talks[5:]
+
+
+def test_a_copy_of_less_than_half_the_rows_warns(rows, tmp_path):
+    """Most of a data set would be gone, of which convert makes good rows."""
+    for row in rows[:4]:
+        row["instruction"] = row["instruction"].removeprefix("<image>")
+    bad, clean = write(tmp_path / "x.json", rows), tmp_path / "clean.json"
+    output, fixed, _ = fix(bad, clean)
+    lost = "Warning: 4 of 6 rows are lost, more than half. 4 of them have another number of <image> than of images: "
+    assert len(fixed) == 2 and lost + "data.py convert puts <image> in where there is none." in output
+    assert "where there is none, data.py convert puts it in" in output.split("Warning: ")[0]
+    assert data("convert", bad, "-o", clean)[0] == 0
+    assert "Warning: " not in fix(clean, tmp_path / "again.json")[0] and len(list(read_rows(clean))) == 6

@@ -124,6 +124,19 @@ def test_columns_that_come_late_count(folder):
     assert "Note: there is no score_rejected; Uni-DPO needs them" in told
 
 
+def test_missing_images_are_counted(folder):
+    """One missing picture of many would be taken for a wrong folder."""
+    rows = make_rows(folder, 8) * 50
+    rows[-1] = rows[-1] | {"images": ["gone.png"]}
+    write_rows(folder / "one.json", rows)
+    told = register(folder, name="one", file="one.json")[1]
+    assert "Note: 1 of 400 images is missing (gone.png)\n" in told and "media_dir" not in told
+    write_rows(folder / "all.json", [row | {"images": ["gone.png"]} for row in rows[:3]])
+    told = register(folder, name="all", file="all.json")[1]
+    assert "Note: 3 of 3 images are missing (gone.png): give training the media_dir" in told
+    assert "missing (" not in register(folder)[1]
+
+
 @pytest.mark.parametrize("style", ["one line", "Windows", "byte order mark"])
 @pytest.mark.parametrize("name", list(ENTRIES))
 def test_replacing_only_when_asked(folder, style, name):

@@ -212,7 +212,8 @@ def test_descriptions_that_cannot_be_used(folder, info, message):
 
 def test_a_name_without_its_folder():
     """The commonest slip."""
-    with pytest.raises(DataError, match="without --dataset-dir"):
+    said = '^no file "my_pairs". If it is the name of a data set, add --dataset-dir FOLDER'
+    with pytest.raises(DataError, match=said):
         open_source("my_pairs")
 
 

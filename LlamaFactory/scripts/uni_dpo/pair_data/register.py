@@ -78,7 +78,7 @@ def register(
     if missing:
         print(f"Note: there is no {' and no '.join(missing)}; Uni-DPO needs them, data.py score adds them.")
     if lost:
-        print(f"Note: {lost[:200]} is not a file from there: give training the media_dir it starts from.")
+        print(f"Note: {lost}")
     if _bare(text) != text:
         print(f"Warning: {info} starts with a byte order mark, which LlamaFactory refuses.", file=sys.stderr)
 
@@ -107,7 +107,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int, str]:
-    """Return the entry for a file, with the columns that it has, the number of its rows, and a medium that is lost.
+    """Return the entry for a file, with the columns that it has, the number of its rows, and which media are missing.
 
     Raises:
         DataError: the file cannot be read, or its first rows are not pairs that training could use.
@@ -115,9 +115,13 @@ def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int, str]:
     require_file(file)
     if file.suffix not in READ:
         raise DataError(f"{file}: training knows the ending {file.suffix.lower()} in small letters only. Rename it.")
-    names, first, count = {}, [], 0
+    names, first, count, shown, missing, example = {}, [], 0, 0, 0, ""
     for row in read_rows(file, "register"):
-        names |= row
+        names |= dict.fromkeys(row)
+        for path in _paths(row):
+            shown += 1
+            if not os.path.isfile(dataset_dir / path) and not os.path.isfile(path):
+                missing, example = missing + 1, example or path
         first += [row] if count < LOOKED_AT else []
         count += 1
     if not {"chosen", "rejected"} <= names.keys() or not QUESTIONS & names.keys():
@@ -127,15 +131,25 @@ def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int, str]:
         )
     entry = {"file_name": _file_name(file, dataset_dir)} | _shape(names, first)
     source = Source(file.name, (file,), entry["columns"], dataset_dir, entry["formatting"], entry.get("tags", TAGS))
-    paths: list[str] = []
     for number, row in enumerate(first):
         try:
-            pair = read_pair(row, source)
+            read_pair(row, source)
         except RowError as error:
             raise DataError(f'{file}, {place(number)}, column "{error.column}": {error}') from error
-        paths += [path for path in (*pair.images, *pair.videos, *pair.audios) if isinstance(path, str)]
-    lost = next((path for path in paths if not os.path.isfile(source.find_image(path))), "")
-    return entry, count, lost
+    return entry, count, _lost(shown, missing, example, "files" if {"videos", "audios"} & names.keys() else "images")
+
+
+def _paths(row: dict[str, Any]) -> Iterator[str]:
+    """Yield the paths of a row's images, videos and sounds."""
+    for value in (row.get(use) for use in MEDIA):
+        yield from (path for path in (value if isinstance(value, list) else [value]) if isinstance(path, str))
+
+
+def _lost(shown: int, missing: int, example: str, noun: str) -> str:
+    if not missing:
+        return ""
+    told = f"{missing:,} of {shown:,} {noun} {'is' if missing == 1 else 'are'} missing ({example[:200]})"
+    return f"{told}: give training the media_dir that they start from." if 2 * missing > shown else told
 
 
 def _shape(names: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -84,7 +84,14 @@ def is_list(path: Path) -> bool:
 def _is_list(file: IO[bytes]) -> bool:
     start = file.read(1 << 16).lstrip(b"\xef\xbb\xbf \t\r\n")
     file.seek(0)
-    return start.startswith(b"[")
+    line, _, rest = start.partition(b"\n")
+    if not start.startswith(b"[") or not rest.lstrip().startswith((b"{", b"[")):
+        return start.startswith(b"[")
+    try:
+        json.loads(line)  # a list by itself, and something after it: a line like others, if not a good one
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def require_file(path: Path) -> None:

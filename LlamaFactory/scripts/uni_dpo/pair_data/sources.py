@@ -87,7 +87,7 @@ def open_source(name: str, dataset_dir: Path | None = None, media_dir: Path | No
     if dataset_dir:
         entry_of(name, dataset_dir)  # says what there is instead
     if not path.suffix:
-        raise DataError(f"{name} is neither a {', '.join(READ)} file nor, without --dataset-dir, a data set's name")
+        raise DataError(f'no file "{name}". If it is the name of a data set, add --dataset-dir FOLDER')
     require_file(path)
     raise DataError(f"{path} is not a file")
 

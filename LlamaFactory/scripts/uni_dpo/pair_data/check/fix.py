@@ -52,9 +52,19 @@ class Fixer:
         kept = write_rows(output, self._rows())
         lines = [f"{output}: {kept:,} rows kept, {len(self.dropped):,} left out"]
         lines += [f"  left out, {kind}: {n:,}" for kind, n in Counter(self.dropped.values()).most_common()]
+        if len(self.dropped) > kept:
+            lines.append(self._warning(kept))
         unused = "left out: values of several types, and training does not use it"
         lines += [f'  column "{name}" {unused}' for name in self.removed]
         return "\n".join([*lines, *(f"  {what}: {count:,}" for what, count in self.repaired.items())])
+
+    def _warning(self, kept: int) -> str:
+        lost, uncounted = len(self.dropped), Counter(self.dropped.values())["image-count"]
+        warning = f"Warning: {lost:,} of {lost + kept:,} rows are lost, more than half."
+        if not uncounted:
+            return warning
+        advice = "data.py convert puts <image> in where there is none"
+        return f"{warning} {uncounted:,} of them have another number of <image> than of images: {advice}."
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         first = self._first_with_image() if self.counts["images-late"] else None

@@ -39,10 +39,12 @@ def run(
     no_scores: Annotated[bool, typer.Option("--no-scores", help="leave out the scores")] = False,
     keep_ties: Annotated[bool, typer.Option("--keep-ties", help="keep rows that say is_tie")] = False,
     question: Annotated[str, typer.Option(help="column of the question")] = "",
-    image: Annotated[str, typer.Option(help="column of the image or images")] = "",
+    image: Annotated[str, typer.Option(help="column of the image or images (media.uri: also of a list)")] = "",
     answers: Annotated[str, typer.Option(help="column of the answers")] = "",
     text: Annotated[str, typer.Option(help="within an answer: its text")] = "",
-    score: Annotated[str, typer.Option(help="within an answer, or a list beside them: the score")] = "",
+    score: Annotated[
+        str, typer.Option(help="within an answer, or a list beside them: the score; of several numbers, their mean")
+    ] = "",
     rank: Annotated[str, typer.Option(help="the same for the rank, 1 for the best")] = "",
     image_prefix: Annotated[
         str | None,

@@ -1,11 +1,28 @@
 """Reading rows with several answers to one question, with scores or ranks: MM-RLHF's, VLFeedback's and kin."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from .fields import ANSWERS, OBJECTS, QUESTIONS, RANKS, SCORES, TEXTS, Fields, first, look, rank_of, score_of
+from .fields import (
+    ANSWERS,
+    OBJECTS,
+    QUESTIONS,
+    RANKS,
+    SCORES,
+    TEXTS,
+    Fields,
+    first,
+    is_meant_as_number,
+    leaves_of,
+    look,
+    rank_of,
+    score_of,
+)
 from .question import Answer, Question, asked, make_question, rated, text_of
+
+
+KINDS = {type(None): "missing or null", list: "a list", dict: "an object", bool: "true or false"}
 
 
 def find(row: dict[str, Any], given: Fields) -> Fields | None:
@@ -16,7 +33,7 @@ def find(row: dict[str, Any], given: Fields) -> Fields | None:
     question = given.question or first(row, QUESTIONS)
     found = []
     for column in [given.answers] if given.answers else [*ANSWERS, *row]:
-        answers = _entries(look(row, column))
+        answers = entries(look(row, column))
         if len(answers) < 2 or column == question:
             continue
         inside = [_find_inside(row, answer, column, given) for answer in answers.values()]
@@ -28,7 +45,7 @@ def find(row: dict[str, Any], given: Fields) -> Fields | None:
 
 
 def read(row: dict[str, Any], fields: Fields) -> Question:
-    """Read a question with its answers; an answer without text is left out."""
+    """Read a question with its answers; one without text has a problem."""
     dialogue = asked(row, fields)
     while dialogue and dialogue[-1].role == "assistant":  # one answer of many, about which nothing is known
         dialogue.pop()
@@ -36,23 +53,49 @@ def read(row: dict[str, Any], fields: Fields) -> Question:
 
 
 def _answers(row: dict[str, Any], fields: Fields) -> Iterator[Answer]:
-    for key, entry in _entries(look(row, fields.answers)).items():
-        text = text_of(look(entry, fields.text) if isinstance(entry, dict) and fields.text else entry)
-        if text is not None:
+    for key, entry in entries(look(row, fields.answers)).items():
+        value = look(entry, fields.text) if isinstance(entry, dict) and fields.text else entry
+        text = text_of(value)
+        if text is None:
+            yield Answer("", problem=f"the text is {KINDS.get(type(value), 'a number')}")
+        else:
             score, rank = (_about(row, key, entry, path) for path in (fields.score, fields.rank))
-            yield rated(text, score, rank)
+            yield rated(text, score, rank, fields.parts)
+
+
+def with_mean(rows: Iterable[dict[str, Any]], fields: Fields, given: bool) -> Fields:
+    """Say of which numbers a score is the mean, by the first rows; if the user named the score, of all of them."""
+    found: dict[str, None] = {}
+    for row in rows:
+        for key, entry in entries(look(row, fields.answers)).items() if fields.score else ():
+            leaves = leaves_of(_about(row, key, entry, fields.score))
+            found |= {name: None for name, leaf in leaves.items() if is_meant_as_number(leaf)}
+    if not found.keys() - {""}:
+        return replace(fields, parts={"": fields.score}) if given else fields
+    paths = [path.strip() for path in fields.score.split(",")]
+    several = len(paths) > 1 and found.keys() <= set(map(str, range(len(paths))))
+    parts = {
+        name: paths[int(name)] if several else "/".join(f"{path}.{name}".rstrip(".") for path in paths)
+        for name in found
+    }
+    named = f"score = mean of {', '.join(parts.values())}" if len(parts) > 1 else ""
+    if named and not given:
+        named += " (of those that are numbers)"
+    return replace(fields, parts=parts if given else {}, mean=named)
 
 
 def _about(row: dict[str, Any], key: Any, entry: Any, path: str) -> Any:
     """Return what a path says about an answer: inside of it, or at its place in a list or dictionary beside."""
     inside = look(entry, path) if path and isinstance(entry, dict) else None
+    if "," in path and not any(part is not None for part in inside or []):
+        inside = None
     beside = look(row, path) if path and inside is None else None
     if isinstance(beside, list):
         return beside[key] if isinstance(key, int) and key < len(beside) else None
-    return _entries(beside).get(key) if isinstance(beside, dict) else inside
+    return entries(beside).get(key) if isinstance(beside, dict) else inside
 
 
-def _entries(value: Any) -> dict[Any, Any]:
+def entries(value: Any) -> dict[Any, Any]:
     """Return answers by number or by model, from a list, a dictionary by model, or a dictionary of lists.
 
     The last is what `datasets` makes of a list of objects.
@@ -82,7 +125,7 @@ def _find_inside(row: dict[str, Any], answer: Any, column: str, given: Fields) -
 
     def find_number(names: list[str], read: Callable[[Any], float | None]) -> str:
         within = (name for name in names if read(inside.get(name)) is not None)
-        around = (name for name in names if any(read(one) is not None for one in _entries(beside.get(name)).values()))
+        around = (name for name in names if any(read(one) is not None for one in entries(beside.get(name)).values()))
         return next(within, "") or next(around, "")
 
     rank = given.rank or find_number(RANKS, rank_of)

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -26,6 +26,7 @@ MM_RLHF_FOLDERS = ("long", "short", "mcq", "safety")
 # What both answers of our pairs have in common; a column such as ms-swift's rejected_images is about one of them.
 SHARED = (IMAGES, VIDEOS, AUDIOS, ["system"], ["tools"], ["objects"])
 PART = re.compile(r"[-+\d.,]+\s*(?:/|out of|of|%).*")
+DECIMAL = re.compile(r"[-+]?[\d.,]+")  # a number, or 3,5
 NOTHING = (None, "", [], {})
 
 
@@ -39,29 +40,43 @@ class Fields:
     text: str = ""  # within an answer that is an object, its text
     score: str = ""  # within an answer, or a list beside the answers; two columns for two answers
     rank: str = ""  # as the score
+    # If the user named the score: the numbers in it by their names inside, "" for itself, to what messages call them.
+    parts: dict[str, str] = field(default_factory=dict)
+    mean: str = ""  # what is to be said of a score that is a mean
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """All that there are."""
+        uses = ("question", "image", "answers", "text", "score", "rank")
+        return {use: getattr(self, use) for use in uses if getattr(self, use)}
 
     def __str__(self) -> str:
         """Name all that was found."""
-        return ", ".join(f'{use} in "{path}"' for use, path in vars(self).items() if path)
+        return ", ".join(f'{use} in "{path}"' for use, path in self.paths.items())
 
     @property
     def found(self) -> int:
         """How many there are."""
-        return sum(map(bool, vars(self).values()))
+        return len(self.paths)
 
 
 def look(value: Any, path: str) -> Any:
     """Return what stands at a path of names and numbers joined by dots, None where there is nothing.
 
-    A column whose name has dots goes first. Paths joined by commas give a list.
+    A column whose name has dots goes first. Paths joined by commas give a list, and so does a name inside a list of
+    objects: what each of them has there.
     """
     if "," in path:
         return [look(value, one.strip()) for one in path.split(",")]
     if isinstance(value, dict) and path in value:
         return value[path]
-    for name in path.split("."):
-        if isinstance(value, list) and name.isdigit() and int(name) < len(value):
-            value = value[int(name)]
+    names = path.split(".")
+    for place, name in enumerate(names):
+        if isinstance(value, list) and name.isdigit():
+            value = value[int(name)] if int(name) < len(value) else None
+        elif isinstance(value, list):
+            inside = [look(item, ".".join(names[place:])) for item in value]
+            return None if value and all(item is None for item in inside) else inside
         elif isinstance(value, dict):
             value = value.get(name)
         else:
@@ -75,8 +90,10 @@ def first(row: dict[str, Any], names: Iterable[str]) -> str:
 
 
 def listed(value: Any) -> list[Any]:
-    """Return a list of one thing or of several, without those that are nothing."""
-    return [item for item in (value if isinstance(value, list) else [value]) if item not in (None, "")]
+    """Return a list of one thing or of several, also in lists of lists, without those that are nothing."""
+    if isinstance(value, list):
+        return [item for part in value for item in listed(part)]
+    return [] if value in (None, "") else [value]
 
 
 def of_side(side: str, names: Iterable[str]) -> list[str]:
@@ -89,7 +106,7 @@ ONE_SIDED = {column for names in SHARED for side in ("chosen", "rejected") for c
 
 def unused(row: dict[str, Any], fields: Fields, used: Iterable[str]) -> list[str]:
     """Return the columns of a row that have something in them and are neither in `fields` nor among those `used`."""
-    paths = [path.strip() for paths in vars(fields).values() for path in paths.split(",")]
+    paths = [path.strip() for paths in fields.paths.values() for path in paths.split(",")]
     known = {*used, *ONE_SIDED, *paths, *(path.split(".")[0] for path in paths), first(row, IDS), first(row, SUBSETS)}
     known |= set() if fields.image else {first(row, IMAGES)}
     return [name for name, value in row.items() if name not in known and value not in NOTHING]
@@ -114,6 +131,26 @@ def score_of(value: Any) -> float | None:
         value = [part for name, part in value.items() if name not in RANKS]
     ratings = [rating for rating in map(score_of, value) if rating is not None]
     return sum(ratings) / len(ratings) if ratings else None
+
+
+def leaves_of(value: Any, path: str = "") -> dict[str, Any]:
+    """Return what a score is made of, by dotted names: as `score_of` goes through it, also what is no number."""
+    if isinstance(value, dict):
+        named = first(value, SCORES)
+        parts = {named: value[named]} if named else {name: part for name, part in value.items() if name not in RANKS}
+    elif isinstance(value, list):
+        parts = dict(enumerate(value))
+    else:
+        return {path: value}
+    inside = (leaves_of(part, f"{path}.{name}".lstrip(".")) for name, part in parts.items())
+    return {name: leaf for leaves in inside for name, leaf in leaves.items()}
+
+
+def is_meant_as_number(value: Any) -> bool:
+    """Tell numbers, also those that cannot be read as one: NaN, 3,5 or 4/5."""
+    if isinstance(value, str):
+        return any(pattern.fullmatch(value.strip()) for pattern in (DECIMAL, PART))
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def rank_of(value: Any) -> float | None:

@@ -37,6 +37,8 @@ def choose(question: Question, pairing: Pairing, counts: Counter[str]) -> list[P
         Unusable: there is no such pair; the reason says why.
     """
     answers = _usable(question, counts)
+    if len(answers) < 2:
+        raise Unusable("less than two answers that can be used")
     if question.given:
         candidates, by = [question.answers[:2]], ""
     else:
@@ -80,8 +82,9 @@ def _usable(question: Question, counts: Counter[str]) -> list[Answer]:
     for answer in question.answers:
         marked = any(mark in answer.text for mark in MEDIA)
         problem = "with <image>, <video> or <audio>" if marked else "empty" if not answer.text.strip() else ""
+        problem = answer.problem or problem
         if problem and question.given:
-            raise Unusable(f"an answer is {problem}", understood=marked)
+            raise Unusable(answer.problem or f"an answer is {problem}", understood=marked)
         if problem:
             counts[problem] += 1
         else:

@@ -17,6 +17,10 @@ from ..writing import whole_file
 from .question import Unusable
 
 
+# Training would open these as pictures.
+MOVING = ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .ogv .mp3 .wav .flac .m4a .ogg .aac".split()
+
+
 class Pictures:
     """Places images for an output; training looks for relative paths in the output's folder.
 
@@ -42,10 +46,12 @@ class Pictures:
             prefix: what is put before relative paths that do not start with it.
 
         Raises:
-            Unusable: it is on the web, or not an image.
+            Unusable: it is on the web, or not an image, or a video or sound.
         """
         if isinstance(image, dict):
             inside = image.get("bytes")
+            if not inside and not image.get("path") and image.keys() - {"bytes", "path"}:
+                raise Unusable(f"an image that is an object of {', '.join(image)[:99]}: name the one inside")
             image = _decoded(inside) if isinstance(inside, str) and inside else inside or image.get("path")
         if isinstance(image, str):
             image = _from_text(image)
@@ -53,6 +59,8 @@ class Pictures:
             return self._store(image)
         if not isinstance(image, str) or not image:
             raise Unusable("an image that is neither a path nor bytes")
+        if image.lower().endswith(tuple(MOVING)):
+            raise Unusable("a video or sound file where an image should be", understood=True)
         if image.startswith("file://"):
             image = url2pathname(urlsplit(image).path)
         if "://" in image:

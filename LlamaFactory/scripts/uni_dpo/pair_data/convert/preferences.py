@@ -35,10 +35,13 @@ def _find_scores(row: dict[str, Any]) -> str:
 
 def read(row: dict[str, Any], fields: Fields) -> Question:
     """Read a row with a preferred and another answer; what two texts without a prompt begin with is the prompt."""
-    chosen, rejected = (turns_of(side, "assistant") for side in look(row, fields.answers))
+    sides = look(row, fields.answers)
+    for side, value in zip(SIDES[0], sides, strict=True):
+        if value in (None, []):
+            raise Unusable(f"there is no {side} answer")
+    chosen, rejected = (turns_of(side, "assistant") for side in sides)
     prompt = asked(row, fields)
-    asks = look(row, fields.question) if fields.question else None
-    if asks in (None, []) and _is_text(chosen) and _is_text(rejected):
+    if (not fields.question or look(row, fields.question) == []) and _is_text(chosen) and _is_text(rejected):
         texts = [chosen[0].text, rejected[0].text]
         shared = os.path.commonprefix(texts).removesuffix(" ")  # as trl splits them
         prompt.append(Turn("user", shared))
@@ -73,17 +76,18 @@ def read_swift(row: dict[str, Any], fields: Fields) -> Question:
 def find_in_text(row: dict[str, Any], given: Fields) -> Fields | None:
     """Find question and answers within the column `text` of RLHF-V, an object or JSON."""
     try:
-        return find(_opened(row), given)
+        return find(opened(row), given)
     except Unusable:
         return None
 
 
 def read_in_text(row: dict[str, Any], fields: Fields) -> Question:
     """Read a row whose column `text` holds question, chosen and rejected."""
-    return read(_opened(row), fields)
+    return read(opened(row), fields)
 
 
-def _opened(row: dict[str, Any]) -> dict[str, Any]:
+def opened(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of RLHF-V with what its column `text` holds as columns; raises `Unusable`."""
     inside = row.get("text")
     try:
         inside = json.loads(inside) if isinstance(inside, str) else inside
@@ -121,4 +125,4 @@ def _rated(row: dict[str, Any], fields: Fields, texts: tuple[str, str]) -> Itera
     found = [look(row, path) if path else None for path in (fields.score, fields.rank or RANKS)]
     scores, ranks = (two if isinstance(two, list) and len(two) == 2 else (None, None) for two in found)
     for text, score, rank in zip(texts, scores, ranks, strict=True):
-        yield rated(text, score, rank)
+        yield rated(text, score, rank, fields.parts)

@@ -13,8 +13,11 @@ from .fields import (
     Fields,
     extras_of,
     first,
+    is_meant_as_number,
+    leaves_of,
     listed,
     look,
+    number,
     of_side,
     rank_of,
     score_of,
@@ -54,15 +57,28 @@ class Turn:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer; a higher score is better, rank 1 is best, None is unknown."""
+    """One answer; a higher score is better, rank 1 is best, None is unknown; `problem` is why it cannot be used."""
 
     text: str
     score: float | None = None
     rank: float | None = None
+    problem: str = ""
 
 
-def rated(text: str, score: Any, rank: Any) -> Answer:
-    """Return an answer with what was said about it; a score of so much of so much would be taken for missing."""
+def rated(text: str, score: Any, rank: Any, parts: dict[str, str]) -> Answer:
+    """Return an answer with what was said about it; a score of so much of so much would be taken for missing.
+
+    Of a score that is the mean of `parts` (see `Fields`), each has to be there.
+    """
+    if parts and (isinstance(score, (dict, list)) or (score is not None and "" not in parts)):
+        leaves = leaves_of(score)
+        numbers = {name: number(leaves.get(name)) for name in parts}
+        lacking = next((name for name, value in numbers.items() if value is None), None)
+        if lacking is not None:
+            mean = ", of which the score is a mean" if len(parts) > 1 else ""
+            text_instead = " (3,5 or 4/5 is none)" if is_meant_as_number(leaves.get(lacking)) else ""
+            return Answer(text, problem=f"no number in {parts[lacking]}{mean}{text_instead}")
+        score = sum(numbers.values()) / len(numbers)
     if isinstance(score, str) and PART.fullmatch(score.strip()):
         raise Unusable("a score such as 8/10 or 80 %: write the number alone")
     return Answer(text, score_of(score), rank_of(rank))

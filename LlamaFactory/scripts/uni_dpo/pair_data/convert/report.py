@@ -16,9 +16,11 @@ class Report:
     read: int = 0  # rows
     pairs: int = 0
     scored: int = 0  # pairs with two scores
+    pictured: int = 0  # pairs with images
     contradictions: int = 0  # pairs whose scores say the opposite of rank or source
     by_rank: bool = False  # whether ranks made any of these
     moved: bool = False  # whether the first row with an image became the first of all
+    means: dict[str, None] = field(default_factory=dict)  # what scores are the mean of
     unused: Counter[str] = field(default_factory=Counter)
     left: Counter[tuple[str, str]] = field(default_factory=Counter)
     places: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -35,16 +37,17 @@ class Report:
         return sum(count for (what, _), count in self.left.items() if what == NOT_UNDERSTOOD)
 
     def reasons(self) -> str:
-        """Return a line for each reason for which something was left out, most frequent first."""
+        """Return what scores are, and a line for each reason for which something was left out, most frequent first."""
         kinds = (LEFT, NOT_UNDERSTOOD, PAIRS, ANSWERS)
         left = sorted(self.left.items(), key=lambda item: (kinds.index(item[0][0]), -item[1]))
         lines = (f"  {count:>9,} {what}: {why} ({', '.join(self.places[what, why])})" for (what, why), count in left)
-        return "\n".join(lines)
+        return "\n".join([*(f"{'':12}{mean}" for mean in self.means if mean), *lines])
 
     def text(self, output: str) -> str:
         """Return the report."""
         scores = "with scores" if self.scored else "without scores (data.py score adds them)"
         lines = [f"{self.read:>11,} questions read", f"{self.pairs:>11,} pairs in {output}, {scores}"]
+        lines.append(f"{'':12}{self.pictured:,} of them with images, {self.pairs - self.pictured:,} without")
         if self.moved:
             lines.append(f"{'':12}the first with an image comes first, or training would take the images for empty")
         lines.append(self.reasons())

@@ -13,16 +13,17 @@ from ..errors import DataError, place
 from ..rows import Broken
 from ..writing import write_rows
 from .fields import Fields, unused
+from .given import Given
 from .pairing import Pair, Pairing, choose, contradicts
 from .pictures import Pictures
 from .question import Question, Unusable
 from .reading import read_source
 from .report import ANSWERS, LEFT, NOT_UNDERSTOOD, PAIRS, Report
-from .shapes import MORE, READ, SHAPES, read, recognise
+from .shapes import MORE, READ, SHAPES, opened, read, recognise
 from .spool import RANKS, SCORES, Spool
 
 
-LOOKED_AT = 20  # rows by which a source is recognised
+LOOKED_AT = 64  # rows by which a source is recognised
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,16 @@ def convert(sources: list[str], output: Path, options: Options) -> Report:
     Raises:
         DataError: nothing could be made of it; then nothing is written but images.
     """
-    report, pictures = Report(), Pictures(output, options.image_dir)
+    report, pictures, given = Report(), Pictures(output, options.image_dir), Given(options.fields)
     jsonl = output.suffix.lower() == ".jsonl"
     with tempfile.TemporaryFile("w+", encoding="utf-8") as scratch:
         spool = Spool(scratch)
         for source in sources:
-            for row in _rows(source, len(sources) > 1, options, pictures, report):
+            for row in _rows(source, len(sources) > 1, options, pictures, report, given):
                 spool.add(row)
-        report.pairs, report.scored = spool.count, spool.seen["score_chosen"]
+        report.pairs, report.scored, report.pictured = spool.count, spool.seen["score_chosen"], spool.with_images
+        if report.read and (wrong := given.wrong()):
+            raise DataError(wrong)
         _require_use(sources, report, spool.is_late("history", jsonl))
         report.moved = spool.is_late("images", jsonl)
         write_rows(output, spool.rows(pictured_first=report.moved))
@@ -64,7 +67,7 @@ def convert(sources: list[str], output: Path, options: Options) -> Report:
 
 
 def _rows(
-    source: str, several: bool, options: Options, pictures: Pictures, report: Report
+    source: str, several: bool, options: Options, pictures: Pictures, report: Report, given: Given
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each pair of a source; keep count of what gives none."""
     left = None if options.limit is None else options.limit - report.read
@@ -74,6 +77,7 @@ def _rows(
         return
     shape, fields = recognise(start, source, options.fields, options.shape)
     print(f"{source}: {'read as' if options.shape else 'recognised as'} {shape} ({SHAPES[shape]}); {fields}")
+    report.means[fields.mean] = None
     prefix = options.image_prefix
     if prefix is None:
         prefix = "MM-RLHF/" if shape.startswith("mm-rlhf") else ""
@@ -83,6 +87,7 @@ def _rows(
         where = f"{source}, row {number}" if several else f"row {number}"
         counts: Counter[str] = Counter()
         try:
+            given.look_for(opened(value, shape), fields.answers)
             question = _question(value, shape, fields, options.keep_ties)
             report.unused.update(unused(value, fields, READ | MORE.get(shape, set())))
             pairs = choose(question, options.pairing, counts)

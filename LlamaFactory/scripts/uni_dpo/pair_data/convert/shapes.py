@@ -1,11 +1,13 @@
 """Recognising what the rows of a source are."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from ..errors import DataError
 from . import answers, preferences
-from .fields import IMAGES, MM_RLHF_FOLDERS, VIDEOS, Fields, first
+from .fields import IMAGES, MM_RLHF_FOLDERS, QUESTIONS, VIDEOS, Fields, first
+from .given import Given, names_in
 from .question import Question
 
 
@@ -43,6 +45,11 @@ def read(row: Row, shape: str, fields: Fields) -> Question:
     return _READERS[shape][1](row, fields)
 
 
+def opened(value: Any, shape: str) -> Any:
+    """Return a row whose columns are those that `read` looks at; raises `Unusable`."""
+    return preferences.opened(value) if shape == "rlhf-v" and isinstance(value, dict) else value
+
+
 def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") -> tuple[str, Fields]:
     """Tell the shape of a source from its first rows, and where its fields are.
 
@@ -53,17 +60,26 @@ def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") ->
         name: the shape, if the user said it.
 
     Raises:
-        DataError: no shape fits, or rows fit several.
+        DataError: no shape fits, or rows fit several and none of these is that of most.
     """
     rows = [row for row in rows if isinstance(row, dict)]
     if given.answers and not name:
         name = "mm-rlhf" if any(map(_in_mm_rlhf, rows)) else "answers"
-    found = {name or _shape_of(row, given) for row in rows}
-    fitting = [shape for shape in SHAPES if shape in found - {KINDS.get(special) for special in found}]
-    fields = [find(row, fitting[0], given) for row in rows] if len(fitting) == 1 else []
+    shapes = [name or _shape_of(row, given) for row in rows]
+    votes = Counter(shapes)
+    del votes[""]
+    for special, general in KINDS.items():
+        if votes[special]:
+            votes[special] += votes.pop(general, 0)
+    most = [shape for shape, count in votes.items() if 2 * count > votes.total()]
+    fitting = most or [shape for shape in SHAPES if votes[shape]]
+    kinds = (fitting[0], KINDS.get(fitting[0])) if len(fitting) == 1 else ()
+    alike = [row for row, shape in zip(rows, shapes, strict=True) if shape in kinds]
+    fields = [find(row, fitting[0], given) for row in alike]
     if not any(fields):
-        raise DataError(_unknown(rows, where, fitting))
-    return fitting[0], max(filter(None, fields), key=lambda one: one.found)
+        raise DataError(_unknown(rows, where, fitting, given))
+    best = max(filter(None, fields), key=lambda one: one.found)
+    return fitting[0], answers.with_mean(rows, best, bool(given.score))
 
 
 def _shape_of(row: Row, given: Fields) -> str:
@@ -89,15 +105,24 @@ def _in_mm_rlhf(row: Row) -> bool:
     return isinstance(media, str) and media.removeprefix("MM-RLHF/").split("/")[0] in (*MM_RLHF_FOLDERS, "video")
 
 
-def _unknown(rows: list[Row], where: str, fitting: list[str]) -> str:
-    columns = ", ".join(dict.fromkeys(str(column) for row in rows for column in row)) or "none"
+def _unknown(rows: list[Row], where: str, fitting: list[str], given: Fields) -> str:
+    options = Given(given)
+    for row in rows:
+        options.look_for(row, given.answers)
     problem = "its first rows are of no shape that is known here"
     if len(fitting) > 1:
         problem = f"its first rows are of several shapes: {', '.join(fitting)}"
     elif fitting:
         problem = f"its first rows do not have what {fitting[0]} needs"
+        if _READERS[fitting[0]][0] is answers.find and not (
+            given.question or any(first(row, QUESTIONS) for row in rows)
+        ):
+            problem += ": no question is found, name it with --question"
+    if rows and len(fitting) < 2 and (wrong := options.wrong()):
+        return f"{where}: {problem}.\n{wrong}"
     known = "\n".join(f"  {name:14}{says}" for name, says in SHAPES.items())
     return (
-        f"{where}: {problem}. It has the columns: {columns}.\nKnown shapes, to choose one with --from:\n{known}\n"
+        f"{where}: {problem}. It has the columns: {names_in(rows)}.\n"
+        f"Known shapes, to choose one with --from:\n{known}\n"
         "For answers, say where things are: --question, --answers, --text, --score, --rank, --image."
     )

@@ -27,6 +27,7 @@ class Spool:
         seen: in how many a column is.
         before: how many rows, and about how many characters of text, came before a list first had something in it.
         pictured: the first row with an image.
+        with_images: how many have one.
     """
 
     def __init__(self, file: IO[str]):
@@ -34,6 +35,7 @@ class Spool:
         self.file, self.count, self.seen, self.characters = file, 0, Counter(), 0
         self.before: dict[str, tuple[int, int]] = {}
         self.pictured: dict[str, Any] = {}
+        self.with_images = 0
 
     def add(self, row: dict[str, Any]) -> None:
         """Append a row."""
@@ -43,6 +45,7 @@ class Spool:
         if row["images"] and not self.pictured:
             self.pictured = row
         self.count += 1
+        self.with_images += bool(row["images"])
         self.seen.update(row.keys())
         self.characters += sum(len(row[column]) for column in ("instruction", "chosen", "rejected"))
         self.file.write(json.dumps(row) + "\n")
