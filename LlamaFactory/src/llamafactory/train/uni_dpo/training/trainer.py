@@ -2,8 +2,8 @@
 
 Upstream's losses, reference handling and logging stay. Ours are the scores, the loss, length normalisation, the route
 to log-probs (`forward.py`), metrics that do not stall the device, the optional pair log, a guard that stops a run
-before a ruined model is saved (`finite.py`), whole saves (`saving.py`), exact resuming (`resume.py`), and log-probs and
-sums of gradients in float32 (`precision.py`).
+before a ruined model is saved (`finite.py`), whole saves (`saving.py`), exact resuming (`resume.py`), and log-probs
+and sums of gradients in float32 (`precision.py`).
 """
 
 import os
