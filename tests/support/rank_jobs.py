@@ -74,7 +74,7 @@ class Sharing(TrainerCallback):
             found = {"type": accelerate.distributed_type.name, "held": sum(map(_held, model.parameters()))}
             if accelerate.distributed_type == DistributedType.DEEPSPEED:
                 found["stage"] = accelerate.deepspeed_plugin.zero_stage
-            print(f"sharing: {json.dumps(found)}", flush=True)
+            print(f"\nsharing: {json.dumps(found)}", flush=True)  # a bar may stand in the line
             if state.is_world_process_zero:
                 os.kill(os.getppid(), signal.SIGUSR1)
 

@@ -1,6 +1,8 @@
 """Runs of `data.py score` for the tests, and pairs for them."""
 
+import functools
 import json
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -47,9 +49,9 @@ def score(*arguments: Any) -> str:
 
 def program(*arguments: Any) -> subprocess.Popen:
     """Start `data.py score` as a process of its own."""
-    return subprocess.Popen(
-        [*PROGRAM, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whoever runs the tests in the background
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*PROGRAM, *map(str, arguments)], preexec_fn=heard, **streams)
 
 
 def judge(asked: Asked, number: int = 0) -> str:

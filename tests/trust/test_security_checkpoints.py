@@ -74,9 +74,9 @@ def answer() -> None:
     for folder in sys.argv[1:]:
         try:
             said = UniDPOQwen2VL(folder, max_new_tokens=2).generate([{"type": "text", "value": "Well?"}])
-            print(json.dumps(["answered", str(said)]))
+            print("\n" + json.dumps(["answered", str(said)]))  # a bar may stand in the line
         except Exception as error:
-            print(json.dumps([type(error).__name__, str(error)]))
+            print("\n" + json.dumps([type(error).__name__, str(error)]))
 
 
 def adapted(host, *folders: Path) -> list[list[str]]:
