@@ -65,10 +65,11 @@ can_compile() {
     "$venv/bin/python" -c 'import os, sysconfig as s; open(os.path.join(s.get_path("include"), "Python.h"))' 2>/dev/null
 }
 
-# uv does not read what pip is configured for. What is set for uv itself counts more.
+# uv does not read what pip is configured for. Pip's variables count more than its files, and uv's own most of all.
 adopt() {
     local value
-    value=$(sed -n "s/^[^.]*\.$1='\(.*\)'$/\1/p" <<<"$of_pip" | tail -n 1)
+    value=$(sed -n "s/^:env:\.$1='\(.*\)'$/\1/p" <<<"$of_pip")
+    [[ -n $value ]] || value=$(sed -n "s/^[^.]*\.$1='\(.*\)'$/\1/p" <<<"$of_pip" | tail -n 1)
     [[ -z $value || -n ${!2:-} ]] || export "$2=${value//\\n/ }"
 }
 
