@@ -132,6 +132,8 @@ TRAINING = {
     "transformers.utils.logging: set_verbosity_error": "the data check silences warnings of long prompts",
     # others
     "peft.PeftModel: load_adapter": "tells which weights were missing or left over",
+    "accelerate: Accelerator DistributedType": "shared work, and how it is shared",
+    "accelerate.DistributedType: FSDP": "where only the main process need have loaded weights",
     "accelerate.utils: gather_object broadcast_object_list": "rows of the pair log, and decisions that ranks share",
     "deepspeed": "only under ZeRO-3",
     "deepspeed: zero": "only under ZeRO-3",
@@ -209,8 +211,6 @@ REACHED = {
         "stood in for, so that media are processed once a pair"
     ),
     "trl.DPOTrainer: log store_metrics": "means over ranks of the metrics that we leave",
-    "accelerate: Accelerator DistributedType": "shared work, and how it is shared",
-    "accelerate.DistributedType: FSDP": "where only the main process need have loaded weights",
     "accelerate.Accelerator: no_sync reduce autocast is_main_process process_index num_processes": "shared work",
     "accelerate.utils.FullyShardedDataParallelPlugin: mixed_precision_policy fsdp_version": "what FSDP rounds",
     "accelerate.utils.DeepSpeedPlugin: deepspeed_config": "how DeepSpeed adds up",
