@@ -13,7 +13,7 @@ ROWS, STEPS = 24, 6
 
 @pytest.mark.parametrize("strategy", ["ddp", pytest.param("zero2", marks=pytest.mark.long)])
 def test_one_rank_is_killed(tiny_model, pair_data, tmp_path, figure, strategy):
-    rng, wanted = random.Random(0), times(1, 25)
+    rng, wanted = random.Random(0), times(2, 25)
     saving = {"save_strategy": "steps", "save_steps": 2, "max_steps": STEPS, "uni_dpo_log_pairs": True}
     run = options(tiny_model, pair_data, tmp_path / "out", gradient_accumulation_steps=1, **saving)
     whole, *killed = (job(tmp_path / name, strategy, 2, run) for name in ("whole", *map(str, range(wanted))))
