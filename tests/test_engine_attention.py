@@ -13,7 +13,7 @@ from engine_cases import CASES, build_two, collate
 from engine_oracle import by_engine, by_upstream, exact_float64  # noqa: F401
 
 from llamafactory.train.uni_dpo.engine import attention
-from llamafactory.train.uni_dpo.engine.choice import decoder_of
+from llamafactory.train.uni_dpo.engine.families import decoder_of
 
 
 SPANS = [(5, 3, 4), (1, 1, 1), (4, 0, 3), (4, 2, 0), (3, 0, 0), (0, 2, 3), (6, 9, 2)]

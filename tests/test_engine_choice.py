@@ -4,12 +4,13 @@ import copy
 
 import pytest
 import torch
-from engine_cases import CASES, KINDS, TEXT_CASES, build, collate
+from engine_cases import CASES, TEXT_CASES, collate
+from engine_models import KINDS, build
 from engine_oracle import MEDIA_IDS, relative, upstream_logps
 from peft import LoraConfig, get_peft_model
 
 from llamafactory.train.uni_dpo.engine import attach, choose, lay_out, pair_logps
-from llamafactory.train.uni_dpo.engine.choice import decoder_of
+from llamafactory.train.uni_dpo.engine.families import decoder_of
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -24,13 +25,22 @@ def test_the_best_route(kind):
         ([model, eager], "masked"),
     ):
         choice = choose(*models)
-        assert (choice.route, choice.layout, choice.obstacle) == ("shared_prefix", layout, "")
+        if layout == "masked" and choice.route == "response_only":
+            assert "eager attention beside layers that carry a state" in choice.obstacle
+        else:
+            assert (choice.route, choice.layout, choice.obstacle) == ("shared_prefix", layout, "")
 
 
 def changed(**config):
     model = build("qwen2")
     for name, value in config.items():
         setattr(model.config, name, value)
+    return model
+
+
+def foreign(model):
+    """Give it a class that came with a checkpoint."""
+    model.__class__ = type("RemoteModel", (type(model),), {"__module__": "transformers_modules.remote"})
     return model
 
 
@@ -43,7 +53,13 @@ LESS = {
     ),
     "dropout": (lambda: build("qwen2_vl", attention_dropout=0.1), "response_only", "dropout in attention"),
     "other attention": (lambda: changed(_attn_implementation="flex_attention"), "response_only", "`flex_attention`"),
-    "other kind of model": (lambda: changed(model_type="gemma3"), "upstream", "'gemma3'"),
+    "layers of a type that nobody knows": (
+        lambda: changed(layer_types=["full_attention", "linear_attention"]),
+        "response_only",
+        "layers of type linear_attention",
+    ),
+    "other kind of model": (lambda: changed(model_type="new"), "response_only", "models of type 'new'"),
+    "other code": (lambda: foreign(changed(model_type="new")), "upstream", "not transformers' own"),
 }
 
 
@@ -69,16 +85,38 @@ def test_a_window_that_a_published_config_names_and_does_not_use(kind, use):
 
 
 def test_a_head_of_another_name():
-    """The engine scores by `lm_head`; a model whose logits come from elsewhere is left alone."""
+    """The engine scores by `lm_head`; a model whose logits come from elsewhere runs as it is, or is left alone."""
     model = build("qwen2")
     model.get_output_embeddings = lambda: torch.nn.Linear(2, 2)
+    assert choose(model).route == "response_only"
+    model.get_output_embeddings = lambda: None
     assert choose(model).route == "upstream"
 
 
-@pytest.mark.parametrize("case", ["a sliding window", "other attention"])
+def test_an_output_layer_that_does_not_run_is_refused():
+    """Nobody could tell then which logits belong to which token."""
+    model, batch = changed(model_type="new"), collate(build("qwen2"), TEXT_CASES["edges"])
+    model.get_output_embeddings = lambda: torch.nn.Linear(2, 2)
+    attach(model, choose(model))
+    with pytest.raises(ValueError, match="ran 0 times in a forward.*`pref_forward: upstream`"):
+        pair_logps(model, lay_out(batch, "rows", MEDIA_IDS))
+    assert model(**{name: batch[name] for name in ("input_ids", "attention_mask")}).logits.dim() == 3
+
+
+def test_kernels_that_no_run_has_tried_have_to_be_asked_for():
+    """Those of flash-linear-attention run on a GPU only."""
+    model = build("qwen3_5")
+    model.model.language_model.layers[0].linear_attn.chunk_gated_delta_rule = lambda *args, **kwargs: None
+    choice = choose(model)
+    assert choice.route == "response_only" and "flash-linear-attention is not verified" in choice.obstacle
+    assert choose(model, unverified=True).route == "shared_prefix"
+
+
+@pytest.mark.parametrize("case", ["a sliding window", "other attention", "other kind of model"])
 def test_the_weaker_route_is_exact_too(case):
     """With a window shorter than the sequences, say."""
     model = LESS["a sliding window"][0]() if case == "a sliding window" else build("qwen2")
+    model.config.model_type = LESS[case][0]().config.model_type
     stock, choice = copy.deepcopy(model), choose(LESS[case][0]())
     batch = collate(model, TEXT_CASES["batch"])
     attach(model, choice)
@@ -103,7 +141,7 @@ def test_a_call_without_a_layout_is_the_models_own(attention):
 
 
 def test_upstream_leaves_a_model_as_it_is():
-    model = LESS["other kind of model"][0]()
+    model = LESS["other code"][0]()
     forward, attention = model.forward, decoder_of(model).config._attn_implementation
     attach(model, choose(model))
     assert model.forward == forward and decoder_of(model).config._attn_implementation == attention

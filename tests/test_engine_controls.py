@@ -6,12 +6,14 @@ If one of them changed nothing here, the parity tests would prove nothing about 
 
 import pytest
 import torch
-from engine_cases import build, collate, media_of, pair
+from engine_cases import collate, media_of, pair
 from engine_mistakes import MISTAKES, PAIRS, VISIBLE, positions_are_token_indices
+from engine_models import build, sees_images
 from engine_oracle import MEDIA_IDS, exact_float64, upstream_logps  # noqa: F401
 from rounding_rates import PRECISIONS, trial
 
-from llamafactory.train.uni_dpo.engine import Choice, attach, lay_out, pair_logps
+from llamafactory.train.uni_dpo.engine import Choice, attach, choose, lay_out, pair_logps
+from llamafactory.train.uni_dpo.engine.families import Family, family_of, gated_delta
 from llamafactory.train.uni_dpo.training.rounding import rounded_again
 from llamafactory.train.uni_dpo.training.self_check import BOUND, bounds
 
@@ -65,6 +67,77 @@ def test_a_broken_number_of_features_is_refused():
     """Of images cut off by `cutoff_len`, say."""
     with pytest.raises(ValueError, match="8 image placeholders and 7 image features.*cutoff_len"):
         logps("packed", mix=lambda features: features[1:])
+
+
+# ---- what only some families have: each left out on purpose ----
+
+
+def without_deepstack(family, monkeypatch):
+    """Give the decoder embeddings alone, as a call of the model's body would."""
+    monkeypatch.setattr(
+        type(family),
+        "decode",
+        lambda self, model, embeds, media, **inputs: Family.decode(
+            self, model, embeds, [(where, features[:, : embeds.shape[-1]]) for where, features in media], **inputs
+        ),
+    )
+
+
+def without_state(family, monkeypatch):
+    """Start both answers as if nothing had been said before."""
+    run = gated_delta._recur_pairs
+
+    def apart(rule, row, options, spans):
+        return run(rule, row, options, [(0, part, 0) for span in spans for part in span if part])
+
+    monkeypatch.setattr(gated_delta, "_recur_pairs", apart)
+
+
+def without_context(family, monkeypatch):
+    """Let the convolution of the rejected answer begin with nothing."""
+    run = gated_delta._convolve_pairs
+    monkeypatch.setattr(gated_delta, "_convolve_pairs", lambda whole, x, spans, reach: run(whole, x, spans, 0))
+
+
+def with_one_state_for_all(family, monkeypatch):
+    """Let the state run through the whole row, chosen answer and other pairs included."""
+    monkeypatch.setattr(gated_delta, "_recur_pairs", lambda rule, row, options, spans: rule(*row, **options)[0])
+
+
+FAMILY_MISTAKES = [
+    ("qwen3_vl", without_deepstack),
+    ("qwen3_5", without_state),
+    ("qwen3_5", without_context),
+    ("qwen3_5", with_one_state_for_all),
+    ("qwen3_next", without_state),
+]
+
+
+@exact
+@pytest.mark.parametrize("kind, mistake", FAMILY_MISTAKES)
+def test_what_a_family_has_beyond_attention_shows(kind, mistake, monkeypatch):
+    pairs = PAIRS if sees_images(kind) else [pair(8, 11, 9), pair(5, 6, 14, common=2)]
+    model = build(kind, torch.float64).requires_grad_(False)
+    batch = collate(model, pairs)
+    theirs, _ = upstream_logps(model, batch)
+    attach(model, choose(model))
+    layout = lay_out(batch, "packed", MEDIA_IDS)
+    assert (pair_logps(model, layout, media_of(batch)).logps - theirs).abs().max() < 1e-9
+    mistake(family_of(model), monkeypatch)
+    assert (pair_logps(model, layout, media_of(batch)).logps - theirs).abs().max() > VISIBLE
+
+
+@exact
+def test_a_soft_cap_that_is_skipped_shows():
+    """The output layer alone is not what this model says."""
+    model = build("gemma2", torch.float64).requires_grad_(False)
+    batch = collate(model, [pair(8, 11, 9), pair(5, 6, 14)])
+    theirs, _ = upstream_logps(model, batch)
+    attach(model, choose(model))
+    layout = lay_out(batch, "rows", MEDIA_IDS)
+    assert (pair_logps(model, layout).logps - theirs).abs().max() < 1e-9
+    model.config.final_logit_softcapping = None
+    assert (pair_logps(model, layout).logps - theirs).abs().max() > VISIBLE
 
 
 # ---- the bound of the self-check in low precision: rounding stays within it, mistakes do not ----

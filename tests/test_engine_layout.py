@@ -6,7 +6,8 @@ predicted from the token before it.
 
 import pytest
 import torch
-from engine_cases import CASES, IMAGE, VIDEO, VISION_KINDS, Pair, build, collate, pair
+from engine_cases import CASES, Pair, collate, pair
+from engine_models import IMAGE, VIDEO, VISION_KINDS, build
 from engine_oracle import MEDIA_IDS
 from hypothesis import given, settings
 from hypothesis import strategies as st

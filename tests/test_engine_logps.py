@@ -3,7 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from engine_cases import TEXT_CASES, build, collate
+from engine_cases import TEXT_CASES, collate
+from engine_models import build
 from engine_oracle import MEDIA_IDS, loss_of_means, upstream_logps
 from peft import LoraConfig, get_peft_model
 from torch import nn

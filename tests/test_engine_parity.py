@@ -7,7 +7,8 @@ means that training with the engine is not the training that was asked for.
 
 import pytest
 import torch
-from engine_cases import CASES, KINDS, VISION_KINDS, build, build_two, cases_of, collate, media_of
+from engine_cases import CASES, build_two, cases_of, collate, media_of
+from engine_models import KINDS, STRANGERS, VISION_KINDS, build, config_of
 from engine_oracle import (
     MEDIA_IDS,
     ROUTES,
@@ -21,12 +22,13 @@ from engine_oracle import (
     upstream_logps,
 )
 
-from llamafactory.train.uni_dpo.engine import Choice, attach, lay_out, pair_logps
+from llamafactory.train.uni_dpo.engine import Choice, attach, choose, lay_out, pair_logps
 from llamafactory.train.uni_dpo.engine import layout as layout_module
 
 
 LAYOUTS = ("packed", "masked", "rows")
 EXACT = 1e-9
+NO_MASKS = tuple(kind for kind in KINDS if "linear_num_key_heads" in vars(config_of(kind).get_text_config()))
 
 
 def models(kind, layout, dtype=torch.float64, **options):
@@ -69,7 +71,20 @@ SETTINGS |= {
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_every_kind_of_batch_and_model(setting, layout, exact_float64):  # noqa: F811
     kind, pairs, options = SETTINGS[setting]
+    if layout == "masked" and kind in NO_MASKS:
+        assert choose(build(kind, attention="eager")).route == "response_only"
+        return
     assert distance(kind, pairs, layout, **options) < EXACT
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("case", ["text only", "two images", "batch"])
+@pytest.mark.parametrize("kind", STRANGERS)
+def test_models_that_the_engine_does_not_know(kind, case, frozen, exact_float64):  # noqa: F811
+    """They run through their own forward: windows, image blocks that see both ways, a soft cap, whatever they have."""
+    assert choose(build(kind)).route == "response_only"
+    stand_in = case == "text only"
+    assert distance(kind, CASES[case], "rows", stand_in=stand_in, frozen_tower=frozen) < EXACT
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -104,9 +119,13 @@ def test_masked_rows_are_filled_up_to_a_bound(monkeypatch, exact_float64):  # no
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_float32(kind, layout):
-    """Of log-probs and gradients, relative to the largest of each; measured: 2e-6."""
+    """Of log-probs and gradients, relative to the largest of each; measured: 2e-6, 5e-5 where a state is carried."""
+    if layout == "masked" and kind in NO_MASKS:
+        return
     pairs = cases_of(kind)["batch"]
-    assert distance(kind, pairs, layout, dtype=torch.float32, frozen_tower=False) < 2e-5
+    assert distance(kind, pairs, layout, dtype=torch.float32, frozen_tower=False) < (
+        3e-4 if kind in NO_MASKS else 2e-5
+    )
 
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["bfloat16 weights", "autocast"])

@@ -7,7 +7,8 @@ import types
 
 import pytest
 import torch
-from engine_cases import CASES, TEXT_CASES, build, build_two, collate, media_of
+from engine_cases import CASES, TEXT_CASES, build_two, collate, media_of
+from engine_models import build
 from engine_oracle import MEDIA_IDS, by_engine, by_upstream, exact_float64  # noqa: F401
 from peft import LoraConfig, get_peft_model
 

@@ -48,10 +48,9 @@ def test_auto_says_once_what_it_takes(tiny_model, data, tmp_path):
     [
         ("qwen2", SLIDING, "pref_forward: response_only (no shared prompt with sliding-window attention)."),
         (
-            "gemma",
+            "gemma2",
             {},
-            "pref_forward: upstream (the engine knows models of type qwen2_vl, qwen2_5_vl, llama, mistral, qwen2, "
-            "qwen3, and this one is 'gemma').",
+            "pref_forward: response_only (no shared prompt with models of type 'gemma2', which run as they are).",
         ),
     ],
     ids=["sliding window", "unknown model"],

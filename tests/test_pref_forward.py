@@ -4,6 +4,7 @@ Float32 bounds are some ten times what the order of additions was seen to do ove
 image moves the very first loss or gradient by a hundred times as much.
 """
 
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -261,6 +262,7 @@ def stalls(trainer: type) -> Iterator[list[list[str]]]:
         steps.append([name for name in names if name in STALLS])
         return result
 
+    @functools.wraps(encode)
     def marked(*args, **kwargs):
         with record_function(TOWER):
             return encode(*args, **kwargs)

@@ -1,40 +1,27 @@
-"""Tiny random models, and batches of pairs as LlamaFactory collates them, for the tests of the engine.
-
-Nothing is read from files: models come from configs in memory, tokens from a seeded generator. Weights are large
-enough that every token matters to those after it, so that a wrong mask or position shows in the first digits.
-"""
+"""Batches of pairs as LlamaFactory collates them, for the tests of the engine; tokens from a seeded generator."""
 
 import inspect
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from engine_models import (
+    END,
+    IMAGE,
+    PAD,
+    START,
+    build,
+    pixels_of,
+    placeholders,
+    sees_images,
+)
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-from llamafactory.train.uni_dpo.engine import same_vision_tower
+from llamafactory.train.uni_dpo.engine import same_vision_tower, tower_of
 
 
-VISION_KINDS = ("qwen2_vl", "qwen2_5_vl")
-TEXT_KINDS = ("qwen2", "qwen3", "llama", "mistral")
-KINDS = VISION_KINDS + TEXT_KINDS
-
-PAD, IMAGE, VIDEO, START, END, VOCABULARY = 0, 90, 91, 92, 93, 96
 WORDS = (10, 90)
 IGNORED = -100
-
-TEXT = {
-    **{"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2},
-    **{"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048, "pad_token_id": PAD},
-}
-VISION = {
-    "qwen2_vl": {"embed_dim": 16, "hidden_size": 32, "mlp_ratio": 2, "in_channels": 3},
-    "qwen2_5_vl": {
-        **{"hidden_size": 16, "out_hidden_size": 32, "intermediate_size": 24, "in_channels": 3},
-        **{"window_size": 8, "fullatt_block_indexes": [1]},  # windows of two by two merged patches
-    },
-}
-PATCHES = {"depth": 2, "num_heads": 2, "patch_size": 2, "spatial_merge_size": 2, "temporal_patch_size": 2}
 
 
 @dataclass(frozen=True)
@@ -84,54 +71,16 @@ TEXT_CASES = {
 
 def cases_of(kind: str) -> dict[str, list[Pair]]:
     """List the batches that a kind of model can take."""
-    return CASES if kind in VISION_KINDS else TEXT_CASES
-
-
-def config_of(kind: str, **changes: Any) -> Any:
-    """Make the config of a tiny model; `changes` go to its text part."""
-    text = TEXT | changes
-    if kind == "mistral":
-        text = {"sliding_window": None} | text
-    if kind == "qwen3":
-        text = {"head_dim": 8} | text
-    if kind not in VISION_KINDS:
-        return AutoConfig.for_model(kind, **text)
-    text |= {"rope_scaling": {"type": "mrope", "rope_type": "default", "mrope_section": [1, 1, 2]}}
-    ids = {
-        "image_token_id": IMAGE,
-        "video_token_id": VIDEO,
-        "vision_start_token_id": START,
-        "vision_end_token_id": END,
-    }
-    tied = text.get("tie_word_embeddings", False)
-    text["tie_word_embeddings"] = tied
-    vision = PATCHES | VISION[kind]
-    return AutoConfig.for_model(kind, text_config=text, vision_config=vision, tie_word_embeddings=tied, **ids)
-
-
-def build(
-    kind: str, dtype: torch.dtype = torch.float32, attention: str = "sdpa", seed: int = 0, **changes: Any
-) -> nn.Module:
-    """Make a model with random weights, norms and biases included, in training mode."""
-    auto = AutoModelForImageTextToText if kind in VISION_KINDS else AutoModelForCausalLM
-    model = auto.from_config(config_of(kind, **changes), attn_implementation=attention)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            noise = torch.randn(weight.shape, generator=generator)
-            if weight.dim() > 1:
-                weight.copy_(noise * weight[0].numel() ** -0.5)
-            else:
-                weight.copy_(0.1 * noise + (0.0 if name.endswith("bias") else 1.0))
-    return model.to(dtype).train()
+    return CASES if sees_images(kind) else TEXT_CASES
 
 
 def build_two(kind: str, frozen_tower: bool = True, **options: Any) -> tuple[nn.Module, nn.Module]:
     """Make a policy and a different reference; a frozen vision tower is the same in both, as in training."""
     policy, reference = build(kind, seed=0, **options), build(kind, seed=1, **options)
-    if kind in VISION_KINDS and frozen_tower:
-        reference.model.visual.load_state_dict(policy.model.visual.state_dict())
-        policy.model.visual.requires_grad_(False)
+    if sees_images(kind) and frozen_tower:
+        for ours, theirs in zip(tower_of(policy).values(), tower_of(reference).values(), strict=True):
+            theirs.load_state_dict(ours.state_dict())
+            ours.requires_grad_(False)
         assert same_vision_tower(policy, reference)
     return policy, reference.requires_grad_(False).eval()
 
@@ -149,10 +98,11 @@ def collate(model: nn.Module, pairs: list[Pair], side: str = "right", stand_in: 
         `input_ids`, `attention_mask` and `labels` of shape (2n, length), chosen rows first; for vision models
         `position_ids` of shape (4, 2n, length), `pixel_values` and `image_grid_thw`.
     """
-    prompts = [_prompt(each, seed) for seed, each in enumerate(pairs)]
+    kind = model.config.model_type
+    prompts = [_prompt(kind, each, seed) for seed, each in enumerate(pairs)]
     answers = [each.chosen for each in pairs] + [each.rejected for each in pairs]
     rows = [prompt + answer for prompt, answer in zip(prompts * 2, answers, strict=True)]
-    hidden = _image((1, 2, 4)) if stand_in else []
+    hidden = _image(kind, (1, 2, 4)) if stand_in else []
     length = -(-max(len(row) + len(hidden) for row in rows) // 8) * 8
     shape = (len(rows), length)
     batch = {"input_ids": torch.full(shape, PAD), "attention_mask": torch.zeros(shape, dtype=torch.long)}
@@ -164,39 +114,42 @@ def collate(model: nn.Module, pairs: list[Pair], side: str = "right", stand_in: 
         batch["labels"][number, where.stop - len(answer) : where.stop] = torch.tensor(answer)
     if stand_in:
         batch["input_ids"][0, len(rows[0]) : len(rows[0]) + len(hidden)] = torch.tensor(hidden)
-    if model.config.model_type in VISION_KINDS:
+    if sees_images(kind):
         batch |= _positions_and_pixels(model, batch, [grid for each in pairs for grid in each.images], stand_in)
     return batch
 
 
 def media_of(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Take the pixels and their sizes out of a batch."""
-    return {name: batch[name] for name in ("pixel_values", "image_grid_thw") if name in batch}
+    """Take what a model takes beside tokens out of a batch."""
+    names = ("pixel_values", "image_grid_thw", "token_type_ids")
+    return {name: batch[name] for name in names if name in batch}
 
 
-def _image(grid: tuple[int, int, int]) -> list[int]:
-    return [START, *[IMAGE] * (grid[0] * grid[1] * grid[2] // PATCHES["spatial_merge_size"] ** 2), END]
+def _image(kind: str, grid: tuple[int, int, int]) -> list[int]:
+    return [START, *[IMAGE] * placeholders(kind, grid), END]
 
 
-def _prompt(each: Pair, seed: int) -> list[int]:
-    images = [token for grid in each.images for token in _image(grid)]
+def _prompt(kind: str, each: Pair, seed: int) -> list[int]:
+    images = [token for grid in each.images for token in _image(kind, grid)]
     text = words(each.prompt, 1000 + seed)
     return text[:2] + images + text[2:]
 
 
 def _positions_and_pixels(model: nn.Module, batch: dict[str, Any], grids: list, stand_in: bool) -> dict[str, Any]:
-    rope_index, media = model.model.get_rope_index, {}
+    made, seen = {}, grids or ([(1, 2, 4)] if stand_in else [])
+    if hasattr(model.model, "get_rope_index"):
+        made["position_ids"] = _positions(model, batch, grids)
+    if model.config.model_type == "gemma3":
+        made["token_type_ids"] = (batch["input_ids"] == IMAGE).long()
+    return made | (pixels_of(model, seen) if seen else {})
+
+
+def _positions(model: nn.Module, batch: dict[str, Any], grids: list) -> torch.Tensor:
+    rope_index = model.model.get_rope_index
     options = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     if grids:
         options["image_grid_thw"] = torch.tensor(grids * 2)
     if "mm_token_type_ids" in inspect.signature(rope_index).parameters:  # transformers 5
         options["mm_token_type_ids"] = (batch["input_ids"] == IMAGE).int()
     positions = rope_index(**options)[0]
-    if stand_in:
-        grids = [(1, 2, 4)]
-    if grids:
-        patches = sum(t * h * w for t, h, w in grids)
-        size = 3 * PATCHES["temporal_patch_size"] * PATCHES["patch_size"] ** 2
-        pixels = torch.randn(patches, size, generator=torch.Generator().manual_seed(7))
-        media = {"pixel_values": pixels.to(model.dtype), "image_grid_thw": torch.tensor(grids)}
-    return {"position_ids": torch.cat([positions[:1], positions])} | media
+    return torch.cat([positions[:1], positions])

@@ -6,6 +6,12 @@ LlamaFactory runs 2n padded rows, each with its own copy of the images, through 
 
 import contextlib
 import copy
+import functools
+import importlib
+import inspect
+import re
+import textwrap
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,20 +20,17 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
-from engine_cases import IMAGE, VIDEO, media_of
+from engine_cases import media_of
+from engine_models import IMAGE, KINDS, STRANGERS, VIDEO
 from torch import nn
-from transformers.models.llama import modeling_llama
-from transformers.models.mistral import modeling_mistral
-from transformers.models.qwen2 import modeling_qwen2
-from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
-from transformers.models.qwen2_vl import modeling_qwen2_vl
-from transformers.models.qwen3 import modeling_qwen3
+from transformers import CONFIG_MAPPING
 
 from llamafactory.train.trainer_utils import get_batch_logps
 from llamafactory.train.uni_dpo.engine import Choice, PairLayout, attach, lay_out, pair_logps
 
 
 MEDIA_IDS = (IMAGE, VIDEO)
+TOWERS = ("siglip",)
 ROUTES = {"packed": "shared_prefix", "masked": "shared_prefix", "rows": "response_only"}
 
 
@@ -66,7 +69,7 @@ def upstream_logps(
     """Compute sums of log-probs and lengths, both of shape (2n,), as LlamaFactory's `concatenated_forward` does."""
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     if (batch["input_ids"][batch["attention_mask"].bool()] == IMAGE).any():  # not for the stand-in picture
-        inputs |= {name: torch.cat([value, value]) for name, value in media_of(batch).items()}
+        inputs |= {name: torch.cat([batch[name]] * 2) for name in ("pixel_values", "image_grid_thw") if name in batch}
     logits = model(**inputs, return_dict=True, use_cache=False).logits
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return get_batch_logps(logits, batch["labels"], ld_alpha=ld_alpha)
@@ -122,6 +125,7 @@ def by_engine(
         if model is not None:
             attach(model, Choice(ROUTES[kind], kind))
     layout = lay_out(batch, kind, MEDIA_IDS)
+    layout.media_once = (batch["input_ids"][batch["attention_mask"].bool()] == IMAGE).any().item()
     if tamper is not None:
         tamper(layout)
     ours = pair_logps(policy, layout, media_of(batch))
@@ -132,31 +136,40 @@ def by_engine(
 
 @contextlib.contextmanager
 def exactly() -> Iterator[None]:
-    """Keep transformers from rounding to float32 within a float64 model: norms, vision rotary, eager softmax."""
+    """Keep transformers from rounding to float32 within a float64 model: norms, rotary angles, softmax, recurrences.
 
-    def norm(self: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-        return self.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
-
-    def rotate(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple:
-        half = modeling_qwen2_vl.rotate_half
-        cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-        return q * cos + half(q) * sin, k * cos + half(k) * sin
-
-    softmax = F.softmax
-
-    def softmax_in_float64(scores: torch.Tensor, dim: int = -1, dtype: torch.dtype | None = None) -> torch.Tensor:
-        return softmax(scores, dim=dim, dtype=dtype and torch.promote_types(dtype, scores.dtype))
-
-    vision = (modeling_qwen2_vl, modeling_qwen2_5_vl)
+    Models have to be built within, as some keep a function of their module.
+    """
     with contextlib.ExitStack() as changes:
-        for module in (*vision, modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3):
-            for name, part in vars(module).items():
-                if name.endswith("RMSNorm"):
-                    changes.enter_context(mock.patch.object(part, "forward", norm))
-        for module in vision:
-            changes.enter_context(mock.patch.object(module, "apply_rotary_pos_emb_vision", rotate))
-        changes.enter_context(mock.patch.object(F, "softmax", softmax_in_float64))
+        for kind in (*KINDS, *STRANGERS, *TOWERS):
+            module = importlib.import_module(CONFIG_MAPPING[kind].__module__.replace("configuration_", "modeling_"))
+            for owner in (
+                module,
+                *(part for part in vars(module).values() if _is_from(module, part, inspect.isclass)),
+            ):
+                for name, part in list(vars(owner).items()):
+                    if _is_from(module, part, inspect.isfunction) and (exact := _in_float64(module, part)):
+                        changes.enter_context(mock.patch.object(owner, name, exact))
         yield
+
+
+def _is_from(module: types.ModuleType, part: Any, kind: Callable) -> bool:
+    return kind(part) and part.__module__ == module.__name__
+
+
+@functools.cache
+def _in_float64(module: types.ModuleType, function: Callable) -> Callable | None:
+    """Compile a function of a module again with float64 for float32; None where it has none of it."""
+    try:
+        source = textwrap.dedent(inspect.getsource(function))
+    except OSError:  # made by a decorator, or by us
+        return None
+    exact = re.sub(r"torch\.float(32)?\b", "torch.float64", source).replace(".float()", ".double()")
+    if exact == source or "super()" in source or "@auto_docstring" in source:  # which need their class
+        return None
+    compiled: dict[str, Any] = {}
+    exec(f"from __future__ import annotations\n{exact}", vars(module), compiled)
+    return compiled[function.__name__]
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from engine_cases import VISION_KINDS, build, collate, media_of, pair
+from engine_cases import collate, media_of, pair
 from engine_mistakes import MISTAKES, PAIRS, VISIBLE
+from engine_models import VISION_KINDS, build
 from engine_oracle import MEDIA_IDS, ROUTES, upstream_logps
 
 from llamafactory.train.uni_dpo.engine import Choice, attach, lay_out, pair_logps

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ....extras import logging
-from ..engine import encode_images, plain_model
+from ..engine import encode_images, image_width, placeholder_ids, plain_model, tower_of
 from ..errors import UniDPOError
 from ..ranks import from_main_process
 from ..training.view import PairTrainer
@@ -42,7 +42,7 @@ def fill_images(trainer: PairTrainer, splits: dict[str, Any], cache: ImageCache,
     missing = from_main_process([name for name in places if name not in cache])
     if missing:
         refuse_under_fsdp(trainer, "uni_dpo_image_cache")
-        tokens = _count_tokens(trainer.model.config.image_token_id, [places[name] for name in missing])
+        tokens = _count_tokens(placeholder_ids(trainer.model.config)[0], [places[name] for name in missing])
         _require_space(trainer, cache, len(missing), tokens, limit)
         _encode(trainer, [(name, *places[name]) for name in missing], cache)
     else:
@@ -52,17 +52,24 @@ def fill_images(trainer: PairTrainer, splits: dict[str, Any], cache: ImageCache,
 
 
 def _encode(trainer: PairTrainer, images: list[tuple[str, Any, int, int]], cache: ImageCache) -> None:
-    mine = share(trainer, images)
-    batches = loader(trainer, _Images(mine), IMAGES_AT_ONCE, _processing(trainer))
-    model = plain_model(trainer.model)
-    with whole(trainer, model.model.visual), flushing(cache), torch.no_grad(), trainer.accelerator.autocast():
+    mine, model = share(trainer, images), plain_model(trainer.model)
+    # Without a grid nobody can tell which features are whose.
+    at_once = IMAGES_AT_ONCE if hasattr(model.model, "get_rope_index") else 1
+    batches = loader(trainer, _Images(mine), at_once, _processing(trainer))
+    with whole(trainer, torch.nn.ModuleDict(_modules(model))), flushing(cache), torch.no_grad():
         for names, inputs in progress(trainer, batches, "Image features"):
-            grid = inputs["image_grid_thw"].to(trainer.args.device)
-            features = encode_images(model, inputs["pixel_values"].to(trainer.args.device), grid)
-            for row in zip(names, features, grid, strict=True):
+            inputs = {name: value.to(trainer.args.device) for name, value in inputs.items() if torch.is_tensor(value)}
+            with trainer.accelerator.autocast():
+                features = encode_images(model, inputs)
+            grids = inputs.get("image_grid_thw", [None] * len(names))
+            for row in zip(names, features, grids, strict=True):
                 cache.add(*row)
     trainer.accelerator.wait_for_everyone()
     cache.load()
+
+
+def _modules(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    return {name: part for name, part in tower_of(model).items() if isinstance(part, torch.nn.Module)}
 
 
 class _Images(Dataset):
@@ -118,7 +125,7 @@ def _count_tokens(token: int, places: list[tuple[Any, int, int]]) -> float:
 
 def _require_space(trainer: PairTrainer, cache: ImageCache, count: int, tokens: float, limit: float) -> None:
     half = trainer.args.bf16 or trainer.args.fp16 or trainer.model.dtype.itemsize == 2
-    needed = tokens * trainer.model.get_input_embeddings().embedding_dim * (2 if half else 4)
+    needed = tokens * image_width(plain_model(trainer.model)) * (2 if half else 4)
     size, free = cache.stored_bytes() + needed, shutil.disk_usage(cache.folder).free
     logger.info_rank0(
         f"Image features: {count:,} images to encode, about {needed / 1e9:.3g} GB; {size / 1e9:.3g} GB in all, of "

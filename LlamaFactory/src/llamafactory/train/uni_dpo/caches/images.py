@@ -53,17 +53,21 @@ class ImageCache:
                     if not name.endswith(GRID):
                         self._part_of[name] = str(part)
 
-    def read(self, image: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read an image's features, shape (tokens, size), and its grid (frames, height, width) in patches."""
+    def read(self, image: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Read an image's features, shape (tokens, width), and its grid (frames, height, width) in patches, if any."""
         part = self._part_of[image]
         place = (os.getpid(), part)
         if place not in self._open:
             self._open[place] = safe_open(part, "pt")
-        return self._open[place].get_tensor(image), self._open[place].get_tensor(image + GRID)
+        opened = self._open[place]
+        grid = opened.get_tensor(image + GRID) if image + GRID in opened.keys() else None  # noqa: SIM118
+        return opened.get_tensor(image), grid
 
-    def add(self, image: str, features: torch.Tensor, grid: torch.Tensor) -> None:
+    def add(self, image: str, features: torch.Tensor, grid: torch.Tensor | None) -> None:
         """Keep features until there are enough for a part, or until `flush`."""
-        self._waiting |= {image: features.cpu().contiguous(), image + GRID: grid.cpu().contiguous()}
+        self._waiting[image] = features.cpu().contiguous()
+        if grid is not None:
+            self._waiting[image + GRID] = grid.cpu().contiguous()
         if sum(tensor.nbytes for tensor in self._waiting.values()) >= PART_BYTES:
             self.flush()
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from ....data.collator import PairwiseDataCollatorWithPadding
-from ..engine import Choice, lay_out
+from ..engine import Choice, lay_out, placeholder_ids
 from ..proxy import Proxy
-from .columns import CARRIED_DTYPES, MEDIA_KEYS, POSITION_KEYS
+from .columns import CARRIED_DTYPES, MEDIA_KEYS, POSITION_KEYS, ROW_KEYS
 from .media import refuse_unreadable
 
 
@@ -33,7 +33,7 @@ class PairCollator(PairwiseDataCollatorWithPadding):
         """Start as upstream's; `serve` changes that."""
         super().__post_init__()
         self.choice: Choice | None = None
-        self.read_image: Callable[[str], tuple[torch.Tensor, torch.Tensor]] | None = None
+        self.read_image: Callable[[str], tuple[torch.Tensor, torch.Tensor | None]] | None = None
 
     def serve(self, choice: Choice) -> None:
         """Lay batches out for the engine from now on; workers that run already do not notice."""
@@ -70,8 +70,7 @@ class PairCollator(PairwiseDataCollatorWithPadding):
             raise
 
     def _lay_out(self, batch: dict[str, Any], plugin: "MediaOnce") -> None:
-        media_ids = tuple(getattr(self.model.config, f"{kind}_token_id", None) for kind in ("image", "video"))
-        layout = batch["pair_layout"] = lay_out(batch, self.choice.layout, media_ids)
+        layout = batch["pair_layout"] = lay_out(batch, self.choice.layout, placeholder_ids(self.model.config))
         layout.media_once = plugin.halved
         if layout.media_once:
             batch |= {name: _half(batch[name]) for name in POSITION_KEYS if batch.get(name) is not None}
@@ -86,14 +85,14 @@ class MediaOnce(Proxy):
 
     Attributes:
         halved: whether the last batch was one whose two halves have the same media.
-        stored: features and grid of each image of the next batch, if images are stored.
+        stored: features and grid (None where the model has none) of each image of the next batch, if they are stored.
     """
 
     def __init__(self, plugin: Any):
         """Stand in for `plugin`."""
         super().__init__(plugin)
         self.halved = False
-        self.stored: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+        self.stored: list[tuple[torch.Tensor, torch.Tensor | None]] | None = None
 
     def get_mm_inputs(
         self,
@@ -113,10 +112,11 @@ class MediaOnce(Proxy):
             halves = [_half(items) for items, _ in media] + [_half(counts) for _, counts in media]
             if self.stored:
                 halves[0], halves[3] = [], [0] * len(halves[3])
-            inputs = self._original.get_mm_inputs(*halves, _half(rows), processor)
-            if self.stored:
+            inputs = self._original.get_mm_inputs(*halves, rows, processor)
+            if self.stored and self.stored[0][1] is not None:
                 inputs["image_grid_thw"] = torch.stack([grid for _, grid in self.stored])
-            if inputs.keys() <= set(MEDIA_KEYS):
+            by_row = {name: len(inputs[name]) for name in ROW_KEYS if name in inputs}
+            if inputs.keys() - by_row.keys() <= set(MEDIA_KEYS) and set(by_row.values()) <= {len(rows)}:
                 return inputs | {name: doubled(inputs[name]) for name in POSITION_KEYS if inputs.get(name) is not None}
         self.halved = False
         counts = (image_counts, video_counts, audio_counts)

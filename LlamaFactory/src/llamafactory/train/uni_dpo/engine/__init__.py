@@ -7,14 +7,17 @@ once, the prompt runs through the language model once, and the output layer is a
 - `attention.py`: attention in which the rejected answer sees the prompt but not the chosen answer;
 - `logps.py`: log-probs of given tokens from hidden states, without the logits of a whole batch in memory;
 - `model.py`: a transformers model that takes a layout and returns log-probs, through its own `forward`;
+- `families/`: what is known of each family of models, so that the rest knows no name;
+- `own_forward.py`: log-probs of responses for every other model, through a forward that we do not know;
 - `choice.py`: which of this a model allows, and why not more.
 
 It knows torch and transformers, and nothing of LlamaFactory.
 """
 
 from .choice import ROUTES, Choice, choose, plain_model
+from .families import placeholder_ids, tower_of
 from .layout import PairLayout, lay_out
-from .model import PairLogps, attach, encode_images, pair_logps, same_vision_tower
+from .model import PairLogps, attach, encode_images, image_width, pair_logps, same_vision_tower
 
 
 __all__ = [
@@ -25,8 +28,11 @@ __all__ = [
     "attach",
     "choose",
     "encode_images",
+    "image_width",
     "lay_out",
     "pair_logps",
+    "placeholder_ids",
     "plain_model",
     "same_vision_tower",
+    "tower_of",
 ]

@@ -6,14 +6,12 @@ from typing import Any
 import transformers
 from torch import nn
 
+from . import own_forward
 from .attention import ALL_MASK_ATTENTION_FUNCTIONS
+from .families import Family, decoder_of, family_of
 
 
 ROUTES = ("shared_prefix", "response_only", "upstream")
-
-# Models whose logits are `lm_head` of the decoder's output, and whose decoder hands keyword arguments to attention.
-VISION_MODELS = ("qwen2_vl", "qwen2_5_vl")
-TEXT_MODELS = ("llama", "mistral", "qwen2", "qwen3")
 
 
 @dataclass(frozen=True)
@@ -31,14 +29,15 @@ class Choice:
     obstacle: str = ""
 
 
-def choose(model: nn.Module, reference: nn.Module | None = None) -> Choice:
+def choose(model: nn.Module, reference: nn.Module | None = None, unverified: bool = False) -> Choice:
     """Find the best route for a policy and its reference; both take the same, so that they start out equal.
 
     Args:
         model: a transformers model, or a PEFT model around one.
         reference: another, if there is one.
+        unverified: whether a shared prompt may be what nobody has tried yet, because the user asked for it.
     """
-    choices = [_best(plain_model(part)) for part in (model, reference) if part is not None]
+    choices = [_best(plain_model(part), unverified) for part in (model, reference) if part is not None]
     return max(choices, key=lambda choice: (ROUTES.index(choice.route), choice.layout == "masked"))
 
 
@@ -47,31 +46,32 @@ def plain_model(model: nn.Module) -> nn.Module:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _best(model: nn.Module) -> Choice:
+def _best(model: nn.Module, unverified: bool) -> Choice:
     if ALL_MASK_ATTENTION_FUNCTIONS is None:
         return Choice("upstream", obstacle=f"transformers {transformers.__version__} has no masking_utils")
-    kind = getattr(model.config, "model_type", "")
-    head = getattr(model, "lm_head", None)
-    if kind not in VISION_MODELS + TEXT_MODELS or head is None or model.get_output_embeddings() is not head:
-        known = ", ".join(VISION_MODELS + TEXT_MODELS)
-        return Choice("upstream", obstacle=f"the engine knows models of type {known}, and this one is {kind!r}")
+    family = family_of(model)
+    if family is None:
+        kind, obstacle = getattr(model.config, "model_type", ""), own_forward.obstacle(model)
+        if obstacle:
+            return Choice("upstream", obstacle=f"the engine does not know models of type {kind!r}, and {obstacle}")
+        return Choice("response_only", "rows", f"no shared prompt with models of type {kind!r}, which run as they are")
     config = decoder_of(model).config
-    obstacle = _attention_obstacle(config)
+    obstacle = _attention_obstacle(config, family) or family.obstacle(model)
+    if not obstacle and not unverified and (untried := family.unverified(model)):
+        obstacle = f"{untried}; `pref_forward: shared_prefix` asks for it"
     if obstacle:
         return Choice("response_only", "rows", obstacle)
     return Choice("shared_prefix", "masked" if config._attn_implementation == "eager" else "packed")
 
 
-def decoder_of(model: nn.Module) -> nn.Module:
-    """Find the text decoder, whose config names the attention."""
-    return getattr(model.model, "language_model", model.model)
-
-
-def _attention_obstacle(config: Any) -> str:
+def _attention_obstacle(config: Any, family: Family) -> str:
     if config._attn_implementation not in ("sdpa", "eager", "flash_attention_2"):
         return f"no shared prompt with `{config._attn_implementation}` attention"
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()) or getattr(config, "sliding_window", None):
+    others = set(getattr(config, "layer_types", None) or ()) - family.layer_types
+    if "sliding_attention" in others or getattr(config, "sliding_window", None):
         return "no shared prompt with sliding-window attention"
+    if others:
+        return f"no shared prompt with layers of type {', '.join(sorted(others))}"
     if getattr(config, "attention_dropout", 0.0):
         return "no shared prompt with dropout in attention"
     return ""

@@ -55,7 +55,7 @@ def token_logps(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor) ->
         return head(hidden, targets)
 
     def score(part: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return _score(head(part), wanted)
+        return logits_logps(head(part), wanted)
 
     sharded = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
     vocabulary = getattr(head, "out_features", None)
@@ -79,7 +79,7 @@ def linear_logps(
     size = chunk_size(len(targets), len(weight), budget)
     with torch.autocast(device, enabled=False):
         if size >= len(targets):
-            return _score(F.linear(hidden, weight), targets)
+            return logits_logps(F.linear(hidden, weight), targets)
         return _ChunkedLogps.apply(hidden, weight, targets, size)
 
 
@@ -90,18 +90,21 @@ def chunk_size(tokens: int, vocabulary: int, budget: int | None = None) -> int:
     return -(-tokens // chunks)
 
 
-def _score(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def logits_logps(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute `token_logps` from logits, shape (tokens, vocabulary)."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     chosen = logits.gather(1, targets[:, None])[:, 0]
     return chosen - logits.logsumexp(-1), logits.detach().mean(-1)
 
 
 class _ChunkedLogps(torch.autograd.Function):
-    """`_score` of `hidden @ weight.T` with the logits of `size` tokens in memory at a time."""
+    """`logits_logps` of `hidden @ weight.T` with the logits of `size` tokens in memory at a time."""
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, size):
-        scored = [_score(F.linear(h, weight), t) for h, t in zip(hidden.split(size), targets.split(size), strict=True)]
+        scored = [
+            logits_logps(F.linear(h, weight), t) for h, t in zip(hidden.split(size), targets.split(size), strict=True)
+        ]
         logps, means = (torch.cat(parts) for parts in zip(*scored, strict=True))
         ctx.save_for_backward(hidden, weight, targets)
         ctx.size = size

@@ -12,17 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from . import own_forward
 from .attention import NO_MASK_SHAPE, branch_mask, register
-from .choice import Choice, decoder_of, plain_model
+from .choice import Choice, plain_model
+from .families import Family, decoder_of, encode, family_of, placeholder_ids, tower_of, tower_weights
+from .families.family import ENCODERS
 from .layout import PairLayout
 from .logps import attach_head, token_logps
-
-
-# Pixels and grids of each kind of media, and the model's method that encodes them.
-MEDIA = {
-    "image": ("pixel_values", "image_grid_thw", "get_image_features"),
-    "video": ("pixel_values_videos", "video_grid_thw", "get_video_features"),
-}
 
 
 @dataclass
@@ -52,15 +48,20 @@ def attach(model: nn.Module, choice: Choice) -> None:
     model = plain_model(model)
     if choice.layout is None or getattr(model, "takes_pair_layouts", False):
         return
+    family, original = family_of(model), model.forward
+    if family is None:
+        score = own_forward.attach(model)
+    else:
+        score = functools.partial(_score_pairs, model, family)
+        attach_head(model.lm_head)
     if choice.layout == "packed":
         config = decoder_of(model).config
         config._attn_implementation = register(config._attn_implementation)
-    attach_head(model.lm_head)
-    original = model.forward
+        family.prepare(model)
 
     @functools.wraps(getattr(original, "__func__", original))  # transformers and accelerate read the signature
     def forward(self: nn.Module, *args: Any, pair_layout: PairLayout | None = None, **kwargs: Any):
-        return original(*args, **kwargs) if pair_layout is None else _score_pairs(self, pair_layout, **kwargs)
+        return original(*args, **kwargs) if pair_layout is None else score(pair_layout, **kwargs)
 
     model.forward = types.MethodType(forward, model)
     model.takes_pair_layouts = True
@@ -69,7 +70,7 @@ def attach(model: nn.Module, choice: Choice) -> None:
 def pair_logps(
     model: nn.Module,
     layout: PairLayout,
-    media: dict[str, torch.Tensor] | None = None,
+    inputs: dict[str, torch.Tensor] | None = None,
     features: dict[str, torch.Tensor] | None = None,
     ld_alpha: float | None = None,
 ) -> PairLogps:
@@ -78,14 +79,15 @@ def pair_logps(
     Args:
         model: a model that `attach` was called on, in whatever wrappers.
         layout: the pairs, on the model's device.
-        media: `pixel_values` and `image_grid_thw` (and those of videos), each image once a pair, in order of pairs.
-        features: encoded media by kind, shape (placeholders, size), which then need no encoding.
+        inputs: what a batch has beside its tokens, `pixel_values` and the like; with `media_once` each image once a
+            pair, in order of pairs.
+        features: encoded media by kind, shape (placeholders, width), which then need no encoding.
         ld_alpha: weight of tokens beyond the shorter answer's length (LD-DPO, arXiv 2409.06411); None for 1.
 
     Raises:
         ValueError: images and their placeholders do not match.
     """
-    wrapped = model(pair_layout=layout, media_features=features or {}, **(media or {}))
+    wrapped = model(pair_layout=layout, media_features=features or {}, **(inputs or {}))
     logps = wrapped["logps"]
     if ld_alpha is not None:
         logps = torch.where(layout.in_common_length, logps, ld_alpha * logps)
@@ -95,18 +97,26 @@ def pair_logps(
     return PairLogps(sums, lengths, means / lengths, wrapped["features"])
 
 
-def encode_images(model: nn.Module, pixels: torch.Tensor, grid: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Encode images one by one, as a model that is not wrapped does within its forward.
+def encode_images(model: nn.Module, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Encode images, as a model that is not wrapped does within its forward.
 
     Args:
         model: a transformers model.
-        pixels: patches of all images, shape (patches, values).
-        grid: their sizes in patches (frames, height, width), shape (images, 3).
+        inputs: `pixel_values` and what else the model's encoder takes.
 
     Returns:
-        For each image its features, shape (placeholders, size).
+        Features, shape (placeholders, width); of each image where a model has `image_grid_thw`, else of all in one.
+
+    Raises:
+        ValueError: the model does not encode images to one row for each placeholder.
     """
-    return _features(model, MEDIA["image"][2], pixels, grid)
+    outcome, family = encode(model, "image", inputs), family_of(model)
+    return own_forward.features(outcome) if family is None else family.features(outcome)
+
+
+def image_width(model: nn.Module) -> int:
+    """Count the numbers that one placeholder of an image gets."""
+    return (family_of(model) or Family()).width(model)
 
 
 def same_vision_tower(policy: nn.Module, reference: nn.Module | None) -> bool:
@@ -119,19 +129,25 @@ def same_vision_tower(policy: nn.Module, reference: nn.Module | None) -> bool:
     Returns:
         True if nothing in the policy's tower trains or drops out, and the reference's is equal bit for bit.
     """
-    tower = getattr(plain_model(policy).model, "visual", None)
-    if tower is None or any(weight.requires_grad for weight in tower.parameters()):
+    policy = plain_model(policy)
+    weights = tower_weights(policy)
+    if not weights or any(weight.requires_grad for weight in weights.values()):
         return False
-    if any(isinstance(part, nn.Dropout) and part.p > 0 for part in tower.modules()):
+    parts = [part for module in _modules(policy) for part in module.modules()]
+    if any(isinstance(part, nn.Dropout) and part.p > 0 for part in parts):
         return False
     if reference is None:  # PEFT's layers and copies keep what they stand in for under these names
-        return not any(hasattr(part, "base_layer") or hasattr(part, "original_module") for part in tower.modules())
-    other = getattr(plain_model(reference).model, "visual", None)
-    return other is not None and _equal(_tensors(tower), _tensors(other))
+        return not any(hasattr(part, "base_layer") or hasattr(part, "original_module") for part in parts)
+    return _equal(_tensors(policy), _tensors(plain_model(reference)))
 
 
-def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+def _modules(model: nn.Module) -> list[nn.Module]:
+    return [part for part in tower_of(model).values() if isinstance(part, nn.Module)]
+
+
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    buffers = {f"{n}.{name}": value for n, part in enumerate(_modules(model)) for name, value in part.named_buffers()}
+    tensors = tower_weights(model) | buffers
     # Under ZeRO-3 a parameter is an empty placeholder, and `ds_tensor` this rank's share of it.
     return {name: getattr(tensor, "ds_tensor", tensor) for name, tensor in tensors.items()}
 
@@ -146,42 +162,36 @@ def _equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> b
 
 
 def _score_pairs(
-    model: nn.Module, layout: PairLayout, media_features: dict[str, torch.Tensor], **media: Any
+    model: nn.Module, family: Family, layout: PairLayout, media_features: dict[str, torch.Tensor], **inputs: Any
 ) -> dict[str, Any]:
     """Run inside the model's `forward`, and so inside whatever wraps it."""
     embeds = model.get_input_embeddings()(layout.input_ids)
-    embeds, features = _embed_media(model, embeds, layout, media_features, media)
-    mask, kwargs = layout.attention_mask, {}
+    embeds, media, frozen = _media(model, family, embeds, layout, media_features, inputs)
+    mask, spans = layout.attention_mask, {}
     if layout.spans is not None:
-        mask, kwargs = embeds.new_zeros(NO_MASK_SHAPE), {"pair_spans": layout.spans}
+        mask, spans = embeds.new_zeros(NO_MASK_SHAPE), {"pair_spans": layout.spans}
     elif layout.branches is not None:
         mask = branch_mask(layout.branches, embeds.dtype)
-    output = model.model(
-        inputs_embeds=embeds,
-        attention_mask=mask,
-        position_ids=layout.position_ids,
-        use_cache=False,
-        return_dict=True,
-        **kwargs,
-    )
-    hidden = output.last_hidden_state.flatten(0, 1)[layout.sources]
-    logps, logits = token_logps(model.lm_head, hidden, layout.targets)
-    return {"logps": logps, "logits": logits, "features": features}
+    hidden = family.decode(model, embeds, media, attention_mask=mask, position_ids=layout.position_ids, **spans)
+    logps, logits = token_logps(model.lm_head, hidden.flatten(0, 1)[layout.sources], layout.targets)
+    return {"logps": logps, "logits": logits, "features": frozen}
 
 
-def _embed_media(
+def _media(
     model: nn.Module,
+    family: Family,
     embeds: torch.Tensor,
     layout: PairLayout,
     given: dict[str, torch.Tensor],
-    media: dict[str, torch.Tensor],
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Put image and video features where their placeholders are; return those of a frozen tower too."""
-    frozen = {}
-    for (kind, (pixels, grid, encode)), placeholders in zip(MEDIA.items(), layout.media_tokens, strict=True):
+    inputs: dict[str, torch.Tensor],
+) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]], dict[str, torch.Tensor]]:
+    """Find features of images and videos, and their places; what a frozen tower made is for other calls too."""
+    media, frozen = [], {}
+    kinds = zip(ENCODERS.items(), layout.media_tokens, placeholder_ids(model.config), strict=True)
+    for (kind, (_, names)), placeholders, token in kinds:
         features = given.get(kind)
-        if features is None and media.get(pixels) is not None:
-            features, trains = _encode(model, encode, media[pixels], media[grid])
+        if features is None and inputs.get(names[0]) is not None:
+            features, trains = _encode(model, family, kind, inputs)
             if not trains:
                 frozen[kind] = features
         if features is None:
@@ -196,19 +206,12 @@ def _embed_media(
                 f"A batch has {placeholders} {kind} placeholders and {len(features)} {kind} features. Usually "
                 "`cutoff_len` cut a prompt within its image: raise it, or lower `image_max_pixels`."
             )
-        token = getattr(model.config, f"{kind}_token_id")
-        where = (layout.input_ids == token)[..., None].expand_as(embeds)
-        embeds = embeds.masked_scatter(where, torch.cat([features] * repeats))
-    return embeds, frozen
+        media.append((layout.input_ids == token, torch.cat([features] * repeats)))
+    return embeds, media, frozen
 
 
-def _encode(model: nn.Module, method: str, pixels: torch.Tensor, grid: torch.Tensor) -> tuple[torch.Tensor, bool]:
-    trains = torch.is_grad_enabled() and any(weight.requires_grad for weight in model.model.visual.parameters())
+def _encode(model: nn.Module, family: Family, kind: str, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, bool]:
+    trains = torch.is_grad_enabled() and any(weight.requires_grad for weight in tower_weights(model).values())
     # Without `no_grad` LoRA with checkpointing can go back through a tower in which nothing trains.
     with torch.set_grad_enabled(trains):
-        return torch.cat(_features(model, method, pixels, grid)), trains
-
-
-def _features(model: nn.Module, method: str, pixels: torch.Tensor, grid: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    features = getattr(model.model, method)(pixels, grid)
-    return tuple(getattr(features, "pooler_output", features))  # transformers 5 wraps them
+        return torch.cat(family.features(encode(model, kind, inputs))), trains

@@ -6,13 +6,24 @@ import torch
 from accelerate import Accelerator, DistributedType
 
 from ....extras import logging
-from ..data.columns import MEDIA_KEYS
+from ..data.columns import CARRIED_DTYPES
 from ..engine import Choice, attach, choose, pair_logps, same_vision_tower
 from ..errors import UniDPOError
 from ..ranks import any_rank
 
 
 logger = logging.get_logger(__name__)
+
+# What a batch has besides inputs of the model's forward, and what the layout has instead of it.
+NOT_INPUTS = (
+    "labels",
+    "pair_layout",
+    "image_features",
+    "input_ids",
+    "attention_mask",
+    "position_ids",
+    *CARRIED_DTYPES,
+)
 
 
 class PairForward:
@@ -60,12 +71,12 @@ class PairForward:
 
         The policy's call comes first; the image features of its frozen tower serve the reference's call too.
         """
-        layout, media = batch["pair_layout"], {name: batch.get(name) for name in MEDIA_KEYS}
+        layout, inputs = batch["pair_layout"], {name: batch[name] for name in batch if name not in NOT_INPUTS}
         given = self._features if is_ref_model and self.shares_features else {}
         if "image_features" in batch:
             given = given | {"image": batch["image_features"]}
         self._features = {}
-        output = pair_logps(model, layout, media, given, ld_alpha)
+        output = pair_logps(model, layout, inputs, given, ld_alpha)
         if not is_ref_model and self.shares_features:
             self._features = output.features
         return {"logps": output.logps, "lengths": output.lengths, "logits": output.logits}
@@ -74,7 +85,7 @@ class PairForward:
 def _choice(model: torch.nn.Module, reference: torch.nn.Module | None, route: str) -> Choice:
     if route == "upstream":
         return Choice("upstream")
-    best = choose(model, reference)
+    best = choose(model, reference, unverified=route == "shared_prefix")
     if route == "response_only" and best.route == "shared_prefix":
         best = Choice("response_only", "rows")
     elif route not in ("auto", best.route):
