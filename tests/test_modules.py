@@ -13,7 +13,7 @@ from pairs import ROOT
 PACKAGE = ROOT / "LlamaFactory" / "src" / "llamafactory" / "train" / "uni_dpo"
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 MODULES = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in FILES]
-ENGINE = sorted(path.stem for path in PACKAGE.glob("engine/*.py"))
+ENGINE = sorted(str(path.relative_to(PACKAGE / "engine").with_suffix("")) for path in PACKAGE.rglob("engine/**/*.py"))
 
 
 def import_each_first() -> None:
