@@ -80,12 +80,12 @@ def test_loading(tiny_model, tmp_path, figure, use):
         finally:
             (folder / name).write_bytes(contents[name])
 
-    @fuzz(60, 1000)
+    @fuzz(20, 1000)
     @given(st.sampled_from(sorted(configs)).flatmap(lambda name: st.tuples(st.just(name), mutated(configs[name]))))
     def by_value(changed):
         attempt(changed[0], json.dumps(changed[1]).encode())
 
-    @fuzz(40, 700)
+    @fuzz(15, 700)
     @given(st.sampled_from(files).flatmap(lambda name: st.tuples(st.just(name), ruined(contents[name]))))
     def by_byte(changed):
         attempt(*changed)
@@ -115,7 +115,7 @@ def test_resuming(host, tiny_model, pair_data, tmp_path, figure):
     newest = tmp_path / "kept" / "checkpoint-1"
     names = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json"]
 
-    @fuzz(5, 100)
+    @fuzz(3, 100)
     @given(st.sampled_from(names).flatmap(lambda name: st.tuples(st.just(name), ruined((newest / name).read_bytes()))))
     @example(("optimizer.pt", b""))
     @example(("config.json", (newest / "config.json").read_bytes()))

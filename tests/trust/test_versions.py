@@ -131,7 +131,13 @@ def test_where_ours_cannot_be_imported_ours_is_refused(run, estranged, tmp_path)
     assert_refused(done, tmp_path / "out", "does not fit llamafactory 0.9.5", "NO_ATTENTION_FUNCTIONS")
 
 
-@pytest.mark.parametrize("option", ["--pref_loss=uni_dpo", "--pref-forward auto", "--uni_dpo_qual_eta 0.5"])
+FORMS = [
+    "--pref_loss=uni_dpo",
+    *(pytest.param(it, marks=pytest.mark.long) for it in ("--pref-forward auto", "--uni_dpo_qual_eta 0.5")),
+]
+
+
+@pytest.mark.parametrize("option", FORMS)
 def test_where_ours_cannot_be_imported_a_command_line_is_told_so(estranged, tmp_path, option):
     """Where the parser would call it an invalid choice, or an unknown argument."""
     command = [*CLI, "--stage", "dpo", "--model_name_or_path", "x", "--output_dir", "out", *option.split()]
@@ -140,6 +146,7 @@ def test_where_ours_cannot_be_imported_a_command_line_is_told_so(estranged, tmp_
     assert_refused(done, tmp_path / "out", "does not fit llamafactory 0.9.5", "NO_ATTENTION_FUNCTIONS")
 
 
+@pytest.mark.long
 def test_where_ours_cannot_be_imported_others_are_as_they_were(run, estranged, tmp_path):
     """And `pref_loss: uni_dpo` alone, which upstream does not refuse, is refused before the model is loaded."""
     found = {}
