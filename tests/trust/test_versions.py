@@ -60,6 +60,7 @@ def run(tiny_model, pair_data, tmp_path):
     return options(tiny_model, pair_data, tmp_path / "out", max_steps=1)
 
 
+@pytest.mark.long
 def test_transformers_too_old(run, patched, tmp_path):
     """LlamaFactory 0.9.4 itself accepts 4.52, but not the PEFT that 0.9.5 demands."""
     pretend(tmp_path / "old", "peft", "0.17.1")
@@ -117,6 +118,7 @@ def estranged(patched):
     return patched("0.9.5", lost)
 
 
+@pytest.mark.long
 def test_with_the_switch_it_is_said_what_is_missing(estranged, run, tmp_path):
     """Not again that the switch would help."""
     old = pretend(tmp_path / "old", "transformers", "4.51.3")
@@ -131,13 +133,8 @@ def test_where_ours_cannot_be_imported_ours_is_refused(run, estranged, tmp_path)
     assert_refused(done, tmp_path / "out", "does not fit llamafactory 0.9.5", "NO_ATTENTION_FUNCTIONS")
 
 
-FORMS = [
-    "--pref_loss=uni_dpo",
-    *(pytest.param(it, marks=pytest.mark.long) for it in ("--pref-forward auto", "--uni_dpo_qual_eta 0.5")),
-]
-
-
-@pytest.mark.parametrize("option", FORMS)
+@pytest.mark.long
+@pytest.mark.parametrize("option", ["--pref_loss=uni_dpo", "--pref-forward auto", "--uni_dpo_qual_eta 0.5"])
 def test_where_ours_cannot_be_imported_a_command_line_is_told_so(estranged, tmp_path, option):
     """Where the parser would call it an invalid choice, or an unknown argument."""
     command = [*CLI, "--stage", "dpo", "--model_name_or_path", "x", "--output_dir", "out", *option.split()]
