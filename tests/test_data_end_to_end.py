@@ -1,17 +1,20 @@
-"""From raw ranked answers to a trained model by the commands of the README, each as a user would type it."""
+"""From raw ranked answers to a trained model by the commands of the README.
+
+Training is started as a user does; the data commands run in this process, which spares their imports.
+"""
 
 import json
 import sys
 
-from data_cli import DATA, call
+from data_cli import data
 from launching import bash, script
 from pairs import ROOT, log_history, make_rows
 
 
 def typed(*arguments):
-    """Run `data.py` and return what it printed."""
-    status, out, err = call(*DATA, *arguments)
-    assert status == 0, out + err
+    """Run `data.py ARGUMENTS` and return what it printed."""
+    status, out, err = data(*arguments)
+    assert not status, out + err
     return out + err
 
 
