@@ -19,6 +19,7 @@ def main() -> int | None:
     call, path, *arguments = sys.argv[1:]
     for name in [name for name in sys.modules if name.partition(".")[0] in ("llamafactory", "contract")]:
         del sys.modules[name]
+    sys.excepthook = sys.__excepthook__  # ours, of the other package
     sys.path[:0] = path.split(os.pathsep)
     importlib.invalidate_caches()
     sys.argv = [call, *arguments]
