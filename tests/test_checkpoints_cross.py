@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import torch
 from pairs import ROOT, options, train
 from safetensors.torch import load_file, save_file
 from upstream import transformers_4
-from upstream_trials.crossing import BOUND, crossing_table, make_crossing_world
+from upstream_trials.crossing import BOUND, SIDE, crossing_table, make_crossing_world
 
 from llamafactory.train.uni_dpo.errors import UniDPOError
 from llamafactory.train.uni_dpo.models.portable import make_portable, readable
@@ -22,64 +21,46 @@ from llamafactory.train.uni_dpo.models.portable import make_portable, readable
 KINDS = ("full tied", "LoRA with embeddings")
 
 
-# What transformers 4 does, in one process: write checkpoints, and read those of the other.
-FOUR = """
-import sys
-from upstream_trials.crossing_side import main
-world, mine, other, *kinds = sys.argv[1:]
-main("write", world, mine, *kinds)
-main("read", world, other, *kinds)
-"""
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """What both versions of transformers start from."""
-    folder = tmp_path_factory.mktemp("crossing") / "world"
-    make_crossing_world(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def found(world, host):
-    """What each version found in the checkpoints that the other trained in that world."""
-    fours, fives = (world.parent / name for name in ("4", "5"))
-
-    def here(what, folder):  # the installed transformers, in a fork
-        ending = host.run("upstream_trials.crossing_side:command", what, world, folder, *KINDS)
-        assert ending.status == 0, ending.said[-3000:]
-        return ending.said
-
-    for folder in (fours, fives):
-        folder.mkdir()
-    here("write", fives)
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(transformers_4()), str(ROOT / "tests" / "support")])}
-    command = [sys.executable, "-c", FOUR, *map(str, (world, fours, fives)), *KINDS]
+def side(what: str, world: Path, folder: Path, path: list[Path]) -> dict:
+    """Write or read checkpoints in a process of its own, with these folders first on its path."""
+    folder.mkdir(exist_ok=True)
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
+    command = [sys.executable, str(SIDE), what, str(world), str(folder), *KINDS]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert '"transformers_version": "4.' in (fours / "full-tied" / "config.json").read_text()
-    last = {"4": done.stdout.strip().splitlines()[-1]}
-    (last["5"],) = re.findall(r"(?m)^\{.*\}$", here("read", fours))[-1:]
-    return {reader: json.loads(line) for reader, line in last.items()}
+    return json.loads(done.stdout.strip().splitlines()[-1]) if what == "read" else {}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A world, and the checkpoints that both versions of transformers trained in it."""
+    folder = tmp_path_factory.mktemp("crossing")
+    make_crossing_world(folder / "world")
+    paths = {"4": [transformers_4()], "5": []}
+    for version, path in paths.items():
+        side("write", folder / "world", folder / version, path)
+    return folder, paths
 
 
 @pytest.mark.parametrize(("writer", "reader"), [("4", "5"), ("5", "4")])
-def test_what_one_wrote_the_other_reads(found, writer, reader):
+def test_what_one_wrote_the_other_reads(written, writer, reader):
     """By training, resuming, evaluation and scoring: the logits that the trained model itself had."""
-    seen = found[reader]
-    assert set(seen) == set(KINDS)
-    assert set(seen["full tied"]) == {"training", "resuming", "evaluation", "scoring"}
-    assert set(seen["LoRA with embeddings"]) == {"training", "resuming", "evaluation"}
-    assert all(not isinstance(off, str) and off < BOUND for ways in seen.values() for off in ways.values()), seen
+    folder, paths = written
+    found = side("read", folder / "world", folder / writer, paths[reader])
+    assert set(found) == set(KINDS)
+    assert set(found["full tied"]) == {"training", "resuming", "evaluation", "scoring"}
+    assert set(found["LoRA with embeddings"]) == {"training", "resuming", "evaluation"}
+    assert all(not isinstance(seen, str) and seen < BOUND for ways in found.values() for seen in ways.values()), found
 
 
-def test_what_stock_transformers_4_wrote_is_read(world, tmp_path):
+def test_what_stock_transformers_4_wrote_is_read(written, tmp_path):
     """Nothing of ours saved it: tied embeddings are stated in `text_config` alone."""
+    folder, _ = written
     code = "import sys; from transformers import AutoModelForImageTextToText as Auto, AutoProcessor\n"
     code += "Auto.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])\n"
     code += "AutoProcessor.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])"
     variables = os.environ | {"PYTHONPATH": str(transformers_4())}
-    given = [str(world / "tied"), str(tmp_path / "saved")]
+    given = [str(folder / "world" / "tied"), str(tmp_path / "saved")]
     subprocess.run([sys.executable, "-c", code, *given], env=variables, check=True, capture_output=True, timeout=300)
     config = json.loads((tmp_path / "saved/config.json").read_text())
     assert config["text_config"]["tie_word_embeddings"] and "tie_word_embeddings" not in config

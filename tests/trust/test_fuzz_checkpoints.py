@@ -115,7 +115,7 @@ def test_resuming(host, tiny_model, pair_data, tmp_path, figure):
     newest = tmp_path / "kept" / "checkpoint-1"
     names = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json"]
 
-    @fuzz(3, 100)
+    @fuzz(5, 100)
     @given(st.sampled_from(names).flatmap(lambda name: st.tuples(st.just(name), ruined((newest / name).read_bytes()))))
     @example(("optimizer.pt", b""))
     @example(("config.json", (newest / "config.json").read_bytes()))

@@ -208,10 +208,5 @@ def main(side: str, world: str, folder: str, *kinds: str) -> None:
         print(json.dumps(found))
 
 
-def command() -> None:
-    """Do what the command line says."""
-    main(*sys.argv[1:])
-
-
 if __name__ == "__main__":  # vLLM's processes import this file again
-    command()
+    main(*sys.argv[1:])
