@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Set up and run every check: format, lint, tests. Arguments go to pytest: bash scripts/test.sh -k loss -x
-# bash scripts/test.sh long [ARGUMENT ...] runs the tests of tests/trust in full: hours of kills, ranks and fuzzing.
+# bash scripts/test.sh long [ARGUMENT ...] runs tests/trust in full, hours of kills, ranks and fuzzing, and the tests of
+# tests that are marked `long`: what is slow by nature.
 # bash scripts/test.sh vllm [ARGUMENT ...] runs the tests of evaluation with vLLM, in an environment of their own.
 set -euo pipefail
 
@@ -25,10 +26,13 @@ bash scripts/setup.sh
 cores=$(nproc)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+# Some fifty Pythons import torch and LlamaFactory here. Where images of machines tell Python to keep nothing of what it
+# compiles, each would compile all of it anew, which takes longer than anything else.
+unset PYTHONDONTWRITEBYTECODE
 export PATH="$VENV/bin:$PATH"
 if [[ ${1:-} == long ]]; then
     shift
     export UNI_DPO_LONG=1
-    set -- tests/trust --timeout 7200 "$@"
+    set -- -m "trust or long" --timeout 7200 "$@"
 fi
 exec "$VENV/bin/python" -m pytest --numprocesses $((cores < 4 ? cores : 4)) --dist loadfile --durations=25 "$@"

@@ -6,10 +6,10 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import yaml
-from figures import LONG
 from launching import EXAMPLES, OURS, bash, dry_run, environment, here, script, settings_in
 from omegaconf import OmegaConf
 from pairs import ROOT, make_rows, write_dataset
@@ -122,7 +122,9 @@ def test_scripts_explain_themselves_and_show_what_they_would_do(name, tmp_path):
     assert without.returncode == 2 and "no Python found" in without.stderr
 
 
-@pytest.mark.parametrize("name", NAMES if LONG else ["uni_dpo"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(it, marks=[pytest.mark.long] if it != "uni_dpo" else []) for it in NAMES]
+)
 def test_script_trains_and_then_says_it_is_finished(workplace, name):
     run = {"cwd": workplace} | small_run(OUTPUT=f"trained {name}")
     if name == "uni_dpo":
@@ -150,7 +152,11 @@ def test_interrupted_run_resumes_and_a_fresh_one_keeps_it(workplace):
 
     Then a fresh start with an option that nobody knows: LlamaFactory judges it, and its exit status is the script's.
     """
-    settings, given, output = ["max_steps=60", "save_steps=2"], small_run(OUTPUT="stopped"), workplace / "stopped"
+    settings, given, output = (
+        ["max_steps=16", "save_steps=1"],
+        small_run(OUTPUT="stopped", GLOBAL_BATCH="1"),
+        workplace / "stopped",
+    )
     command = ["bash", str(script("uni_dpo")), *settings]
     heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whoever runs the tests in the background
     process = {"cwd": workplace, "env": environment(**given), "stdout": subprocess.PIPE, "text": True}
@@ -165,21 +171,21 @@ def test_interrupted_run_resumes_and_a_fresh_one_keeps_it(workplace):
     assert status == 2 and "another run is writing" in said
     assert not (output / "train_results.json").exists()
 
-    (output / "checkpoint-58").mkdir()  # as if the machine had gone down while this one was being written
-    done = bash(script("uni_dpo"), "max_steps=60", "save_steps=100", cwd=workplace, **given)
+    (output / "checkpoint-15").mkdir()  # as if the machine had gone down while this one was being written
+    done = bash(script("uni_dpo"), "max_steps=16", "save_steps=100", cwd=workplace, **given)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "resuming from checkpoint-" in done.stdout and "global step" in done.stdout
-    assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 60
-    assert (output / "incomplete-checkpoint-58").is_dir()
+    assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 16
+    assert (output / "incomplete-checkpoint-15").is_dir()
     assert (workplace / "stopped.train.log").read_text().count("exit status") == 2
 
     note, _ = dry_run("uni_dpo", "max_steps=1", "FRESH=1", cwd=workplace, **given)
-    assert "starting anew" in note and (output / "checkpoint-60").is_dir()
+    assert "starting anew" in note and (output / "checkpoint-16").is_dir()
     fresh = bash(script("uni_dpo"), "uni_dpo_gama=3", "resume=false", cwd=workplace, **given)
     assert fresh.returncode == 1 and "uni_dpo_gama" in fresh.stdout
     assert "uni_dpo_gama" in (workplace / "stopped.train.log").read_text()
     (kept,) = [path for path in workplace.glob("stopped.old-*") if path.is_dir()]
-    assert (kept / "checkpoint-60").is_dir() and (kept.parent / f"{kept.name}.effective.yaml").is_file()
+    assert (kept / "checkpoint-16").is_dir() and (kept.parent / f"{kept.name}.effective.yaml").is_file()
     assert not output.exists()
 
 
@@ -191,23 +197,32 @@ def wait_for(run: subprocess.Popen, condition) -> None:
         time.sleep(0.02)
 
 
-def test_works_inside_a_checkout_with_two_processes(workplace, tmp_path):
-    """The overlay copied over a checkout in a folder with a space, started from elsewhere through torchrun."""
-    checkout = checkout_tree("0.9.5", tmp_path / "check out")
-    example = checkout / "examples" / "uni_dpo" / "Qwen2_VL_2B_dpo.sh"
-    subprocess.run(["cp", "-r", f"{ROOT / 'LlamaFactory'}/.", str(checkout)], check=True)
-    with open(checkout / "src" / "llamafactory" / "__init__.py", "a") as package:
-        package.write("\nprint('the LlamaFactory of the checkout')\n")
+def test_inside_a_checkout(workplace, tmp_path):
+    """The overlay copied over a checkout in a folder with a space: its places, and what it says if it is not whole."""
+    checkout, example = checkout_with_ours(tmp_path / "check out")
     settings = settings_in(bash(example, "--dry-run").stdout)
     assert settings["output_dir"] == str(checkout / "outputs" / "Qwen2_VL_2B_dpo")
     assert settings["dataset_dir"] == str(checkout / "data" / "uni_dpo")
+    (checkout / "src" / "llamafactory" / "train" / "uni_dpo" / "options" / "arguments.py").unlink()
+    unpatched = bash(example, cwd=workplace, **small_run(OUTPUT="from checkout, unpatched"))
+    assert unpatched.returncode == 2 and "does not have the Uni-DPO overlay" in unpatched.stderr
 
+
+def checkout_with_ours(folder: Path) -> tuple[Path, Path]:
+    """A checkout with the overlay copied over it, which says its name when imported, and an example in it."""
+    checkout = checkout_tree("0.9.5", folder)
+    subprocess.run(["cp", "-r", f"{ROOT / 'LlamaFactory'}/.", str(checkout)], check=True)
+    with open(checkout / "src" / "llamafactory" / "__init__.py", "a") as package:
+        package.write("\nprint('the LlamaFactory of the checkout')\n")
+    return checkout, checkout / "examples" / "uni_dpo" / "Qwen2_VL_2B_dpo.sh"
+
+
+@pytest.mark.long  # torchrun and two ranks, each with imports of its own
+def test_trains_inside_a_checkout_with_two_processes(workplace, tmp_path):
+    """Started from elsewhere through torchrun."""
+    _, example = checkout_with_ours(tmp_path / "check out")
     done = bash(example, "max_steps=2", cwd=workplace, **small_run(OUTPUT="from checkout", NPROC_PER_NODE="2"))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     assert "the LlamaFactory of the checkout" in done.stdout and "world size: 2" in done.stdout
     assert "2 CPU processes x 1 pair x 2 accumulated = 4 pairs a step" in done.stdout
     assert (workplace / "from checkout" / "model.safetensors").is_file()
-
-    (checkout / "src" / "llamafactory" / "train" / "uni_dpo" / "options" / "arguments.py").unlink()
-    unpatched = bash(example, cwd=workplace, **small_run(OUTPUT="from checkout, unpatched"))
-    assert unpatched.returncode == 2 and "does not have the Uni-DPO overlay" in unpatched.stderr

@@ -5,12 +5,11 @@ divided by length for every loss. With ours on top they would be divided twice.
 """
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import other_tree
 import pytest
 from installing import SEAM, git_commit, lay_over, pip_install, run, small_checkout, snapshot
 from pairs import ROOT, options, train
@@ -200,46 +199,36 @@ def laid_over(folder: Path, *edits: tuple[str, str, str]) -> Path:
     return folder
 
 
-def run_all(tree: Path, runs: dict[str, dict], folder: Path) -> dict[str, str]:
-    """Train several runs in one process of `tree`; return for each how it ended."""
+def run_all(host, tree: Path, runs: dict[str, dict], folder: Path) -> dict[str, str]:
+    """Train several runs in one process with the LlamaFactory of `tree`; return for each how it ended."""
     (folder / "runs.json").write_text(json.dumps(runs))
-    code = (
-        "import json\nfrom llamafactory.train.tuner import run_exp\nends = {}\n"
-        "for name, run in json.load(open('runs.json')).items():\n"
-        "    try:\n        run_exp(run)\n        ends[name] = 'trained'\n"
-        "    except Exception as error:\n        ends[name] = f'{type(error).__name__}: {error}'\n"
-        "json.dump(ends, open('ends.json', 'w'))\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(tree)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
+    done = other_tree.run(host, [tree], "other_tree:train_all", folder / "runs.json", folder / "ends.json")
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "ends.json").read_text())
 
 
-def test_nothing_trains_on_the_published_overlay(tiny_model, pair_data, tmp_path):
+def test_nothing_trains_on_the_published_overlay(host, tiny_model, pair_data, tmp_path):
     """Neither our loss nor another one, whose log-probs would be means there; with no option of ours at all, too."""
     tree = laid_over(tmp_path / "tree", *PUBLISHED)
     run = options(tiny_model, pair_data, tmp_path / "out", max_steps=1, uni_dpo_qual_eta=0.7)
     (tmp_path / "run.yaml").write_text(json.dumps(run))
-    command = [sys.executable, "-m", "llamafactory.cli", "train", "run.yaml"]
-    environment = os.environ | {"PYTHONPATH": str(tree)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    last = done.stderr.strip().splitlines()[-1]
-    assert done.returncode != 0 and "Traceback" not in done.stderr
-    assert last.startswith(f"Error: The LlamaFactory in {tree / 'llamafactory'} is not one")
-    assert "pip install --force-reinstall" in last and "get_batch_logps gives -0.9228, -1.652" in last
     stock = {"pref_loss": "sigmoid", "pref_beta": 0.1, "uni_dpo_qual_eta": None}
     runs = {
         "stock": options(tiny_model, pair_data, tmp_path / "out", max_steps=1, **stock),
         "simpo": options(tiny_model, pair_data, tmp_path / "out", max_steps=1, **stock | {"pref_loss": "simpo"}),
     }
-    ends = run_all(tree, runs, tmp_path)
+    ends = run_all(host, tree, runs, tmp_path)
     assert all(end.startswith("UniDPOError: The LlamaFactory in") for end in ends.values()), ends
+    done = other_tree.run(host, [tree], "llamafactory.cli:main", "train", tmp_path / "run.yaml")
+    last = [line for line in done.stderr.splitlines() if line.startswith("Error: ")][-1]
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert last.startswith(f"Error: The LlamaFactory in {tree / 'llamafactory'} is not one")
+    assert "pip install --force-reinstall" in last and "get_batch_logps gives -0.9228, -1.652" in last
     assert not (tmp_path / "out").exists()
 
 
-def test_a_harmless_edit_trains(tiny_model, pair_data, tmp_path):
-    """And one that takes no name but averages does not."""
+def test_a_harmless_edit_trains(host, tiny_model, pair_data, tmp_path):
+    """And is no reason to refuse."""
     run = options(tiny_model, pair_data, tmp_path / "out", max_steps=1)
-    ends = run_all(laid_over(tmp_path / "tree", *HARMLESS), {"ours": run}, tmp_path)
+    ends = run_all(host, laid_over(tmp_path / "tree", *HARMLESS), {"ours": run}, tmp_path)
     assert ends == {"ours": "trained"} and (tmp_path / "out" / "model.safetensors").is_file()

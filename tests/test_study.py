@@ -176,6 +176,28 @@ def study(out, *words):
     return [str(word) for word in command]
 
 
+def test_cells_are_done_once_and_one_that_fails_is_named(tmp_path):
+    """By the study's own processes, on a seed that is as small as can be; the others of a failed cell are kept."""
+    pool, out = Pool(tmp_path, plan.Size(8, 16, 8, 1, 4), CHECKPOINT, 1, ()), tmp_path / "cells"
+    assert pool.prepare([0]) == [] and not pool.prepare([0])
+    start, uni_dpo = plan.cell(0, {}, "val"), plan.cell(0, TUNED["uni_dpo"], "val")
+    broken = plan.cell(0, {**TUNED["dpo"], "pref_loss": "nonsense"})
+    failed = pool.run("some", [broken, start, uni_dpo], Results(out))
+    assert len(failed) == 1 and broken.key in failed[0] and "nonsense" in failed[0]
+    results = Results(out)
+    assert start in results and uni_dpo in results and broken not in results
+    for measured in results.of([start, uni_dpo]):
+        assert 0.3 < measured["val"]["accuracy"] <= 1  # the demo checkpoint knows most answers
+    assert results.of([uni_dpo])[0]["train"]["uni_dpo/w_qual"] > 0.5
+    assert not list((tmp_path / "scratch").iterdir())  # trained models are not kept
+    kept = {path: path.stat().st_mtime_ns for path in [*out.iterdir(), *(tmp_path / "seeds").rglob("done")]}
+    assert pool.prepare([0]) == pool.run("some", [start, uni_dpo], results) == []
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept and len(kept) == 2 + 4
+
+
+# ---- a small study from start to end, which the long part runs ----
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A small study of one seed, tuned by decree: killed in its first cell, and finished by the same command."""
@@ -201,6 +223,7 @@ def finished(tmp_path_factory):
     return out, done.stdout
 
 
+@pytest.mark.long
 def test_a_small_study_runs(finished):
     out, said = finished
     results = Results(out / "cells")
@@ -221,15 +244,7 @@ def test_a_small_study_runs(finished):
     assert not list((out / "scratch").glob("*/model"))  # trained models are not kept
 
 
-def test_a_cell_that_fails_is_named_and_the_others_are_kept(finished, tmp_path):
-    out, _ = finished
-    broken, good = plan.cell(0, {**TUNED["dpo"], "pref_loss": "nonsense"}), plan.cell(0, {}, "val")
-    kept = Results(tmp_path / "cells")
-    failed = Pool(out, plan.SIZES["test"], out, 1, ()).run("some", [broken, good], kept)
-    assert len(failed) == 1 and broken.key in failed[0] and "nonsense" in failed[0]
-    assert good in Results(tmp_path / "cells") and broken not in kept
-
-
+@pytest.mark.long
 def test_a_cell_again_in_the_terminal(finished, capsys):
     """Gathered and repeated, the numbers are the same ones; raw results of another size are not compared with."""
     out, _ = finished

@@ -270,6 +270,7 @@ def test_layout_of_2025_with_links(half, summarize):
     assert len(summarize(half).found) == 11
 
 
+@pytest.mark.long  # VLMEvalKit's command once more
 def test_json_and_tsv_instead_of_tables(tmp_path, summarize, monkeypatch):
     """PRED_FORMAT and EVAL_FORMAT change what VLMEvalKit writes, not what is read."""
     monkeypatch.setenv("PRED_FORMAT", "tsv")

@@ -10,12 +10,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from figures import LONG
 from pairs import ALPACA, ROOT, make_rows, options, train, write_dataset
 from trees import result
 from upstream import TREES, overlaid, source, transformers_4
 
 
 STOCK = ["sigmoid", "hinge", "ipo", "orpo", "simpo", "unscored", "kto", "sft"]
+# One run of each trainer is enough of the older version, but in a long run.
+OLDER, LATER = "0.9.4", {"hinge", "ipo", "orpo", "simpo", "unscored"}
+CASES = [
+    pytest.param(tree, name, marks=[pytest.mark.long] if tree == OLDER and name in LATER else [])
+    for tree in TREES
+    for name in STOCK
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +47,7 @@ def outcomes(tiny_model, data, tmp_path_factory):
     folder, jobs = tmp_path_factory.mktemp("outcomes"), []
 
     def run(**changes):
-        return options(tiny_model, data, folder, **{"max_steps": 3} | changes)
+        return options(tiny_model, data, folder, **{"max_steps": 2} | changes)
 
     stock = {loss: run(pref_loss=loss, val_size=4) for loss in STOCK}
     stock["unscored"] = run(pref_loss="sigmoid", dataset="unscored")
@@ -50,7 +58,9 @@ def outcomes(tiny_model, data, tmp_path_factory):
     ours["sigmoid_again"] = stock["sigmoid"]
     for number, tree in enumerate(TREES):
         patched = folder / f"patched-{number}"
-        for place, runs in ((source(tree), stock), (overlaid(tree, patched), stock | ours)):
+        left_out = LATER if tree == OLDER and not LONG else set()
+        theirs = {name: run for name, run in stock.items() if name not in left_out}
+        for place, runs in ((source(tree), theirs), (overlaid(tree, patched), theirs | ours)):
             out = folder / f"out-{len(jobs)}"
             runs = {name: each | {"output_dir": str(out / name)} for name, each in runs.items()}
             jobs.append({"path": [str(place)], "runs": runs, "results": f"{out}.json"})
@@ -67,8 +77,7 @@ def outcomes(tiny_model, data, tmp_path_factory):
     return dict(zip(TREES, zip(found[::2], found[1::2], strict=True), strict=True))
 
 
-@pytest.mark.parametrize("tree", TREES, ids=str)
-@pytest.mark.parametrize("name", STOCK)
+@pytest.mark.parametrize(("tree", "name"), CASES, ids=str)
 def test_everything_else_is_bit_for_bit_upstream(outcomes, tree, name):
     pristine, patched = outcomes[tree]
     assert pristine[name] == patched[name]
@@ -82,9 +91,9 @@ def test_nothing_of_ours_stays_behind(outcomes, tree):
 
 def test_ours_gives_the_same_numbers_on_every_version(outcomes, tiny_model, data, tmp_path):
     """The installed LlamaFactory is the yardstick, on the installed transformers: equal to rounding."""
-    train(options(tiny_model, data, tmp_path / "out", val_size=4, max_steps=3))
+    train(options(tiny_model, data, tmp_path / "out", val_size=4, max_steps=2))
     here = [entry["loss"] for entry in result(tmp_path / "out")["log"] if "loss" in entry]
     for _, patched in outcomes.values():
         there = [entry["loss"] for entry in patched["uni_dpo"]["log"] if "loss" in entry]
-        assert len(here) == 3 and here == pytest.approx(there, abs=6e-5)  # four digits are logged
+        assert len(here) == 2 and here == pytest.approx(there, abs=6e-5)  # four digits are logged
         assert there[0] < 0.5 < patched["sigmoid"]["log"][0]["loss"]

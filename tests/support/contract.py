@@ -139,5 +139,10 @@ def main(parts: list[str]) -> int:
     return int(bool(lines))
 
 
+def command() -> int:
+    """Do what the command line says."""
+    return main(sys.argv[1:])
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command())

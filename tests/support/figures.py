@@ -3,7 +3,8 @@
 Those of long runs are kept in `tests/figures.jsonl`, until they are measured again.
 
 A pytest plugin (conftest.py names it). `UNI_DPO_LONG=1`, which `bash scripts/test.sh long` sets, runs tests marked
-`long` too, and lets `times` return its larger number. `python tests/support/figures.py` puts the table of long runs
+`long` too, and lets `times` return its larger number. Whatever lies in tests/trust is marked `trust`, so that the long
+part can be asked for by `-m "trust or long"`. `python tests/support/figures.py` puts the table of long runs
 into `tests/README.md`, between its two marks.
 """
 
@@ -44,12 +45,17 @@ def figure(record_property, request) -> Callable[[str, str, int, str], None]:
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known; keep the figures of a long run."""
     config.addinivalue_line("markers", "long: takes minutes; runs in `bash scripts/test.sh long` only")
+    config.addinivalue_line("markers", "trust: lies in tests/trust; runs there too, in full")
     if LONG and not hasattr(config, "workerinput"):  # workers send their reports to the process that writes
         config.pluginmanager.register(_Keeper())
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave long tests out of an ordinary run."""
+    """Mark what lies in tests/trust, and leave long tests out of an ordinary run."""
+    for item in items:
+        if item.path.parent.name == "trust":
+            item.add_marker("trust")
     if LONG:
         return
     left_out = [item for item in items if item.get_closest_marker("long")]

@@ -67,7 +67,7 @@ SEEN = "prediction files absent or whole; same answers and scores at the end, no
 
 def test_killed_at_random_moments(evaluation, figure):
     """Each command goes on where the one before it was killed."""
-    rng, wanted, kills = random.Random(0), times(3, 60), 0
+    rng, wanted, kills = random.Random(0), times(2, 60), 0
     while kills < wanted:
         shutil.rmtree(evaluation.work)
         for _ in range(3):
@@ -81,7 +81,7 @@ def test_killed_at_random_moments(evaluation, figure):
 )
 def test_killed_while_writing(evaluation, figure, kind, tried):
     kills = 0
-    for moment in moments(evaluation, times(4, 60), kind):
+    for moment in moments(evaluation, times(2, 60), kind):
         shutil.rmtree(evaluation.work)
         kills += evaluation.kill(**moment)
         evaluation.finish()

@@ -80,12 +80,12 @@ def test_loading(tiny_model, tmp_path, figure, use):
         finally:
             (folder / name).write_bytes(contents[name])
 
-    @fuzz(60, 1000)
+    @fuzz(20, 1000)
     @given(st.sampled_from(sorted(configs)).flatmap(lambda name: st.tuples(st.just(name), mutated(configs[name]))))
     def by_value(changed):
         attempt(changed[0], json.dumps(changed[1]).encode())
 
-    @fuzz(40, 700)
+    @fuzz(15, 700)
     @given(st.sampled_from(files).flatmap(lambda name: st.tuples(st.just(name), ruined(contents[name]))))
     def by_byte(changed):
         attempt(*changed)

@@ -68,12 +68,12 @@ def test_what_looks_at_descriptions_alone(folder, figure, way):
         with tally.attempt():
             look()
 
-    @fuzz(200, 5000)
+    @fuzz(60, 5000)
     @given(mutated(GOOD))
     def by_value(described):
         attempt(json.dumps(described).encode())
 
-    @fuzz(100, 2000)
+    @fuzz(40, 2000)
     @given(ruined(json.dumps(GOOD).encode()))
     def by_byte(content):
         attempt(content)
@@ -93,12 +93,12 @@ def test_training(tiny_model, folder, figure):
         with tally.attempt():
             loader.batch(loader.data())
 
-    @fuzz(60, 2000)
+    @fuzz(20, 2000)
     @given(mutated(GOOD))
     def by_value(described):
         attempt(json.dumps(described).encode())
 
-    @fuzz(30, 500)
+    @fuzz(10, 500)
     @given(ruined(json.dumps(GOOD).encode()))
     def by_byte(content):
         attempt(content)

@@ -86,12 +86,12 @@ def test_configs(folder, figure):
     tally = Tally()
     good = {"model": {"tiny": MODEL | OPTIONS}, "data": {"Tiny_MCQ": SETS["Tiny_MCQ"]}, "judge": "exact_matching"}
 
-    @fuzz(40, 600)
+    @fuzz(15, 600)
     @given(mutated(good).filter(patient))
     def by_value(config):
         evaluate(folder, json.dumps(config).encode(), tally)
 
-    @fuzz(20, 300)
+    @fuzz(10, 300)
     @given(ruined(json.dumps(good).encode()))
     def by_byte(content):
         with contextlib.suppress(ValueError):
@@ -141,12 +141,12 @@ def test_benchmarks(data, folder, figure, name):
         finally:
             file.write_bytes(good)
 
-    @fuzz(30, 300)
+    @fuzz(12, 300)
     @given(mutated(rows))
     def by_value(changed):
         attempt(as_table(changed))
 
-    @fuzz(20, 200)
+    @fuzz(8, 200)
     @given(ruined(good))
     def by_byte(content):
         attempt(content)

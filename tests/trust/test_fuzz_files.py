@@ -98,7 +98,7 @@ def test_rows_changed_by_value(folder, pairs, sources, figure, name):
         good = st.sampled_from(sources).map(lambda row: [plain(row)] * 3)
     kinds = st.sampled_from([".json", ".jsonl", *([".csv"] if name == "convert" else [])])
 
-    @fuzz(60, 2000)
+    @fuzz(25, 2000)
     @given(good.flatmap(mutated), kinds)
     def trial(rows, suffix):
         file = folder / f"in{suffix}"
@@ -116,7 +116,7 @@ def test_files_changed_by_byte(folder, pairs, figure, suffix):
     write_rows(file, pairs)
     good = file.read_bytes()
 
-    @fuzz(100, 4000)
+    @fuzz(40, 4000)
     @given(ruined(good), st.sampled_from(list(COMMANDS.values())))
     def trial(content, command):
         file.write_bytes(content)
@@ -131,7 +131,7 @@ def test_stats(folder, pairs, figure):
     tally = Tally()
     file = folder / "stats.json"
 
-    @fuzz(12, 200)
+    @fuzz(6, 200)
     @given(mutated(pairs[:1]))
     def trial(rows):
         file.write_bytes(encode(rows, ".json"))

@@ -68,7 +68,7 @@ def test_our_options(figure):
         lambda name: st.tuples(st.just(name), st.one_of(wild, *[tame.get(type(OURS[name]), st.none())] * 3))
     )
 
-    @fuzz(100, 4000)
+    @fuzz(40, 4000)
     @given(st.lists(change, min_size=1, max_size=3).map(dict))
     def trial(changes):
         with tally.attempt():
@@ -92,7 +92,7 @@ def test_whole_files(figure, monkeypatch):
     here = {"pref_loss": "uni_dpo", "bf16": False, "report_to": "none"}  # without a GPU, nor anything to report to
     files = [yaml.safe_load(path.read_text()) | here for path in YAMLS]
 
-    @fuzz(100, 4000)
+    @fuzz(40, 4000)
     @given(st.sampled_from(files).flatmap(mutated))
     def trial(run):
         if isinstance(run, dict) and run.get("pref_loss") == "uni_dpo" and run.get("stage") == "dpo":
@@ -134,12 +134,12 @@ def test_the_launcher(figure, tmp_path):
 
     given_arguments = st.lists(st.sampled_from(arguments), max_size=2)
 
-    @fuzz(100, 4000)
+    @fuzz(40, 4000)
     @given(st.sampled_from(good).flatmap(mutated), given_arguments)
     def by_value(run, extra):
         attempt(yaml.safe_dump(run, allow_unicode=False).encode(errors="surrogatepass"), extra)
 
-    @fuzz(50, 2000)
+    @fuzz(25, 2000)
     @given(st.sampled_from(YAMLS).flatmap(lambda path: ruined(path.read_bytes())), given_arguments)
     @example(b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(BOMB), [])
     @example(b"a: " + b"[" * 100_000, [])

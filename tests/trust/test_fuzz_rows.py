@@ -47,7 +47,7 @@ def test_files_of_rows(tiny_model, folder, figure, shape):
     loader = Loader(tiny_model, folder)
     tally = Tally(UniDPOError)
 
-    @fuzz(60, 1500)
+    @fuzz(20, 1500)
     @example(good)
     @example(None)  # Arrow's reader ended the process
     @given(mutated(good))

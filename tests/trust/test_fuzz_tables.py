@@ -64,7 +64,7 @@ def fuzz_files(work, figure, title, changed_content, write):
     assert {path.suffix for path in files} >= {".csv", ".json", ".xlsx"}
     strategies = {path: changed_content(path) for path in files}
 
-    @fuzz(60, 500)
+    @fuzz(15, 500)
     @given(st.sampled_from(files).flatmap(lambda path: st.tuples(st.just(path), strategies[path])))
     def trial(changed):
         path, content = changed

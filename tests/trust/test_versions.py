@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import eval_tree
+import other_tree
 import pytest
-from pairs import CLI, ROOT, options
+from pairs import ROOT, options
 from upstream import overlaid, transformers_4, wheel_tree
 
 from install_overlay.kinds import KINDS
@@ -38,18 +39,35 @@ def pretend(folder: Path, name: str, version: str) -> Path:
     return folder
 
 
-def train(run, folder: Path, *path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Train as `llamafactory-cli train` does, with these folders first on the path."""
-    folder.mkdir(exist_ok=True)
-    (folder / "run.yaml").write_text(json.dumps(run))
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))} | environment
-    command = [sys.executable, "-m", "llamafactory.cli", "train", str(folder / "run.yaml")]
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def train(host, monkeypatch):
+    """A function that trains as `llamafactory-cli train` does, with these folders first on the path.
+
+    It does so in a fork, or anew where transformers is another one.
+    """
+
+    def train(run, folder: Path, *path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        folder.mkdir(exist_ok=True)
+        (folder / "run.yaml").write_text(json.dumps(run))
+        arguments = ["train", str(folder / "run.yaml")]
+        if transformers_4() in path:
+            variables = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))} | environment
+            command = [sys.executable, "-m", "llamafactory.cli", *arguments]
+            return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return other_tree.run(host, path, "llamafactory.cli:main", *arguments)
+
+    return train
+
+
+def last_error(done) -> str:
+    return [line for line in done.stderr.splitlines() if line.startswith("Error: ")][-1]
 
 
 def assert_refused(done, output: Path, *words: str) -> None:
     """It ended in one message of ours, and nothing was written."""
-    last = done.stderr.strip().splitlines()[-1]
+    last = last_error(done)
     assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr[-3000:]
     assert last.startswith("Error: The Uni-DPO overlay does not") and all(word in last for word in words), last
     assert not output.exists()
@@ -60,7 +78,8 @@ def run(tiny_model, pair_data, tmp_path):
     return options(tiny_model, pair_data, tmp_path / "out", max_steps=1)
 
 
-def test_transformers_too_old(run, patched, tmp_path):
+@pytest.mark.long
+def test_transformers_too_old(train, run, patched, tmp_path):
     """LlamaFactory 0.9.4 itself accepts 4.52, but not the PEFT that 0.9.5 demands."""
     pretend(tmp_path / "old", "peft", "0.17.1")
     done = train(
@@ -69,12 +88,12 @@ def test_transformers_too_old(run, patched, tmp_path):
     assert_refused(done, tmp_path / "out", "transformers 4.52.4", ">=4.55", 'pip install "transformers')
 
 
-def test_llamafactory_too_new(run, patched, tmp_path, figure):
+def test_llamafactory_too_new(train, run, patched, tmp_path, figure):
     done = train(run, tmp_path, patched("0.9.5", ("extras/env.py", '"0.9.5"', '"0.10.0"')))
     assert_refused(
         done, tmp_path / "out", "llamafactory 0.10.0", ">=0.9.4", "install_overlay.py", "DISABLE_VERSION_CHECK"
     )
-    last = done.stderr.strip().splitlines()[-1]
+    last = last_error(done)
     figure(
         "4 contract",
         "a LlamaFactory that says it is 0.10.0",
@@ -84,7 +103,7 @@ def test_llamafactory_too_new(run, patched, tmp_path, figure):
 
 
 @pytest.mark.long
-def test_upstreams_switch_makes_it_a_warning(run, patched, tmp_path):
+def test_upstreams_switch_makes_it_a_warning(train, run, patched, tmp_path):
     tree = patched("0.9.5", ("extras/env.py", '"0.9.5"', '"0.10.0"'))
     done = train(run, tmp_path, tree, DISABLE_VERSION_CHECK="1")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -95,7 +114,7 @@ def test_upstreams_switch_makes_it_a_warning(run, patched, tmp_path):
 
 
 @pytest.mark.long
-def test_an_old_transformers_trains_as_far_as_it_can(run, patched, tmp_path):
+def test_an_old_transformers_trains_as_far_as_it_can(train, run, patched, tmp_path):
     """As 4.51 does, which the published recipe meets: without the modules of masks, by LlamaFactory's own forward."""
     masks = ("train/uni_dpo/engine/attention.py", "transformers.masking_utils", "transformers.no_masking_utils")
     tree, old = patched("0.9.5", masks), pretend(tmp_path / "old", "transformers", "4.51.3")
@@ -117,14 +136,14 @@ def estranged(patched):
     return patched("0.9.5", lost)
 
 
-def test_with_the_switch_it_is_said_what_is_missing(estranged, run, tmp_path):
+def test_with_the_switch_it_is_said_what_is_missing(train, estranged, run, tmp_path):
     """Not again that the switch would help."""
     old = pretend(tmp_path / "old", "transformers", "4.51.3")
     done = train(run, tmp_path, old, estranged, DISABLE_VERSION_CHECK="1")
     assert_refused(done, tmp_path / "out", "transformers 4.51.3", "does not help", "NO_ATTENTION_FUNCTIONS")
 
 
-def test_where_ours_cannot_be_imported_ours_is_refused(run, estranged, tmp_path):
+def test_where_ours_cannot_be_imported_ours_is_refused(train, run, estranged, tmp_path):
     """Upstream refuses the options of ours that it does not know; the reason is told in place of its traceback."""
     run |= {"uni_dpo_qual_eta": 0.7}
     done = train(run, tmp_path, estranged)
@@ -132,14 +151,14 @@ def test_where_ours_cannot_be_imported_ours_is_refused(run, estranged, tmp_path)
 
 
 @pytest.mark.parametrize("option", ["--pref_loss=uni_dpo", "--pref-forward auto", "--uni_dpo_qual_eta 0.5"])
-def test_where_ours_cannot_be_imported_a_command_line_is_told_so(estranged, tmp_path, option):
+def test_where_ours_cannot_be_imported_a_command_line_is_told_so(host, estranged, tmp_path, option):
     """Where the parser would call it an invalid choice, or an unknown argument."""
-    command = [*CLI, "--stage", "dpo", "--model_name_or_path", "x", "--output_dir", "out", *option.split()]
-    variables = os.environ | {"PYTHONPATH": str(estranged)}
-    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300)
+    arguments = ["train", "--stage", "dpo", "--model_name_or_path", "x", "--output_dir", tmp_path / "out"]
+    done = other_tree.run(host, [estranged], "llamafactory.cli:main", *arguments, *option.split())
     assert_refused(done, tmp_path / "out", "does not fit llamafactory 0.9.5", "NO_ATTENTION_FUNCTIONS")
 
 
+@pytest.mark.long
 def test_where_ours_cannot_be_imported_others_are_as_they_were(run, estranged, tmp_path):
     """And `pref_loss: uni_dpo` alone, which upstream does not refuse, is refused before the model is loaded."""
     found = {}
@@ -163,13 +182,13 @@ def test_where_ours_cannot_be_imported_others_are_as_they_were(run, estranged, t
 
 
 @pytest.mark.long
-def test_a_lost_list_of_options_is_refused(run, patched, tmp_path):
+def test_a_lost_list_of_options_is_refused(train, run, patched, tmp_path):
     tree = patched("0.9.5", ("hparams/parser.py", "_TRAIN_ARGS", "_TRAINING_CLASSES"))
     done = train(run | {"uni_dpo_qual_eta": 0.7}, tmp_path, tree)
     assert_refused(done, tmp_path / "out", "_TRAIN_ARGS")
 
 
-def test_a_lost_seam_is_refused(run, patched, tmp_path):
+def test_a_lost_seam_is_refused(train, run, patched, tmp_path):
     """One that is only looked for when a run starts."""
     tree = patched("0.9.5", ("data/loader.py", "_load_single_dataset", "_load_one"))
     assert_refused(train(run, tmp_path, tree), tmp_path / "out", "_load_single_dataset")
