@@ -128,6 +128,7 @@ TRAINING = {
     "transformers.modeling_utils.ALL_ATTENTION_FUNCTIONS: register": "where an attention of ours is made known",
     "transformers.masking_utils: ALL_MASK_ATTENTION_FUNCTIONS": "and the mask that it takes",
     "transformers.masking_utils.ALL_MASK_ATTENTION_FUNCTIONS: register": "and the mask that it takes",
+    "transformers.modeling_outputs: BaseModelOutputWithPooling": "what an encoder of images returns in transformers 5",
     "transformers.utils: logging": "the data check silences warnings of long prompts",
     "transformers.utils.logging: set_verbosity_error": "the data check silences warnings of long prompts",
     # others
