@@ -56,7 +56,8 @@ def _encode(trainer: PairTrainer, images: list[tuple[str, Any, int, int]], cache
     # Without a grid nobody can tell which features are whose.
     at_once = IMAGES_AT_ONCE if hasattr(model.model, "get_rope_index") else 1
     batches = loader(trainer, _Images(mine), at_once, _processing(trainer))
-    with whole(trainer, torch.nn.ModuleDict(_modules(model))), flushing(cache), torch.no_grad():
+    tower = torch.nn.ModuleDict(_modules(model)).train(model.training)
+    with whole(trainer, tower), flushing(cache), torch.no_grad():
         for names, inputs in progress(trainer, batches, "Image features"):
             inputs = {name: value.to(trainer.args.device) for name, value in inputs.items() if torch.is_tensor(value)}
             with trainer.accelerator.autocast():

@@ -197,14 +197,17 @@ def _media(
         if features is None:
             continue
         features = features.to(embeds.device, embeds.dtype)
-        if placeholders == 0:  # upstream's stand-in picture: every rank runs the tower, and nobody looks at it
+        if (
+            placeholders == 0 and kind == "image"
+        ):  # upstream's stand-in picture: every rank runs the tower, and nobody looks at it
             embeds = embeds + (0.0 * features).sum()
             continue
         repeats, rest = divmod(placeholders, len(features))
-        if rest or repeats > 2:
+        if rest or repeats not in (1, 2):
             raise ValueError(
                 f"A batch has {placeholders} {kind} placeholders and {len(features)} {kind} features. Usually "
-                "`cutoff_len` cut a prompt within its image: raise it, or lower `image_max_pixels`."
+                "`cutoff_len` cut a prompt within its image: raise it, or lower `image_max_pixels`. A model whose videos stand at placeholders of images needs "
+                "`pref_forward: upstream`."
             )
         media.append((layout.input_ids == token, torch.cat([features] * repeats)))
     return embeds, media, frozen

@@ -12,16 +12,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .families import tower_weights
+from .families.family import ENCODERS
 from .layout import PairLayout
 from .logps import logits_logps
 
-
-try:
-    from transformers.modeling_outputs import BaseModelOutputWithPooling
-except ImportError:
-    BaseModelOutputWithPooling = None
 
 METHOD = "get_image_features"
 
@@ -49,7 +46,7 @@ def obstacle(model: nn.Module) -> str:
         return "its code is not transformers' own"
     try:
         head = model.get_output_embeddings()
-    except (AttributeError, NotImplementedError):
+    except (AttributeError, NotImplementedError):  # so say models that have none; they train by upstream's forward
         head = None
     return "" if isinstance(head, nn.Module) else "it has no output layer that it names"
 
@@ -62,13 +59,18 @@ def attach(model: nn.Module) -> Callable[..., dict[str, Any]]:
     """
     call, forward = _Call(), model.forward
     _select_states(model.get_output_embeddings(), call)
+    kinds = dict(ENCODERS)
     if hasattr(model, "model") and hasattr(model.model, METHOD):
         _encode_once(model, call)
+        del kinds["image"]
+    by_row = [name for _, names in kinds.values() for name in names]
 
     def score(layout: PairLayout, media_features: dict[str, Any], **inputs: Any) -> dict[str, Any]:
         call.layout, call.given, call.frozen, call.heads = layout, media_features.get("image"), {}, 0
         if call.given is not None and inputs.get("pixel_values") is None:  # or the model would not ask for features
             inputs["pixel_values"] = torch.empty(0, device=layout.input_ids.device)
+        if layout.media_once:  # the model's body wants what is not encoded once for both rows
+            inputs |= {name: _repeated(inputs[name], 2) for name in by_row if inputs.get(name) is not None}
         positions = {} if layout.position_ids is None else {"position_ids": layout.position_ids}
         tokens = {"input_ids": layout.input_ids, "attention_mask": layout.attention_mask} | positions
         try:
@@ -106,7 +108,7 @@ def _encode_once(model: nn.Module, call: _Call) -> None:
     def features_of(*args: Any, **kwargs: Any) -> Any:
         if call.layout is None:
             return original(*args, **kwargs)
-        found, wrapped = call.given, BaseModelOutputWithPooling is not None and _wraps(original)
+        found, wrapped = call.given, _wraps(original)
         if found is None:
             trains = torch.is_grad_enabled() and any(weight.requires_grad for weight in tower_weights(model).values())
             with torch.set_grad_enabled(trains):

@@ -15,7 +15,10 @@ from torch import nn
 # Of each kind of media: the model's method that encodes it, and what a batch may bring for that method.
 ENCODERS = {
     "image": ("get_image_features", ("pixel_values", "image_grid_thw", "image_sizes", "image_position_ids")),
-    "video": ("get_video_features", ("pixel_values_videos", "video_grid_thw", "video_position_ids")),
+    "video": (
+        "get_video_features",
+        ("pixel_values_videos", "video_grid_thw", "video_position_ids", "second_per_grid_ts"),
+    ),
 }
 
 
