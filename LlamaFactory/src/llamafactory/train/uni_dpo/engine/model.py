@@ -206,8 +206,8 @@ def _media(
         if rest or repeats not in (1, 2):
             raise ValueError(
                 f"A batch has {placeholders} {kind} placeholders and {len(features)} {kind} features. Usually "
-                "`cutoff_len` cut a prompt within its image: raise it, or lower `image_max_pixels`. A model whose videos stand at placeholders of images needs "
-                "`pref_forward: upstream`."
+                "`cutoff_len` cut a prompt within its image: raise it, or lower `image_max_pixels`. "
+                "A model whose videos stand at placeholders of images needs `pref_forward: upstream`."
             )
         media.append((layout.input_ids == token, torch.cat([features] * repeats)))
     return embeds, media, frozen
