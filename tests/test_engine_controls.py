@@ -69,6 +69,18 @@ def test_a_broken_number_of_features_is_refused():
         logps("packed", mix=lambda features: features[1:])
 
 
+@exact
+def test_videos_without_placeholders_are_refused():
+    """Those of GLM-4V stand at placeholders of images; nobody would have seen them."""
+    model = build("glm4v", torch.float64).requires_grad_(False)
+    batch = collate(model, PAIRS)
+    attach(model, choose(model))
+    media = media_of(batch)
+    videos = {"pixel_values_videos": media["pixel_values"], "video_grid_thw": media["image_grid_thw"]}
+    with pytest.raises(ValueError, match="0 video placeholders.*`pref_forward: upstream`"):
+        pair_logps(model, lay_out(batch, "packed", MEDIA_IDS), videos)
+
+
 # ---- what only some families have: each left out on purpose ----
 
 
