@@ -118,6 +118,7 @@ def test_resuming(host, tiny_model, pair_data, tmp_path, figure):
     @fuzz(5, 100)
     @given(st.sampled_from(names).flatmap(lambda name: st.tuples(st.just(name), ruined((newest / name).read_bytes()))))
     @example(("optimizer.pt", b""))
+    @example(("trainer_state.json", b'{"best_global_[[[[": null, "global_step": 1}'))
     @example(("config.json", (newest / "config.json").read_bytes()))
     def trial(changed):
         name, content = changed

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list, gather_object
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
 
 from ....extras import logging
 from ....extras.constants import CHECKPOINT_NAMES
@@ -113,8 +113,10 @@ def step_of(name: str) -> int:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Look for what is written last; only a checkpoint of another trainer, or half a copy, is without it."""
-    return read_json(checkpoint / TRAINER_STATE) is not None
+    """Look for what is written last; a checkpoint of another trainer, half a copy, or a damaged one is without it."""
+    with contextlib.suppress(Exception):  # whatever upstream's class makes of what is there
+        return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE)).global_step == step_of(checkpoint.name)
+    return False
 
 
 def resume_hint(output: str | os.PathLike) -> str:

@@ -24,11 +24,12 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list
 from torch.utils.data import RandomSampler, Sampler
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
 from ..data.row_order import row_order
 from ..errors import UniDPOError, in_context
+from ..files.checkpoints import TRAINER_STATE
 from ..files.run_record import RECORD, refuse_other_rows, write_record
 
 
@@ -106,9 +107,12 @@ class ExactResume(Trainer):
         """Train as upstream does, on from a checkpoint only if it has the same pairs left.
 
         Raises:
-            UniDPOError: it has not.
+            UniDPOError: it has not, or its state cannot be read.
         """
         self._order = self._describe_order()
+        if resume_from_checkpoint:
+            with in_context(f"{TRAINER_STATE} of checkpoint {resume_from_checkpoint}", OTHER_CHECKPOINT):
+                TrainerState.load_from_json(f"{resume_from_checkpoint}/{TRAINER_STATE}")
         if resume_from_checkpoint and not self.args.ignore_data_skip:
             refuse_other_rows(str(resume_from_checkpoint), self._order)
         if self.args.should_save:
