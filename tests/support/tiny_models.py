@@ -31,31 +31,6 @@ def qwen2_5(model: Path, folder: Path) -> Path:
     return folder
 
 
-def of_family(model: Path, folder: Path, kind: str) -> Path:
-    """Make a random Qwen3-VL, Qwen3.5 or one of their kind, with a Qwen2-VL's tokenizer and pictures."""
-    import torch
-    from engine_models import config_of
-    from transformers import AutoModelForImageTextToText
-
-    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json", "chat_template*"))
-    known = json.loads((model / "config.json").read_text())
-    for file in ("preprocessor_config.json", "video_preprocessor_config.json", "tokenizer_config.json"):
-        text = (folder / file).read_text().replace("Qwen2VLProcessor", "Qwen3VLProcessor")
-        (folder / file).write_text(text.replace("Qwen2VLVideoProcessor", "Qwen3VLVideoProcessor"))
-    ids = {name: known[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    config = config_of(kind, vocab_size=known["vocab_size"], max_position_embeddings=4096, **ids)
-    config.vision_config.patch_size = known["vision_config"]["patch_size"]
-    for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
-        setattr(config, name, known[name])
-    torch.manual_seed(0)
-    made = AutoModelForImageTextToText.from_config(config)
-    for weights in made.parameters():
-        if weights.ndim > 1:
-            torch.nn.init.normal_(weights, std=weights[0].numel() ** -0.5)
-    made.save_pretrained(folder)
-    return folder
-
-
 def text_model(model: Path, folder: Path, kind: str = "qwen2", **changes: Any) -> Path:
     """Make a random text model of type `kind` with a Qwen2-VL's tokenizer; `changes` go into its config."""
     import torch

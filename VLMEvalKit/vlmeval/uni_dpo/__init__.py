@@ -10,5 +10,5 @@
 - `journal.py`: answers on the disk as soon as they are given, for a run that was killed;
 - `results.py`: prediction files and metric files where VLMEvalKit has them;
 - `ranks.py`: several processes, one for each GPU;
-- `errors.py`, `files.py`: shared with the model, `vlmeval.vlm.UniDPOQwen2VL`.
+- `errors.py`, `files.py`: shared with the model, `vlmeval.vlm.UniDPOVLM`.
 """

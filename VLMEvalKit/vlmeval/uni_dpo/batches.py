@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from ..vlm.qwen2_vl.uni_dpo.media import Question
-from ..vlm.qwen2_vl.uni_dpo.model import UniDPOQwen2VL
+from ..vlm.qwen2_vl.uni_dpo.model import UniDPOVLM
 from .benchmark import require_own_files
 from .errors import UniDPOError, reason_of
 from .journal import Journal
@@ -19,14 +19,14 @@ from .ranks import Ranks
 NAMED = 8  # rows that a message names
 
 
-def default_batch_size(model: UniDPOQwen2VL) -> int:
+def default_batch_size(model: UniDPOVLM) -> int:
     """Return how many rows to hand to the model at once."""
     if model.use_vllm:
         return 256  # it batches by itself; this only says how often answers reach the disk
     return 16 if torch.cuda.is_available() else 8
 
 
-def build_questions(model: UniDPOQwen2VL, dataset: Any, quiet: bool) -> list[Question]:
+def build_questions(model: UniDPOVLM, dataset: Any, quiet: bool) -> list[Question]:
     """Word every row of a data set as VLMEvalKit's own loop does, and write its images to the disk.
 
     The model rewords the questions of the data sets it knows, unless the data set insists on its own wording.
@@ -63,7 +63,7 @@ def key_of(fingerprint: str, question: Question) -> str:
     return hashlib.sha256(f"{fingerprint} {question.digest()}".encode()).hexdigest()
 
 
-def fingerprint_of(model: UniDPOQwen2VL) -> str:
+def fingerprint_of(model: UniDPOVLM) -> str:
     """Return a hash of a model's weights and settings."""
     settings = json.dumps(model.settings, sort_keys=True)
     return hashlib.sha256(f"{model.checkpoint.fingerprint()} {settings}".encode()).hexdigest()
@@ -80,7 +80,7 @@ def batches_of(questions: Sequence[Question], size: int) -> list[list[int]]:
 
 
 def answer_all(
-    model: UniDPOQwen2VL,
+    model: UniDPOVLM,
     questions: Sequence[Question],
     rows: Sequence[tuple[str, str]],
     journal: Journal,

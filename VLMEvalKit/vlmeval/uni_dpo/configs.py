@@ -9,8 +9,8 @@ from .errors import UniDPOError
 from .files import read_json
 
 
-CLASS = "UniDPOQwen2VL"
-CLASSES = (CLASS, "Qwen2VLChat")  # the second for checkpoints of our training
+CLASS = "UniDPOVLM"
+CLASSES = (CLASS, "UniDPOQwen2VL", "Qwen2VLChat")  # its first name, and VLMEvalKit's for checkpoints of our training
 
 
 def read_config(path: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..vlm.qwen2_vl.uni_dpo.media import Question
-from ..vlm.qwen2_vl.uni_dpo.model import UniDPOQwen2VL
+from ..vlm.qwen2_vl.uni_dpo.model import UniDPOVLM
 from ..vlm.qwen2_vl.uni_dpo.options import chosen_options
 from ..vlm.qwen2_vl.uni_dpo.published import PUBLISHED, carries_record, of_published
 from .batches import answer_all, build_questions, default_batch_size, fingerprint_of, key_of
@@ -52,9 +52,9 @@ class Model:
         self.name = name
         self.published = options.get("class") == PUBLISHED
         self.options = {option: value for option, value in options.items() if option != "class"}
-        self._ready: tuple[UniDPOQwen2VL, str] | None = None
+        self._ready: tuple[UniDPOVLM, str] | None = None
 
-    def ready(self, ranks: Ranks) -> tuple[UniDPOQwen2VL, str]:
+    def ready(self, ranks: Ranks) -> tuple[UniDPOVLM, str]:
         """Return the model and its fingerprint, which one rank works out for all."""
         if self._ready is None:
             if "model_path" not in self.options:
@@ -66,7 +66,7 @@ class Model:
                     f"model {self.name}: {options['model_path']} has no record of our training, so {PUBLISHED} is"
                     f' VLMEvalKit\'s own class, for its run.py\n  write "class": "{CLASS}" to have it evaluated here'
                 )
-            model = ranks.together(lambda: UniDPOQwen2VL(**options))
+            model = ranks.together(lambda: UniDPOVLM(**options))
             if model.use_vllm and ranks.size > 1:
                 raise UniDPOError("vLLM splits one model over the GPUs by itself: start without torchrun")
             fingerprint = ranks.shared(ranks.first(lambda: fingerprint_of(model)))

@@ -1,8 +1,9 @@
-"""Qwen2-VL and Qwen2.5-VL checkpoints in VLMEvalKit: with or without a GPU, batched, prompted as they were trained.
+"""Checkpoints of vision-language models in VLMEvalKit: with or without a GPU, batched, prompted as they were trained.
 
 Where to look:
 
 - `model.py`: the class that a config names, and what VLMEvalKit calls; `options.py`: its options;
+- `families.py`: which models, and what each writes for a picture;
 - `checkpoint.py`: what lies in a checkpoint folder, full or LoRA, and its fingerprint;
 - `history.py`: what it tells of its training: prompt and earlier adapters;
 - `portable.py`: its files in the words of transformers 4 and 5;

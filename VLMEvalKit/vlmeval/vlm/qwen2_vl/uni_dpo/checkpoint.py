@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
+from transformers import __version__ as transformers_version
 
 from ....uni_dpo.errors import UniDPOError, in_context
 from ....uni_dpo.files import locate, read_json, sha256_of
+from .families import FAMILIES, Family, family_of
 from .history import ADAPTER, Training, earlier_adapters, training_of
 from .portable import readable
 
-
-ARCHITECTURES = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
 
 # What an answer depends on. Optimizer states, logs and the model card do not belong to it.
 MATTERS = ("*.safetensors", "*.bin", "*.json", "*.jinja", "merges.txt")
@@ -23,7 +23,7 @@ DOES_NOT_MATTER = (
     *("training_args.bin", "optimizer.bin", "scheduler.bin", "trainer_state.json"),
     *("all_results.json", "train_results.json", "eval_results.json"),
 )
-LAYER = re.compile(r"(?:^|\.)(layers|blocks)\.(\d+)\.")
+LAYER = re.compile(r"(?:^|\.)(?:layers|layer|blocks)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Checkpoint:
         folder: What was asked for: a full model or a LoRA adapter.
         base: The folder of the full model: `folder` itself, or the one an adapter was trained on.
         config: The full model's `config.json`.
+        family: What kind of model it is.
         earlier: Adapters to merge into the base before the one in `folder`, in order.
         training: What is known of its training, and so of its prompts; None for what was only downloaded.
     """
@@ -41,6 +42,7 @@ class Checkpoint:
     folder: Path
     base: Path
     config: dict
+    family: Family
     earlier: Sequence[Path] = ()
     training: Training | None = None
 
@@ -53,6 +55,12 @@ class Checkpoint:
     def adapters(self) -> list[Path]:
         """The adapters to merge into the base, in order."""
         return [*self.earlier, self.folder] if self.is_adapter else []
+
+    @property
+    def image_options(self) -> dict[str, Any]:
+        """Options of the image processor as training had them."""
+        known = self.training.images if self.training else {}
+        return {name: known[name] for name in self.family.recorded if name in known}
 
     def load_processor(self) -> Any:
         """Load tokenizer and image processor as training does: an adapter's own if it carries them.
@@ -67,7 +75,7 @@ class Checkpoint:
             processor = AutoProcessor.from_pretrained(readable(folder), use_fast=True, trust_remote_code=False)
             processor.tokenizer.padding_side = "left"
             size = processor.image_processor.size
-            if not 0 < size["shortest_edge"] <= size["longest_edge"]:
+            if self.family.side and not 0 < size["shortest_edge"] <= size["longest_edge"]:
                 raise UniDPOError(f"{folder / 'preprocessor_config.json'} has pixel limits {size}")
         return processor
 
@@ -90,9 +98,9 @@ def open_checkpoint(path: str, base: str | None = None) -> Checkpoint:
         base: For an adapter: the full model, if it no longer lies where the adapter says.
 
     Raises:
-        UniDPOError: It is not there, is not a Qwen2-VL or Qwen2.5-VL, is an adapter without its base or without
-            those it was trained on top of, has its weights in another form than safetensors, or weights that are not
-            those of its config.
+        UniDPOError: It is not there, is no model of `FAMILIES`, is an adapter without its base or without those it
+            was trained on top of, has its weights in another form than safetensors, or weights that are not those of
+            its config.
     """
     folder = base_folder = locate(path)
     adapter = folder / ADAPTER
@@ -105,19 +113,31 @@ def open_checkpoint(path: str, base: str | None = None) -> Checkpoint:
         raise UniDPOError(f"base_path is given, but {folder} is no adapter: it has no {ADAPTER}")
     file = base_folder / "config.json"
     config = read_json(file)
-    named = config.get("architectures")
-    found = named[0] if isinstance(named, list) and named else "none"
-    if found not in ARCHITECTURES:
-        raise UniDPOError(
-            f"{file} says architecture {found}; this class runs {' and '.join(ARCHITECTURES)}\n"
-            "  use the class of vlmeval.vlm that belongs to that model"
-        )
+    family = _require_family(file, config)
     earlier = earlier_adapters(folder) if folder != base_folder else ()
     for part in dict.fromkeys([base_folder, *earlier, folder]):
         _require_safetensors(part)
     with in_context(f"cannot load the weights of {base_folder}"):
         _require_sizes(file, config)
-    return Checkpoint(folder, base_folder, config, earlier, training_of(folder, base_folder))
+    return Checkpoint(folder, base_folder, config, family, earlier, training_of(folder, base_folder))
+
+
+def _require_family(file: Path, config: dict[str, Any]) -> Family:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
+
+    named, kind = config.get("architectures"), config.get("model_type")
+    found, family = named[0] if isinstance(named, list) and named else "none", family_of(config)
+    if family is None:
+        raise UniDPOError(
+            f"{file} says model type {kind!r:.40}; this class runs {', '.join(FAMILIES)}\n"
+            "  use the class of vlmeval.vlm that belongs to that model"
+        )
+    if (wanted := KNOWN.get(kind)) != found:
+        raise UniDPOError(
+            f"{file} says architecture {found}; with model type {kind}, transformers {transformers_version} has "
+            f"{wanted or 'none: install a newer one'}"
+        )
+    return family
 
 
 def _require_safetensors(folder: Path) -> None:
@@ -152,15 +172,17 @@ def _require_sizes(file: Path, config: dict[str, Any]) -> None:
     else is wrong, loading tells.
     """
     shapes = weight_shapes(file.parent)
-    counted = {"layers": 0, "blocks": 0}
+    counted = {True: 0, False: 0}  # layers of the vision tower, and of the language model
     for name in shapes:
         if found := LAYER.search(name):
-            counted[found[1]] = max(counted[found[1]], int(found[2]) + 1)
+            seeing = bool(re.search("visual|vision", name))
+            counted[seeing] = max(counted[seeing], int(found[1]) + 1)
     text, vision = config.get("text_config") or config, config.get("vision_config") or {}
     embedding = next((shape for name, shape in shapes.items() if name.endswith("embed_tokens.weight")), [None, None])
+    depth = "depth" if "depth" in vision else "num_hidden_layers"
     there = {
-        "num_hidden_layers": (text.get("num_hidden_layers"), counted["layers"]),
-        "vision_config.depth": (vision.get("depth"), counted["blocks"]),
+        "num_hidden_layers": (text.get("num_hidden_layers"), counted[False]),
+        f"vision_config.{depth}": (vision.get(depth), counted[True]),
         "vocab_size": (text.get("vocab_size"), embedding[0]),
         "hidden_size": (text.get("hidden_size"), embedding[-1]),
     }

@@ -6,7 +6,8 @@ and the rest only tell that there was a training.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ def training_record(folder: Path) -> dict[str, Any] | None:
 
     Returns:
         "template": LlamaFactory's option, or None; "prompt": the prompt with `QUESTION` in it and with the system
-        prompt of training, or None if no text says it; "pref_loss"; "adapters": what was merged into the base before,
-        in order, each with its "path" as training had it, and the SHA-256 of its weights as "digest", or None.
+        prompt of training, or None if no text says it; "pref_loss"; "images": options of the image processor;
+        "adapters": what was merged into the base before, in order, each with its "path" as training had it, and the
+        SHA-256 of its weights as "digest", or None.
 
     Raises:
         UniDPOError: A file that would have it cannot be read, or the record is not as training writes it.
@@ -48,7 +50,7 @@ def training_record(folder: Path) -> dict[str, Any] | None:
                     f'"{RECORD}" in {path} is not as training writes it: {record!r:.100}\n'
                     "  is every file as it was saved?"
                 )
-            return {"adapters": []} | record
+            return {"adapters": [], "images": {}} | record
     return None
 
 
@@ -62,6 +64,7 @@ def _is_record(record: Any) -> bool:
     question_has_a_place = record["prompt"] is None or QUESTION in record["prompt"]
     return (
         question_has_a_place
+        and has(record.get("images", {}))
         and isinstance(adapters, list)
         and all(has(adapter, path=str, digest=str | None) for adapter in adapters)
     )
@@ -75,11 +78,13 @@ class Training:
         trace: The file or folder that tells.
         prompt: The prompt with `QUESTION` in it; None if the trace does not say.
         recorded: Whether our training wrote it, so that there is no doubt.
+        images: Options of the image processor in training, as far as they are recorded.
     """
 
     trace: Path
     prompt: str | None = None
     recorded: bool = False
+    images: Mapping[str, Any] = field(default_factory=dict)
 
 
 def training_of(folder: Path, base: Path) -> Training | None:
@@ -94,7 +99,7 @@ def training_of(folder: Path, base: Path) -> Training | None:
     for place in dict.fromkeys([folder, base]):
         record = training_record(place)
         if record and record["prompt"]:
-            return Training(place, record["prompt"], recorded=True)
+            return Training(place, record["prompt"], True, record["images"])
         if (place / MODELFILE).is_file() and (prompt := _prompt_of_modelfile(place / MODELFILE)):
             return Training(place / MODELFILE, prompt)
     traces = [folder / trace for trace in TRACES_OF_TRAINING if (folder / trace).is_file()]

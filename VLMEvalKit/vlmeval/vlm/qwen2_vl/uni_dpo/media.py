@@ -1,6 +1,8 @@
 """Questions with their images and videos, read from the disk only when a batch needs them."""
 
 import hashlib
+import math
+import operator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,9 +11,10 @@ from typing import Any
 from PIL import Image
 
 from ....uni_dpo.files import sha256_of
+from .families import Family
 
 
-PIXELS_PER_TOKEN = 28 * 28
+PIXELS_PER_TOKEN = 28 * 28  # about; it only says which questions are the longest
 SMALLEST_SIDE = 28  # pixels; one patch after merging
 LONGEST_RATIO = 200  # the processors refuse images thinner than that
 CHARACTERS_PER_TOKEN = 3
@@ -25,21 +28,27 @@ class Question:
         text: The whole prompt, one placeholder for each image and video.
         images: Image files in the order of their placeholders.
         videos: Video files likewise.
-        min_pixels: Smaller images are scaled up to this many pixels.
-        max_pixels: Larger images are scaled down to this many pixels.
+        family: What kind of model is asked.
+        min_pixels: Smaller images are scaled up to this many pixels; None for no such limit.
+        max_pixels: Larger images are scaled down to this many pixels; None for no such limit.
         sampling: How to take frames out of videos: `fps` or `nframes`, and limits, as `qwen_vl_utils` has them.
     """
 
     text: str
     images: tuple[Path, ...]
     videos: tuple[Path, ...]
-    min_pixels: int
-    max_pixels: int
+    family: Family
+    min_pixels: int | None
+    max_pixels: int | None
     sampling: dict[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def limits(self) -> dict[str, int]:
-        """The pixel limits as image processors take them, which ignore either one without the other."""
+        """The pixel limits as image processors take them that have any; they ignore either one without the other."""
+        return {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels} if self.family.side else {}
+
+    @property
+    def _all_limits(self) -> dict[str, int | None]:
         return {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
 
     @cached_property
@@ -49,24 +58,32 @@ class Question:
         for path in self.images:
             with Image.open(path) as image:
                 pixels = image.width * image.height
-            tokens += min(max(pixels, self.min_pixels), self.max_pixels) // PIXELS_PER_TOKEN
+            tokens += min(max(pixels, self.min_pixels or 0), self.max_pixels or pixels) // PIXELS_PER_TOKEN
         return tokens
 
     def digest(self) -> str:
         """Return a SHA-256 over all that is asked: the text, what the images and videos hold, and their limits."""
-        digest = hashlib.sha256(repr((self.text, self.limits, sorted(self.sampling.items()))).encode())
+        digest = hashlib.sha256(repr((self.text, self._all_limits, sorted(self.sampling.items()))).encode())
         for path in (*self.images, *self.videos):
             digest.update(sha256_of(path).digest())
         return digest.hexdigest()
 
 
-def load_image(path: Path) -> Image.Image:
-    """Read an image as training does: RGB, no side below 28 pixels, not thinner than the processors take.
+def load_image(path: Path, question: Question) -> Image.Image:
+    """Read an image as training does: RGB, within the limits where the processor has none, and of a shape it takes.
 
-    Source: LlamaFactory's plugin for Qwen2-VL stretches to 28 pixels and to a ratio of 180 beyond one of 200.
+    Source: LlamaFactory's plugins; that for Qwen2-VL stretches to 28 pixels and to a ratio of 180 beyond one of 200.
     """
     with Image.open(path) as file:
         image = file.convert("RGB")
+    if not question.family.side:
+        for limit, crossed in ((question.max_pixels, operator.gt), (question.min_pixels, operator.lt)):
+            pixels = image.width * image.height
+            if limit and crossed(pixels, limit):
+                factor = math.sqrt(limit / pixels)
+                image = image.resize((int(image.width * factor), int(image.height * factor)))
+    if not question.family.stretches:
+        return image
     width, height = (max(side, SMALLEST_SIDE) for side in image.size)
     if width > LONGEST_RATIO * height:
         width = 180 * height
@@ -75,14 +92,16 @@ def load_image(path: Path) -> Image.Image:
     return image if image.size == (width, height) else image.resize((width, height))
 
 
-def load_video(path: Path, question: Question) -> tuple[Any, float]:
+def load_video(path: Path, question: Question) -> tuple[Any, float, dict[str, Any]]:
     """Take frames out of a video.
 
     Returns:
-        The frames (frames x 3 x height x width), and how many there are for each second of it.
+        The frames (frames x 3 x height x width), how many there are for each second of it, and what transformers calls
+        its metadata: which frames they are, of how many.
     """
     from qwen_vl_utils.vision_process import fetch_video
 
     wish = {"type": "video", "video": str(path), **question.sampling}
-    (frames, _), rate = fetch_video(wish, return_video_sample_fps=True, return_video_metadata=True)
-    return frames, rate
+    patch = question.family.side // 2  # two patches make the side of a token
+    (frames, known), rate = fetch_video(wish, patch, return_video_sample_fps=True, return_video_metadata=True)
+    return frames, rate, {**known, "frames_indices": [int(index) for index in known["frames_indices"]]}

@@ -1,4 +1,4 @@
-"""The class that a VLMEvalKit config names: `"class": "UniDPOQwen2VL"`."""
+"""The class that a VLMEvalKit config names: `"class": "UniDPOVLM"`, or by its first name `UniDPOQwen2VL`."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ...base import BaseModel
-from ..prompt import Qwen2VLPromptMixin
 from .checkpoint import open_checkpoint
 from .device import default_device, default_dtype
 from .loop import adopt, in_their_loop, require_judge_on_command_line
@@ -16,18 +15,16 @@ from .prompt import PromptWriter, announce
 from .versions import check_versions
 
 
-# The data sets' own demand, as upstream's Qwen2-VL class meets it: small text needs enlarging.
-MIN_PIXELS = {"OCRBench": 10 * 10 * 28 * 28}
 VLLM_OPTIONS = ("tensor_parallel_size", "max_model_len", "gpu_memory_utilization")
 
 Message = list[dict[str, str]]
 
 
-class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
-    """Qwen2-VL and Qwen2.5-VL checkpoints, full or LoRA, with or without a GPU.
+class UniDPOVLM(BaseModel):
+    """Checkpoints of the models in `families.py`, full or LoRA, with or without a GPU.
 
-    Questions are worded by VLMEvalKit (`Qwen2VLPromptMixin`) and marked up as the checkpoint was trained. Nothing is
-    loaded before the first answer.
+    Questions are worded by VLMEvalKit and marked up as the checkpoint was trained. Nothing is loaded before the first
+    answer.
 
     Args:
         model_path: A checkpoint folder, a LoRA output folder of LlamaFactory, or a name on the hub. "$MODEL" is
@@ -49,8 +46,10 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
         check_versions()
         self.options = chosen = chosen_options({"model_path": model_path} | options)
         require_judge_on_command_line()
-        Qwen2VLPromptMixin.__init__(self, use_custom_prompt=chosen["use_custom_prompt"])
+        BaseModel.__init__(self)
         self.checkpoint = open_checkpoint(chosen["model_path"], chosen["base_path"])
+        self.family = self.checkpoint.family
+        self.wording = self.family.wording_for(chosen["use_custom_prompt"])
         self.fps, self.nframe = chosen["fps"], chosen["nframe"]  # VLMEvalKit's video data sets read and set these
         self.generation = {name: chosen[name] for name in ("max_new_tokens", *SAMPLING, "repetition_penalty")}
         self.generation["do_sample"] = chosen["do_sample"] and chosen["temperature"] > 0
@@ -69,7 +68,8 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
         """What writes this checkpoint's prompts."""
         tokenizer, asked = self.processor.tokenizer, self.options
         template = self.processor.chat_template or tokenizer.chat_template
-        writer = PromptWriter(tokenizer, template, self.checkpoint.training, asked["markup"], asked["system_prompt"])
+        training = self.checkpoint.training
+        writer = PromptWriter(tokenizer, self.family, template, training, asked["markup"], asked["system_prompt"])
         announce(writer, self.checkpoint.folder, self.checkpoint.config)
         return writer
 
@@ -94,7 +94,7 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
             "generation": self.generation,
             "dtype": self.dtype,
             "backend": "vllm" if self.use_vllm else "transformers",
-            **({"post_process": True} if self.options["post_process"] else {}),
+            **{name: True for name in ("post_process", "keep_thoughts") if self.options[name]},
         }
 
     def question(self, message: Message | str, dataset: str | None = None) -> Question:
@@ -114,16 +114,17 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
             for item in message
         ]
         files = {kind: tuple(Path(i["value"]) for i in message if i["type"] == kind) for kind in ("image", "video")}
-        smallest, largest = MIN_PIXELS.get(dataset, self.options["min_pixels"]), self.options["max_pixels"]
+        smallest, largest = self.family.smallest(dataset) or self.options["min_pixels"], self.options["max_pixels"]
         asked = {name: value for name, value in (("min_pixels", smallest), ("max_pixels", largest)) if value}
         rate = {"nframes": self.nframe} if self.nframe else {"fps": self.fps} if self.fps else {}
-        size = self.processor.image_processor.size
+        size = self.processor.image_processor.size if self.family.side else {}
         return Question(
             text=self.writer.write(content),
             images=files["image"],
             videos=files["video"],
-            min_pixels=asked.get("min_pixels", size["shortest_edge"]),
-            max_pixels=asked.get("max_pixels", size["longest_edge"]),
+            family=self.family,
+            min_pixels=asked.get("min_pixels", size.get("shortest_edge")),
+            max_pixels=asked.get("max_pixels", size.get("longest_edge")),
             sampling=rate | asked if files["video"] else {},
         )
 
@@ -133,9 +134,14 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
         self.row = type(self).row if dataset is None else adopt(dataset)
         super().set_dump_image(dump_image_func if dataset is None else dataset.dump_image)
 
+    def use_custom_prompt(self, dataset: str) -> bool:
+        """Tell whether the model's authors word the questions of a data set otherwise than it does."""
+        return self.wording is not None and self.wording.use_custom_prompt(dataset)
+
     def build_prompt(self, line: Any, dataset: str) -> Message:
         """Word a row of a data set."""
-        return super().build_prompt(self.row(line), dataset)
+        self.wording.set_dump_image(self.dump_image_func)
+        return self.wording.build_prompt(self.row(line), dataset)
 
     def generate_inner(self, message: Message, dataset: str | None = None) -> str:
         """Answer one message; VLMEvalKit's own loop calls this.
@@ -153,12 +159,23 @@ class UniDPOQwen2VL(Qwen2VLPromptMixin, BaseModel):
     def answer(self, questions: Sequence[Question]) -> list[str]:
         """Answer questions that `question` made, as one batch."""
         answers = self.backend.answer(questions) if questions else []
+        if not self.options["keep_thoughts"]:
+            answers = [after_thoughts(answer) for answer in answers]
         if self.options["post_process"]:
             answers = [last_box(answer) for answer in answers]
         if self.verbose:
             for question, answer in zip(questions, answers, strict=True):
                 print(f"{question.text}{answer}", flush=True)
         return answers
+
+
+UniDPOQwen2VL = UniDPOVLM
+
+
+def after_thoughts(answer: str) -> str:
+    """Return what comes after a model's thoughts; all of an answer that shows no end of any."""
+    _, ended, rest = answer.rpartition("</think>")
+    return rest.lstrip() if ended else answer
 
 
 def last_box(answer: str) -> str:

@@ -1,4 +1,4 @@
-"""The options of `UniDPOQwen2VL`: what each is, its default, and what it may be.
+"""The options of `UniDPOVLM`: what each is, its default, and what it may be.
 
 A config is JSON, where a number may be a text by mistake.
 """
@@ -48,8 +48,9 @@ OPTIONS: dict[str, tuple[Any, Rule]] = {
     # in from the environment. For a LoRA folder `base_path` is the full model, if it has moved since training.
     "model_path": (..., PATH),
     "base_path": (None, TEXT),
-    # Questions worded as Qwen2-VL's authors do, or by the data set itself; the system prompt (null: that of training,
-    # "": none, with role markup); the markup around both: "auto", "template", "roles" or "flat", see `prompt.py`.
+    # Questions worded as the model's authors do, where VLMEvalKit has that, or by the data set itself; the system
+    # prompt (null: that of training, "": none, with role markup); the markup around both: "auto", "template", "roles"
+    # or "flat", see `prompt.py`.
     "use_custom_prompt": (True, SWITCH),
     "system_prompt": (None, TEXT),
     "markup": ("auto", TEXT),
@@ -68,6 +69,8 @@ OPTIONS: dict[str, tuple[Any, Rule]] = {
     "top_k": (0, _whole(0)),
     "repetition_penalty": (1.0, POSITIVE),
     "post_process": (False, SWITCH),
+    # Whether answers keep what the model thought first, up to "</think>"; data sets score what comes after it.
+    "keep_thoughts": (False, SWITCH),
     # "auto" spreads one model over several GPUs; null takes what is there, and what is fastest on it.
     "device": (None, (_is_device, 'a device of torch such as "cuda:1", or "auto"')),
     "dtype": (None, _one_of("bfloat16", "float16", "float32")),
@@ -88,7 +91,7 @@ SAMPLING = ("temperature", "top_p", "top_k")
 RENAMED = {"gpu_utils": "gpu_memory_utilization"}
 NOT_HERE = {
     "use_lmdeploy": (False, 'leave it out, or write "use_vllm": true'),
-    "use_audio_in_video": (False, "leave it out: Qwen2-VL does not hear"),
+    "use_audio_in_video": (False, "leave it out: these models do not hear"),
     "total_pixels": (None, 'leave it out, and limit each image and frame with "max_pixels"'),
 }
 
@@ -106,25 +109,25 @@ def chosen_options(asked: Mapping[str, Any]) -> dict[str, Any]:
         if given in NOT_HERE:
             nothing, advice = NOT_HERE[given]
             if value not in (nothing, None):
-                raise UniDPOError(f"UniDPOQwen2VL does not do {given}: {value!r:.100}; {advice}")
+                raise UniDPOError(f"UniDPOVLM does not do {given}: {value!r:.100}; {advice}")
             continue
         if name in chosen:
-            raise UniDPOError(f"UniDPOQwen2VL has {name} under two names; leave {given} out")
+            raise UniDPOError(f"UniDPOVLM has {name} under two names; leave {given} out")
         if name not in OPTIONS:
-            raise UniDPOError(f"UniDPOQwen2VL has no option {name!r}; it has {', '.join(OPTIONS)}")
+            raise UniDPOError(f"UniDPOVLM has no option {name!r}; it has {', '.join(OPTIONS)}")
         default, (fits, words) = OPTIONS[name]
         if not (value is None and default is None) and not fits(value):
-            raise UniDPOError(f"option {name} of UniDPOQwen2VL is {value!r:.100}, and must be {words}")
+            raise UniDPOError(f"option {name} of UniDPOVLM is {value!r:.100}, and must be {words}")
         chosen[name] = value
     chosen = {name: default for name, (default, _) in OPTIONS.items()} | chosen
     least, most = chosen["min_pixels"], chosen["max_pixels"]
     if least and most and least > most:
-        raise UniDPOError(f"option min_pixels of UniDPOQwen2VL is {least}, above max_pixels, which is {most}")
+        raise UniDPOError(f"option min_pixels of UniDPOVLM is {least}, above max_pixels, which is {most}")
     greedy = chosen["temperature"] <= LIKELIEST or chosen["top_p"] <= LIKELIEST or chosen["top_k"] == 1
     unused = [name for name in SAMPLING if chosen[name] != OPTIONS[name][0]]
     if unused and not chosen["do_sample"] and not greedy:
         raise UniDPOError(
-            f"option {unused[0]} of UniDPOQwen2VL is for sampling\n"
+            f"option {unused[0]} of UniDPOVLM is for sampling\n"
             '  add "do_sample": true, or leave it out to have the likeliest token taken'
         )
     return chosen

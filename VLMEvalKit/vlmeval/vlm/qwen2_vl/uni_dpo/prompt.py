@@ -1,10 +1,10 @@
 """Prompts: the one place that writes them, for both backends.
 
-There are two kinds of chat template among Qwen2-VL checkpoints. Instruct models write roles
-(`<|im_start|>user ... <|im_end|>`). The base Qwen2-VL-2B ships a flat one that loops over content items and renders a
-message with a role to nothing. LlamaFactory trains with `template: qwen2_vl`, which is role markup, whatever template
-the checkpoint carries. So the prompt of training decides where it is known (`history.py`), and what the chat template
-makes of a question otherwise; of both one line tells, and of a guess a loud one.
+There are two kinds of chat template. Instruct models write roles (`<|im_start|>user ... <|im_end|>`). The base
+Qwen2-VL-2B ships a flat one that loops over content items and renders a message with a role to nothing. LlamaFactory
+trains with a `template` of its own, which is role markup, whatever template the checkpoint carries. So the prompt of
+training decides where it is known (`history.py`), and what the chat template makes of a question otherwise; of both
+one line tells, and of a guess a loud one.
 """
 
 import os
@@ -15,16 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ....uni_dpo.errors import UniDPOError, in_context
+from .families import SYSTEM_TURN, USER_START, Family
 from .history import QUESTION, Training
 
 
 MARKUPS = ("auto", "template", "roles", "flat")
-PLACEHOLDERS = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
-DEFAULT_SYSTEM = "You are a helpful assistant."  # what LlamaFactory's template and the instruct models' say
-SYSTEM_TURN = "<|im_start|>system\n{system}<|im_end|>\n"
-USER_TURN = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
-ROLES = SYSTEM_TURN.format(system=DEFAULT_SYSTEM) + USER_TURN  # what LlamaFactory's `template: qwen2_vl` trains
-
 # Qwen published its Qwen2-VL and Qwen2.5-VL with versions below these of transformers in their `config.json`.
 PUBLISHED_BEFORE = (4, 52)
 
@@ -36,10 +31,11 @@ class PromptWriter:
 
     Args:
         tokenizer: The checkpoint's tokenizer.
+        family: What kind of model it is.
         template: Its chat template (Jinja), or None if it has none.
         training: What is known of the checkpoint's training; None if it was only downloaded.
         markup: "template" uses the checkpoint's template with roles, "roles" the prompt of training (where it is not
-            known, that of LlamaFactory's `template: qwen2_vl`), "flat" renders bare content items; "auto" decides.
+            known, LlamaFactory's default for the family), "flat" renders bare content items; "auto" decides.
         system_prompt: None for the default one; "" for none at all.
 
     Attributes:
@@ -53,6 +49,7 @@ class PromptWriter:
     def __init__(
         self,
         tokenizer: Any,
+        family: Family,
         template: str | None,
         training: Training | None,
         markup: str,
@@ -62,12 +59,18 @@ class PromptWriter:
         if markup not in MARKUPS:
             raise UniDPOError(f"markup {markup!r} is not one of {', '.join(MARKUPS)}")
         self.tokenizer = tokenizer
+        self.family = family
         self.template = template
         self.system_prompt = system_prompt
-        self.roles = (training and training.prompt) or ROLES
+        self.roles = (training and training.prompt) or family.roles
         self.markup, self.reason = (markup, "asked for") if markup != "auto" else self._detect(training)
         if self.markup in ("template", "flat") and template is None:
             raise UniDPOError(f'markup "{self.markup}" needs a chat template and the checkpoint has none; try "roles"')
+        if self.markup == "roles" and self.roles is None:
+            raise UniDPOError(
+                "nothing says how this checkpoint was prompted: it has neither a record of its training nor a chat "
+                "template that writes roles\n  put the chat template of its start model into its folder"
+            )
 
     def _detect(self, training: Training | None) -> tuple[str, str]:
         """Choose by what training says, then by trying: what a template makes of a question says more than its looks.
@@ -75,17 +78,18 @@ class PromptWriter:
         Returns:
             The markup, and the reason for it.
         """
-        by_roles = self._rendered([{"role": "user", "content": [{"type": "text", "text": QUESTION}]}])
+        content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
+        by_roles = self._rendered([{"role": "user", "content": content}])
         if training and training.recorded:
             known = f"the prompt that training recorded in {training.trace}"
-            same = by_roles == training.prompt
+            same = by_roles == self._by_roles(content)
             return ("template", f"its chat template writes {known}") if same else ("roles", f"it is {known}")
         if QUESTION in by_roles:
             return "template", "its chat template writes roles"
         if training and training.prompt:
             return "roles", f"{training.trace} has this prompt"
         if training:
-            return "roles", f"{training.trace} shows a training; taken to be with LlamaFactory's `template: qwen2_vl`"
+            return "roles", f"{training.trace} shows a training; taken to be with LlamaFactory's default template"
         if QUESTION not in self._rendered([{"type": "text", "text": QUESTION}]):
             return "roles", "it has no chat template that renders a question"
         return "flat", "its chat template writes no roles, and nothing shows a training"
@@ -112,7 +116,9 @@ class PromptWriter:
             UniDPOError: The prompt does not have one placeholder for each image and video.
         """
         text = {"template": self._by_template, "roles": self._by_roles, "flat": self._apply}[self.markup](content)
-        for kind, placeholder in PLACEHOLDERS.items():
+        if not self.family.video and any(item["type"] == "video" for item in content):
+            raise UniDPOError("videos are not evaluated with models of this kind; ask about images")
+        for kind, placeholder in self.family.pictures.items():
             wanted, found = sum(item["type"] == kind for item in content), text.count(placeholder)
             if wanted != found:
                 raise UniDPOError(
@@ -126,13 +132,16 @@ class PromptWriter:
         return self._apply([*system, {"role": "user", "content": content}])
 
     def _by_roles(self, content: Content) -> str:
-        vision = {kind: f"<|vision_start|>{token}<|vision_end|>" for kind, token in PLACEHOLDERS.items()}
-        question = "".join(item.get("text") or vision.get(item["type"], "") for item in content)
+        before, after = self.family.around
+        pictures = {kind: f"{before}{token}{after}" for kind, token in self.family.pictures.items()}
+        question = "".join(item.get("text") or pictures.get(item["type"], "") for item in content)
         prompt = self.roles
         if self.system_prompt is not None:
-            if not prompt.endswith(USER_TURN):
+            start, user, rest = prompt.partition(USER_START)
+            if not user:
                 raise UniDPOError(f"system_prompt has no place in the prompt of training, {prompt!r}; remove it")
-            prompt = (SYSTEM_TURN.format(system=self.system_prompt) if self.system_prompt else "") + USER_TURN
+            system = SYSTEM_TURN.format(system=self.system_prompt) if self.system_prompt else ""
+            prompt = start.partition(SYSTEM_TURN.partition("{")[0])[0] + system + user + rest
         before, _, after = prompt.rpartition(QUESTION)
         return before + question + after
 

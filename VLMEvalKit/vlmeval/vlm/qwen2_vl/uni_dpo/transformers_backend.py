@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, __version__
 from ....uni_dpo.errors import UniDPOError, in_context
 from .checkpoint import Checkpoint, weight_shapes
 from .device import default_attention
+from .families import QWEN2_VL, Family
 from .media import Question, load_image, load_video
 from .portable import has_own_head, readable, written_by
 
@@ -31,7 +32,7 @@ class TransformersBackend:
         self, checkpoint: Checkpoint, device: str, dtype: str, attention: str | None, generation: dict[str, Any]
     ):
         """Load processor and weights."""
-        self.folder = checkpoint.folder
+        self.checkpoint, self.folder = checkpoint, checkpoint.folder
         self.processor = checkpoint.load_processor()
         attention = attention or default_attention(device, dtype)
         self.model = load_model(checkpoint, device, getattr(torch, dtype), attention)
@@ -45,6 +46,10 @@ class TransformersBackend:
         Args:
             questions: At least one, all with the same pixel limits.
         """
+        if self.checkpoint.family.apart and len({bool(question.images) for question in questions}) == 2:
+            seeing = iter(self.answer([question for question in questions if question.images]))
+            blind = iter(self.answer([question for question in questions if not question.images]))
+            return [next(seeing if question.images else blind) for question in questions]
         try:
             return self._answer(questions)
         except torch.OutOfMemoryError:
@@ -64,27 +69,29 @@ class TransformersBackend:
 
     def inputs(self, questions: Sequence[Question]) -> Any:
         """Return what the model reads: token ids and mask (batch x length, padded on the left), and pixel patches."""
-        images = [load_image(path) for question in questions for path in question.images]
+        images = [[load_image(path, question) for path in question.images] for question in questions]
+        if not self.checkpoint.family.apart:
+            images = sum(images, [])
         videos = [load_video(path, question) for question in questions for path in question.videos]
-        frames = {"do_sample_frames": False, "do_resize": False} | _rates([(len(it), rate) for it, rate in videos])
+        frames = {"do_sample_frames": False, "do_resize": False} | _rates(videos, questions[0].family)
         with in_context(f"cannot prepare questions with the tokenizer and image processor of {self.folder}"):
             return self.processor(
                 text=[question.text for question in questions],
-                images=images or None,
-                videos=[video for video, _ in videos] or None,
-                images_kwargs=questions[0].limits,
+                images=images if any(images) else None,
+                videos=[video for video, *_ in videos] or None,
+                images_kwargs=questions[0].limits | self.checkpoint.image_options,
                 videos_kwargs=frames if videos else {},
+                add_special_tokens=False,  # a prompt has all that belong to it
                 padding=True,
                 return_tensors="pt",
             )
 
 
-def _rates(videos: Sequence[tuple[int, float]]) -> dict[str, list]:
-    """Say of each video how many frames a second it has, which transformers 5 takes from its metadata only."""
-    if __version__.startswith("4."):
-        return {"fps": [rate for _, rate in videos]}
-    known = [{"total_num_frames": count, "frames_indices": list(range(count)), "fps": rate} for count, rate in videos]
-    return {"video_metadata": known}
+def _rates(videos: Sequence[tuple[Any, float, dict[str, Any]]], family: Family) -> dict[str, list]:
+    """Say of each video how many frames a second it has, and which frames they are."""
+    if __version__.startswith("4.") and family is QWEN2_VL:
+        return {"fps": [rate for _, rate, _ in videos]}
+    return {"video_metadata": [known for *_, known in videos]}
 
 
 def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attention: str) -> Any:

@@ -30,7 +30,7 @@ def check_versions() -> None:
         UniDPOError: There is one; it says what was found, what is supported and how to get it.
     """
     problem = " ".join(
-        f"UniDPOQwen2VL does not support {name} {found}, only {name}{wanted}. "
+        f"UniDPOVLM does not support {name} {found}, only {name}{wanted}. "
         f"""Install one: {HOW.get(name, f'pip install "{name}{wanted}"')}."""
         for name, wanted in SUPPORTED.items()
         if not SpecifierSet(wanted).contains(found := installed(name), prereleases=True)

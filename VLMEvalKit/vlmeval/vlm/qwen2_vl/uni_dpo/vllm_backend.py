@@ -120,7 +120,7 @@ def prompt(question: Question) -> dict[str, Any]:
     """Return a question as vLLM takes it: one placeholder for each image, which vLLM expands itself."""
     media: dict[str, Any] = {}
     if question.images:
-        media["image"] = [load_image(path) for path in question.images]
+        media["image"] = [load_image(path, question) for path in question.images]
     if question.videos:
         media["video"] = [load_video(path, question)[0].numpy() for path in question.videos]
     extra = {"multi_modal_data": media, "mm_processor_kwargs": question.limits} if media else {}

@@ -35,6 +35,8 @@ def record_training(
         "prompt": keep_markup(tokenizer, processor, template),
         "pref_loss": finetuning_args.pref_loss,
     }
+    if images := _image_options(processor, model_args):
+        record["images"] = images
     if not isinstance(model, PeftModel):
         setattr(model.config, RECORD, record)
         return
@@ -42,6 +44,16 @@ def record_training(
         record["adapters"] = [{"path": path, "digest": _digest(path)} for path in merged]
     tokenizer.init_kwargs[RECORD] = record
     _tell_of_untied_embeddings(model)
+
+
+def _image_options(processor: Any, model_args: Any) -> dict[str, bool]:
+    """Return what the image processor does here, where LlamaFactory may do otherwise than whoever asks later."""
+    images = getattr(processor, "image_processor", None)
+    return {
+        name: bool(getattr(model_args, option, False) or getattr(images, name))
+        for name, option in {"crop_to_patches": "crop_to_patches", "do_pan_and_scan": "image_do_pan_and_scan"}.items()
+        if hasattr(images, name)
+    }
 
 
 def _tell_of_untied_embeddings(model: PeftModel) -> None:

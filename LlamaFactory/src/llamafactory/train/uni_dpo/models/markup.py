@@ -30,18 +30,24 @@ class Turns:
     user: Turn  # with what begins an answer
     assistant: Turn
     default_system: str
+    thought: str  # an empty one, where answers are trained to come after it
+    system_in_user: bool  # whether the system prompt stands in the turn of the user
 
     @property
     def prompt(self) -> str:
         """The prompt of a single question, up to where the answer begins."""
         system = self.system[0] + self.default_system + self.system[1] if self.default_system else ""
-        return self.start + system + QUESTION.join(self.user)
+        before, after = self.user
+        opening = before + system if self.system_in_user else system + before
+        return self.start + opening + QUESTION + after + self.thought
 
 
 def turns_of(template: Any, tokenizer: Any) -> Turns | None:
-    """Read what a template of LlamaFactory writes; None if it is of a kind that depends on more than the role."""
-    if type(template).__name__ != "Template":
+    """Read what a template of LlamaFactory writes; None if it is of a kind that nobody has looked at."""
+    kind = type(template).__name__
+    if kind not in ("Template", "ReasoningTemplate", "Llama2Template"):
         return None
+    thought = template.add_thought() if kind == "ReasoningTemplate" and not template.enable_thinking else ""
 
     def text(slots: Sequence[Any]) -> str:
         special = {"bos_token": tokenizer.bos_token or "", "eos_token": tokenizer.eos_token or ""}
@@ -56,7 +62,8 @@ def turns_of(template: Any, tokenizer: Any) -> Turns | None:
     found = [text(role.apply(content=QUESTION, idx="0")).split(QUESTION) for role in roles]
     if any(len(around) != 2 for around in found):
         return None
-    return Turns(text(template.format_prefix.apply()), *map(tuple, found), template.default_system or "")
+    start, system = text(template.format_prefix.apply()), template.default_system or ""
+    return Turns(start, *map(tuple, found), system, thought, system_in_user=kind == "Llama2Template")
 
 
 def keep_markup(tokenizer: Any, processor: Any, template: Any) -> str | None:
@@ -85,7 +92,7 @@ def keep_markup(tokenizer: Any, processor: Any, template: Any) -> str | None:
             )
         return turns.prompt
     pictures = _pictures(template.mm_plugin)
-    if processor is None or pictures:
+    if (processor is None or pictures) and not turns.system_in_user:
         logger.info_rank0(
             "What is saved gets a chat template that writes the prompts of this run; the base's does not."
         )
@@ -108,8 +115,8 @@ def _rendered(tokenizer: Any, chat_template: str | None, content: Any) -> str:
 
 
 def _pictures(plugin: Any) -> dict[str, str]:
-    """Return what stands for an image and a video, where it is known: in the Qwen2-VL family."""
-    if type(plugin).__name__ != "Qwen2VLPlugin":
+    """Return what stands for an image and a video, where it is known: in the Qwen-VL families."""
+    if type(plugin).__name__ not in ("Qwen2VLPlugin", "Qwen3VLPlugin"):
         return {}
     tokens = {"image": plugin.image_token, "video": plugin.video_token}
     return {kind: f"{plugin.vision_bos_token}{token}{plugin.vision_eos_token}" for kind, token in tokens.items()}
@@ -148,5 +155,8 @@ def chat_template(turns: Turns, pictures: dict[str, str]) -> str:
             "{% for item in message['content'] %}" + items + "{% endfor %}{% endif %}",
             by_role(1),
             "{% endif %}{% endfor %}",
+            "{% if messages[-1]['role'] == 'user' %}" + literal(turns.thought) + "{% endif %}"
+            if turns.thought
+            else "",
         ]
     )

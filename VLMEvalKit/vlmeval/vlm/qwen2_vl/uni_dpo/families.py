@@ -1,0 +1,113 @@
+"""The kinds of models that can be evaluated: how pictures stand in a prompt, and what of a picture reaches the model.
+
+To add one, add a line to `FAMILIES`, and a tiny model of it to the table in `tests/test_eval_families.py`, which
+compares its prompts with those of training token by token.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ....uni_dpo.errors import UniDPOError
+from .history import QUESTION
+
+
+DEFAULT_SYSTEM = "You are a helpful assistant."  # of LlamaFactory's `template: qwen2_vl`, and of the instruct models
+SYSTEM_TURN = "<|im_start|>system\n{system}<|im_end|>\n"
+USER_START = f"<|im_start|>user\n{QUESTION}"
+USER_TURN = f"{USER_START}<|im_end|>\n<|im_start|>assistant\n"
+
+
+@dataclass(frozen=True)
+class Family:
+    """What evaluation has to know of a kind of models.
+
+    Attributes:
+        image: What stands for an image in a prompt, and the processor expands.
+        video: Likewise for a video; None if videos are not evaluated.
+        around: What training writes before and after it.
+        roles: The prompt that LlamaFactory trains by default, for a checkpoint that has not recorded its own; None if
+            such a checkpoint has to have a chat template.
+        wording: The module and class of VLMEvalKit that word questions as the model's authors do; None to have every
+            data set word its own.
+        side: Pixels along the side of what becomes one token of an image, where an image keeps its proportions;
+            its size is then limited by the processor. None where the processor makes squares of all images: they are
+            brought between the limits beforehand, as in training.
+        stretches: Whether training stretches images that are small or very thin.
+        apart: Whether the processor takes questions without images only apart from those with some.
+        recorded: Options of the image processor that training may have set, and recorded.
+    """
+
+    image: str
+    video: str | None = None
+    around: tuple[str, str] = ("", "")
+    roles: str | None = None
+    wording: tuple[str, str] | None = None
+    side: int | None = None
+    stretches: bool = False
+    apart: bool = False
+    recorded: tuple[str, ...] = ()
+
+    @property
+    def pictures(self) -> dict[str, str]:
+        """What stands for a picture in a prompt, by its kind."""
+        return {"image": self.image} | ({"video": self.video} if self.video else {})
+
+    def smallest(self, dataset: str | None) -> int | None:
+        """Return the fewest pixels that a data set asks for, as upstream's classes have it: small text is enlarged."""
+        return 10 * 10 * self.side**2 if dataset == "OCRBench" and self.side else None
+
+    def wording_for(self, asked: bool) -> Any:
+        """Return VLMEvalKit's object that words questions, if that is asked for.
+
+        Raises:
+            UniDPOError: This VLMEvalKit does not have it.
+        """
+        if not (asked and self.wording):
+            return None
+        module, name = self.wording
+        try:
+            return getattr(importlib.import_module(module, __package__), name)(use_custom_prompt=True)
+        except ImportError as error:
+            raise UniDPOError(
+                f"this VLMEvalKit has no {name} to word questions for such a model\n"
+                '  install a newer one, or have data sets word them: "use_custom_prompt": false'
+            ) from error
+
+
+_QWEN = {
+    "image": "<|image_pad|>",
+    "video": "<|video_pad|>",
+    "around": ("<|vision_start|>", "<|vision_end|>"),
+    "stretches": True,
+}
+QWEN2_VL = Family(
+    **_QWEN,
+    side=28,
+    roles=SYSTEM_TURN.format(system=DEFAULT_SYSTEM) + USER_TURN,
+    wording=("...qwen2_vl.prompt", "Qwen2VLPromptMixin"),
+)
+QWEN3_VL = Family(**_QWEN, side=32, roles=USER_TURN, wording=("...qwen3_vl.prompt", "Qwen3VLPromptMixin"))
+GLM_V = Family("<|image|>", around=("<|begin_of_image|>", "<|end_of_image|>"), stretches=True)
+LLAVA = Family("<image>")
+
+FAMILIES: dict[str, Family] = {
+    "qwen2_vl": QWEN2_VL,
+    "qwen2_5_vl": QWEN2_VL,
+    "qwen3_vl": QWEN3_VL,
+    "qwen3_vl_moe": QWEN3_VL,
+    "qwen3_5": QWEN3_VL,
+    "qwen3_5_moe": QWEN3_VL,
+    "glm4v": GLM_V,
+    "glm4v_moe": GLM_V,
+    "internvl": Family("<IMG_CONTEXT>", recorded=("crop_to_patches",)),
+    "gemma3": Family("<start_of_image>", apart=True, recorded=("do_pan_and_scan",)),
+    "llava": LLAVA,
+    "llava_next": LLAVA,
+}
+
+
+def family_of(config: Mapping[str, Any]) -> Family | None:
+    """Return the family of the model that a `config.json` describes; None for one that nobody has added."""
+    return FAMILIES.get(str(config.get("model_type")))

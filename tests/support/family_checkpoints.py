@@ -1,0 +1,131 @@
+"""Whole checkpoints of tiny models of today's families: a Qwen2-VL's tokenizer, and processors of their own."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from engine_models import TILE, config_of
+from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+
+SQUARE = {"height": TILE, "width": TILE}
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}"
+    "{{ message['content'] }}{% else %}{% for item in message['content'] %}{% if item['type'] == 'image' %}<IMAGE>"
+    "{% else %}{{ item['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+QWEN_PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+
+
+def _qwen3(tokenizer: Any, model: Path) -> Any:
+    """Pictures as the Qwen2-VL has them; its tokenizer knows all tokens."""
+    images = transformers.AutoImageProcessor.from_pretrained(model)
+    limits = {"size": {"shortest_edge": 4 * 28 * 28, "longest_edge": 16 * 28 * 28}, "patch_size": images.patch_size}
+    videos = transformers.Qwen3VLVideoProcessor(**limits)
+    tokenizer.chat_template = CHATML.replace("<IMAGE>", QWEN_PICTURE)
+    return transformers.Qwen3VLProcessor(images, tokenizer, videos, chat_template=tokenizer.chat_template)
+
+
+def _glm4v(tokenizer: Any, model: Path) -> Any:
+    limits = {"size": {"shortest_edge": 2 * 28 * 28, "longest_edge": 32 * 28 * 28}, "patch_size": 14}
+    images, videos = transformers.Glm4vImageProcessor(**limits), transformers.Glm4vVideoProcessor(**limits)
+    return transformers.Glm4vProcessor(images, tokenizer, videos, chat_template=CHATML)
+
+
+def _internvl(tokenizer: Any, model: Path) -> Any:
+    images = transformers.GotOcr2ImageProcessor(size=SQUARE)
+    return transformers.InternVLProcessor(
+        images, tokenizer, transformers.InternVLVideoProcessor(size=SQUARE), 4, chat_template=CHATML
+    )
+
+
+def _gemma3(tokenizer: Any, model: Path) -> Any:
+    images = transformers.Gemma3ImageProcessor(size=SQUARE)
+    return transformers.Gemma3Processor(images, tokenizer, chat_template=CHATML, image_seq_length=4)
+
+
+def _llava(tokenizer: Any, model: Path) -> Any:
+    images = transformers.SiglipImageProcessor(size=SQUARE)
+    return transformers.LlavaProcessor(images, tokenizer, 2, "full", chat_template=CHATML)
+
+
+# The processor, the names of special tokens that a tokenizer has to have for it, and others that it has to know.
+PROCESSORS: dict[str, tuple[Callable, Mapping[str, str], tuple[str, ...]]] = {
+    "qwen3_vl": (_qwen3, {}, ()),
+    "qwen3_5": (_qwen3, {}, ()),
+    "glm4v": (
+        _glm4v,
+        {},
+        ("[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|image|>", "<|video|>")
+        + tuple(f"<|{end}_of_{kind}|>" for kind in ("image", "video") for end in ("begin", "end")),
+    ),
+    "internvl": (
+        _internvl,
+        {
+            **{"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"},
+            "video_token": "<video>",
+        },
+        (),
+    ),
+    "gemma3": (
+        _gemma3,
+        {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"},
+        ("<start_of_turn>", "<end_of_turn>"),
+    ),
+    "llava": (_llava, {"image_token": "<image>"}, ()),
+}
+
+
+def checkpoint_of(kind: str, model: Path, folder: Path) -> Path:
+    """Make a checkpoint of a random model.
+
+    Args:
+        kind: A model type of transformers, a key of `PROCESSORS`.
+        model: A tiny Qwen2-VL, of which the tokenizer is taken.
+        folder: Where it goes.
+    """
+    make, named, others = PROCESSORS[kind]
+    tokenizer = AutoTokenizer.from_pretrained(model, extra_special_tokens=dict(named))
+    tokenizer.add_special_tokens({"additional_special_tokens": [*named.values(), *others]}, False)
+    make(tokenizer, model).save_pretrained(folder)
+    known = json.loads((model / "config.json").read_text())
+    ids = {name: known[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = config_of(kind, vocab_size=len(tokenizer) + 8, max_position_embeddings=4096, **ids)
+    _tell_tokens(config, tokenizer, kind, known)
+    torch.manual_seed(0)
+    made = AutoModelForImageTextToText.from_config(config)
+    for weights in made.parameters():
+        if weights.ndim > 1:  # large enough for answers to depend on the question
+            torch.nn.init.normal_(weights, std=weights[0].numel() ** -0.5)
+    made.save_pretrained(folder)
+    return folder
+
+
+def _tell_tokens(config: Any, tokenizer: Any, kind: str, known: dict[str, Any]) -> None:
+    """Set the ids of the tokens that stand for pictures, and the size of patches where the processor has Qwen's."""
+    names = {
+        "image_token_id": {"glm4v": "<|image|>", "internvl": "<IMG_CONTEXT>", "llava": "<image>"},
+        "video_token_id": {"glm4v": "<|video|>"},
+        "image_start_token_id": {"glm4v": "<|begin_of_image|>"},
+        "image_end_token_id": {"glm4v": "<|end_of_image|>"},
+        "video_start_token_id": {"glm4v": "<|begin_of_video|>"},
+        "video_end_token_id": {"glm4v": "<|end_of_video|>"},
+        "boi_token_index": {"gemma3": "<start_of_image>"},
+        "eoi_token_index": {"gemma3": "<end_of_image>"},
+    }
+    names["image_token_id"]["gemma3"] = "<image_soft_token>"
+    for name, tokens in names.items():
+        if kind in tokens:
+            setattr(config, name, tokenizer.convert_tokens_to_ids(tokens[kind]))
+    if hasattr(config, "image_token_index"):
+        config.image_token_index = config.image_token_id
+    if kind.startswith("qwen"):
+        for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
+            setattr(config, name, known[name])
+    if kind.startswith(("qwen", "glm")):
+        config.vision_config.patch_size = 14
