@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 from eval_tree import TREES, pristine, vlmevalkit
-from pairs import options, train, write_dataset
+from pairs import options, prompt_ids, train, write_dataset
 from PIL import Image
 from tiny_models import qwen2_5
 from variants import FLAT, variant
@@ -87,27 +87,10 @@ def test_answers_are_as_long_as_allowed(ask):
         assert len(short) < len(longer) and longer.startswith(short)
 
 
-def training_ids(model, data, tmp_path):
-    """Prompt token ids as LlamaFactory trains them, from its own data pipeline."""
-    from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
-    from llamafactory.hparams import get_train_args
-    from llamafactory.model import load_tokenizer
-
-    run = options(model, data, tmp_path / "out", cutoff_len=4096)
-    model_args, data_args, training_args, *_ = get_train_args(run)
-    loaded = load_tokenizer(model_args)
-    template = get_template_and_fix_tokenizer(loaded["tokenizer"], data_args)
-    rows = get_dataset(template, model_args, data_args, training_args, stage="rm", **loaded)["train_dataset"]
-    return [
-        [i for i, label in zip(row["chosen_input_ids"], row["chosen_labels"], strict=True) if label == -100]
-        for row in rows
-    ]
-
-
 def test_prompts_are_those_of_training(ask, tiny_model, questions, tmp_path):
     """Token for token, image tokens included; padding is on the left."""
     found = ask("tokens", "full")
-    assert found["ids"] == training_ids(tiny_model, questions[0], tmp_path)
+    assert found["ids"] == prompt_ids(options(tiny_model, questions[0], tmp_path / "out", cutoff_len=4096))
     assert 0 in found["first"] and set(found["last"]) == {1}
 
 

@@ -1,9 +1,9 @@
 """Whole training runs of models of today's families, by LlamaFactory's own templates and processors."""
 
 import pytest
+from family_checkpoints import checkpoint_of
 from pairs import mixed, options, write_dataset
 from recorded import recorded_run
-from tiny_models import of_family
 
 
 SLOW = {"learning_rate": 1e-4, "gradient_accumulation_steps": 1, "pref_beta": 0.5, "max_steps": 20}
@@ -23,7 +23,7 @@ def test_twenty_steps(kind, tiny_model, data, tmp_path):
     Of Qwen3.5 only the first losses are compared: later ones drift apart, by 4 % at most, though every gradient of one
     step agrees in float64. Its recurrence rounds more in float32; whether that is all of it is not shown yet.
     """
-    model, caches = of_family(tiny_model, tmp_path / "model", kind), tmp_path / "caches"
+    model, caches = checkpoint_of(kind, tiny_model, tmp_path / "model"), tmp_path / "caches"
     run = options(model, data, tmp_path, dataset="mixed", **SLOW) | {"template": KINDS[kind]}
     stored = {f"uni_dpo_{name}_cache": str(caches / name) for name in ("image", "reference")}
     ways = {"upstream": {"pref_forward": "upstream"}, "auto": {}, "stored": stored, "stored again": stored}

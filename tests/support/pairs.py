@@ -146,6 +146,22 @@ def train(run: dict[str, Any], pictures: bool = False) -> list[dict[str, Any]]:
     return log_history(run["output_dir"])
 
 
+def prompt_ids(run: dict[str, Any]) -> list[list[int]]:
+    """Return the token ids of every prompt of a run, from LlamaFactory's own data pipeline."""
+    from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
+    from llamafactory.hparams import get_train_args
+    from llamafactory.model import load_tokenizer
+
+    model_args, data_args, training_args, *_ = get_train_args(run)
+    loaded = load_tokenizer(model_args)
+    template = get_template_and_fix_tokenizer(loaded["tokenizer"], data_args)
+    rows = get_dataset(template, model_args, data_args, training_args, stage="rm", **loaded)["train_dataset"]
+    return [
+        [i for i, label in zip(row["chosen_input_ids"], row["chosen_labels"], strict=True) if label == -100]
+        for row in rows
+    ]
+
+
 def log_history(output: str | Path) -> list[dict[str, Any]]:
     """Read what the trainer logged."""
     return json.loads((Path(output) / "trainer_state.json").read_text())["log_history"]

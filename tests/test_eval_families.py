@@ -1,0 +1,65 @@
+"""Models of today's families, trained by LlamaFactory's templates and then asked: the same prompt, token by token."""
+
+import json
+
+import pytest
+from eval_tree import vlmevalkit
+from family_checkpoints import PROCESSORS, checkpoint_of
+from pairs import options, prompt_ids, train, write_dataset
+from PIL import Image
+
+
+# The model, LlamaFactory's template, and what else the run sets.
+RUNS = {
+    "qwen3_vl": ("qwen3_vl", "qwen3_vl_nothink", {}),
+    "qwen3_vl thinks": ("qwen3_vl", "qwen3_vl", {}),
+    "qwen3_vl does not think": ("qwen3_vl", "qwen3_vl", {"enable_thinking": False}),
+    "qwen3_5": ("qwen3_5", "qwen3_5_nothink", {}),
+    "qwen3_5 does not think": ("qwen3_5", "qwen3_5", {"enable_thinking": False}),
+    "qwen3_5 lora": ("qwen3_5", "qwen3_5_nothink", {"finetuning_type": "lora", "lora_rank": 4}),
+    "qwen3_vl lora": ("qwen3_vl", "qwen3_vl_nothink", {"finetuning_type": "lora", "lora_rank": 4}),
+    "glm4v": ("glm4v", "glm4v", {}),
+    "internvl": ("internvl", "intern_vl", {}),
+    "internvl in tiles": ("internvl", "intern_vl", {"crop_to_patches": True}),
+    "gemma3": ("gemma3", "gemma3", {"default_system": "Be brief."}),
+    "llava": ("llava", "llava", {}),
+}
+SIZES = [(56, 56), (112, 84), (300, 40)]
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory):
+    """Pairs to train on, and the same questions as VLMEvalKit asks them; one has two pictures, one has none."""
+    folder = tmp_path_factory.mktemp("questions")
+    rows, messages = [], []
+    for i in range(4):
+        shown = [f"{i + j}.png" for j in range(2 if i == 1 else 1)] if i < 3 else []
+        for j, name in enumerate(shown):
+            Image.new("RGB", SIZES[(i + j) % 3], (40 * i, 200, 90)).save(folder / name)
+        text = f"Which colour is number {i}?" + "\nIn one word." * i
+        answers = {"chosen": "Green.", "rejected": "Red.", "score_chosen": 2.0, "score_rejected": 1.0}
+        rows.append({"instruction": "<image>" * len(shown) + text, "images": shown} | answers)
+        message = [{"type": "image", "value": str(folder / name)} for name in shown]
+        messages.append([*message, {"type": "text", "value": text}])
+    return write_dataset(folder, rows), messages
+
+
+@pytest.fixture(scope="module")
+def bases(tiny_model, tmp_path_factory):
+    """A random checkpoint of each kind."""
+    folder = tmp_path_factory.mktemp("bases")
+    return {kind: checkpoint_of(kind, tiny_model, folder / kind) for kind in PROCESSORS}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_trained_checkpoint_is_asked_as_it_was_trained(name, bases, questions, tmp_path):
+    """And a batch of questions is answered as they are one by one."""
+    kind, template, changes = RUNS[name]
+    data, messages = questions
+    run = options(bases[kind], data, tmp_path / "out", template=template, max_steps=1, cutoff_len=2048, **changes)
+    train(run)
+    asked = {"options": {"model_path": str(tmp_path / "out"), "max_new_tokens": 8}, "messages": messages}
+    found = vlmevalkit("installed").ask("tokens", **asked)
+    assert found["ids"] == prompt_ids(run | {"output_dir": str(tmp_path / "again")})
+    answers = vlmevalkit("installed").ask("answers", **asked)
+    assert answers["batch"] == answers["single"] and len(set(answers["single"])) > 1
