@@ -1,7 +1,5 @@
 """Models of today's families, trained by LlamaFactory's templates and then asked: the same prompt, token by token."""
 
-import json
-
 import pytest
 from eval_tree import vlmevalkit
 from family_checkpoints import PROCESSORS, checkpoint_of

@@ -105,6 +105,7 @@ TRAINING = {
     f"{TRAINER}: beta ftx_gamma ld_alpha loss_type": "terms of upstream's losses, which ours shares",
     f"{TRAINER}: is_deepspeed_enabled is_fsdp_enabled is_world_process_zero": "who holds and who saves the weights",
     # transformers
+    "transformers.TrainerState: load_from_json": "whether a checkpoint is whole",
     "transformers: Seq2SeqTrainingArguments TrainingArguments TrainerCallback TrainerControl TrainerState": "types",
     "transformers.Seq2SeqTrainingArguments: do_train should_save output_dir": "whether and where the run is plotted",
     "transformers.Seq2SeqTrainingArguments: bf16 fp16 deepspeed": "precision, which stored log-probs depend on",
@@ -156,12 +157,13 @@ EVALUATION = {
     "vlmeval: __version__": "the version of a checkout, which need not be installed",
     "vlmeval.vlm.base: BaseModel": "the base of our model",
     "vlmeval.vlm.base.BaseModel: __init__ preproc_content generate_inner": "a message in, an answer out",
-    "vlmeval.vlm.base.BaseModel: set_dump_image build_prompt": "the loop's way to hand us a data set, and its rows",
+    "vlmeval.vlm.base.BaseModel: set_dump_image dump_image_func": "the loop's way to hand us a data set",
+    "vlmeval.vlm.base.BaseModel: use_custom_prompt build_prompt": "and its rows",
     "vlmeval.vlm.qwen2_vl: model": "asked for what this version brings",
     "vlmeval.vlm.qwen2_vl.model: Qwen2VLChat": "the replaced file brings it, as upstream's does",
     "vlmeval.vlm.qwen2_vl.model: Qwen2VLChatAguvis": "and this where it is there",
     "vlmeval.vlm.qwen2_vl.prompt: Qwen2VLPromptMixin": "words questions as upstream's model does",
-    "vlmeval.vlm.qwen2_vl.prompt.Qwen2VLPromptMixin: __init__ set_dump_image build_prompt": "whether and how it does",
+    "vlmeval.vlm.qwen3_vl.prompt: Qwen3VLPromptMixin": "the same for Qwen3-VL, where this version has it",
     "vlmeval: dataset smp": "data sets and files",
     "vlmeval.dataset: SUPPORTED_DATASETS build_dataset": "data sets by name",
     "vlmeval.dataset: ImageMCQDataset ImageYORNDataset ImageVQADataset OCRBench": "how they score, we check before",
@@ -177,6 +179,8 @@ EVALUATION = {
     "transformers: AutoProcessor AutoModelForImageTextToText": "the checkpoint under evaluation",
     "transformers.AutoProcessor: from_pretrained": "the checkpoint under evaluation",
     "transformers.AutoModelForImageTextToText: from_pretrained": "the checkpoint under evaluation",
+    "transformers.models.auto.modeling_auto: MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES": "the class of a model type",
+    "transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES: get": "the same",
     "transformers.utils: is_flash_attn_2_available": "the fastest attention that is installed",
     "peft: PeftModel": "LoRA folders",
     "peft.PeftModel: from_pretrained": "LoRA folders",
@@ -194,6 +198,7 @@ OPTIONAL = {
     "vlmeval.smp.upsert_dataset_status",
     "vlmeval.smp.build_eval_id",
     "vlmeval.vlm.qwen2_vl.model.Qwen2VLChatAguvis",
+    "vlmeval.vlm.qwen3_vl.prompt.Qwen3VLPromptMixin",
 }
 
 QWEN = "transformers.models.qwen2_vl.modeling_qwen2_vl"

@@ -1,7 +1,6 @@
 """Whole checkpoints of tiny models of today's families: a Qwen2-VL's tokenizer, and processors of their own."""
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

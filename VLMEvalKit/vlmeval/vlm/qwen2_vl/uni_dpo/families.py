@@ -4,8 +4,7 @@ To add one, add a line to `FAMILIES`, and a tiny model of it to the table in `te
 compares its prompts with those of training token by token.
 """
 
-import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +28,7 @@ class Family:
         around: What training writes before and after it.
         roles: The prompt that LlamaFactory trains by default, for a checkpoint that has not recorded its own; None if
             such a checkpoint has to have a chat template.
-        wording: The module and class of VLMEvalKit that word questions as the model's authors do; None to have every
+        wording: Returns the class of VLMEvalKit that words questions as the model's authors do; None to have every
             data set word its own.
         side: Pixels along the side of what becomes one token of an image, where an image keeps its proportions;
             its size is then limited by the processor. None where the processor makes squares of all images: they are
@@ -43,7 +42,7 @@ class Family:
     video: str | None = None
     around: tuple[str, str] = ("", "")
     roles: str | None = None
-    wording: tuple[str, str] | None = None
+    wording: Callable[[], type] | None = None
     side: int | None = None
     stretches: bool = False
     apart: bool = False
@@ -66,14 +65,25 @@ class Family:
         """
         if not (asked and self.wording):
             return None
-        module, name = self.wording
         try:
-            return getattr(importlib.import_module(module, __package__), name)(use_custom_prompt=True)
+            return self.wording()(use_custom_prompt=True)
         except ImportError as error:
             raise UniDPOError(
-                f"this VLMEvalKit has no {name} to word questions for such a model\n"
+                f"this VLMEvalKit cannot word questions for such a model ({error})\n"
                 '  install a newer one, or have data sets word them: "use_custom_prompt": false'
             ) from error
+
+
+def _wording_of_qwen2_vl() -> type:
+    from ..prompt import Qwen2VLPromptMixin
+
+    return Qwen2VLPromptMixin
+
+
+def _wording_of_qwen3_vl() -> type:
+    from ...qwen3_vl.prompt import Qwen3VLPromptMixin  # VLMEvalKit has it since the autumn of 2025
+
+    return Qwen3VLPromptMixin
 
 
 _QWEN = {
@@ -86,9 +96,9 @@ QWEN2_VL = Family(
     **_QWEN,
     side=28,
     roles=SYSTEM_TURN.format(system=DEFAULT_SYSTEM) + USER_TURN,
-    wording=("...qwen2_vl.prompt", "Qwen2VLPromptMixin"),
+    wording=_wording_of_qwen2_vl,
 )
-QWEN3_VL = Family(**_QWEN, side=32, roles=USER_TURN, wording=("...qwen3_vl.prompt", "Qwen3VLPromptMixin"))
+QWEN3_VL = Family(**_QWEN, side=32, roles=USER_TURN, wording=_wording_of_qwen3_vl)
 GLM_V = Family("<|image|>", around=("<|begin_of_image|>", "<|end_of_image|>"), stretches=True)
 LLAVA = Family("<image>")
 
