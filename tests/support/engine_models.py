@@ -151,17 +151,22 @@ def build(
     # The other kernels of experts know no float64.
     experts = {"experts_implementation": "eager"} if hasattr(config.get_text_config(), "num_experts") else {}
     model = auto.from_config(config, attn_implementation=attention, **experts)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            noise = torch.randn(weight.shape, generator=generator)
-            if weight.dim() > 1:
-                weight.copy_(noise * weight[0].numel() ** -0.5)
-            elif name.endswith("A_log"):  # how fast a state is forgotten
-                weight.copy_(0.1 * noise - 2.0)
-            else:
-                weight.copy_(0.1 * noise + (0.0 if name.endswith("bias") else 1.0))
+    fill(model, seed)
     return model.to(dtype).train()
+
+
+@torch.no_grad()
+def fill(model: nn.Module, seed: int = 0) -> None:
+    """Give a model random weights, norms and biases included, that are large enough for every token to matter."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in model.named_parameters():
+        noise = torch.randn(weight.shape, generator=generator)
+        if weight.dim() > 1:
+            weight.copy_(noise * weight[0].numel() ** -0.5)
+        elif name.endswith("A_log"):  # how fast a state is forgotten
+            weight.copy_(0.1 * noise - 2.0)
+        else:
+            weight.copy_(0.1 * noise + (0.0 if name.endswith("bias") else 1.0))
 
 
 def placeholders(kind: str, grid: tuple[int, int, int]) -> int:

@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
-from engine_models import TILE, config_of
+from engine_models import TILE, config_of, fill
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 
@@ -96,11 +95,8 @@ def checkpoint_of(kind: str, model: Path, folder: Path) -> Path:
     ids = {name: known[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     config = config_of(kind, vocab_size=len(tokenizer) + 8, max_position_embeddings=4096, **ids)
     _tell_tokens(config, tokenizer, kind, known)
-    torch.manual_seed(0)
     made = AutoModelForImageTextToText.from_config(config)
-    for weights in made.parameters():
-        if weights.ndim > 1:  # large enough for answers to depend on the question
-            torch.nn.init.normal_(weights, std=weights[0].numel() ** -0.5)
+    fill(made)
     made.save_pretrained(folder)
     return folder
 

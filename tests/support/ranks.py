@@ -33,12 +33,12 @@ AUTO = {
 ZERO3 = {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True, "stage3_param_persistence_threshold": 0}
 ZERO = {"zero1": {"stage": 1}, "zero2": {"stage": 2}, "zero3": ZERO3}
 
+QWEN2_VL = "Qwen2VLDecoderLayer,Qwen2VLVisionBlock"
 # What `accelerate launch` tells its processes, and the device, on which `rank_jobs.py` then lets FSDP run.
 FSDP = {
     "ACCELERATE_TORCH_DEVICE": "cpu",
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    "FSDP_TRANSFORMER_CLS_TO_WRAP": "Qwen2VLDecoderLayer,Qwen2VLVisionBlock",
     "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
     "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
 }
@@ -48,7 +48,7 @@ VERSIONS = {
 }
 
 
-def job(folder: Path, strategy: str, ranks: int, run: dict[str, Any]) -> dict[str, Any]:
+def job(folder: Path, strategy: str, ranks: int, run: dict[str, Any], wrapped: str = QWEN2_VL) -> dict[str, Any]:
     """Describe a run of LlamaFactory with the options `run` for `rank_jobs.py`; its output is `folder/out`.
 
     Args:
@@ -56,6 +56,7 @@ def job(folder: Path, strategy: str, ranks: int, run: dict[str, Any]) -> dict[st
         strategy: "ddp", or a key of `ZERO` or `VERSIONS`; means nothing for a single process.
         ranks: how many; 0 is one process without a process group.
         run: LlamaFactory's options.
+        wrapped: the layers that FSDP shards.
     """
     folder.mkdir(parents=True)
     run, environment = run | {"output_dir": str(folder / "out")}, {}
@@ -63,7 +64,7 @@ def job(folder: Path, strategy: str, ranks: int, run: dict[str, Any]) -> dict[st
         (folder / "zero.json").write_text(json.dumps({"zero_optimization": ZERO[strategy], **AUTO}))
         run, environment = run | {"deepspeed": str(folder / "zero.json"), "use_cpu": True}, {"DS_ACCELERATOR": "cpu"}
     elif strategy in VERSIONS:
-        environment = FSDP | VERSIONS[strategy]
+        environment = FSDP | VERSIONS[strategy] | {"FSDP_TRANSFORMER_CLS_TO_WRAP": wrapped}
     return {"folder": str(folder), "ranks": ranks, "environment": environment, "options": run}
 
 
