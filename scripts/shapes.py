@@ -82,11 +82,8 @@ MROPE_5 = {
 QWEN3_VISION = PATCHES | {"in_channels": 3, "patch_size": 16, "num_position_embeddings": 2304}
 HALVES = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 QWEN3_FILES = {
-    "preprocessor_config": {"patch_size": 16, "processor_class": "Qwen3VLProcessor"} | HALVES,
-    "video_preprocessor_config": {
-        **{"patch_size": 16, "processor_class": "Qwen3VLProcessor", "video_processor_type": "Qwen3VLVideoProcessor"},
-        **HALVES,
-    },
+    "preprocessor_config": {"patch_size": 16} | HALVES,
+    "video_preprocessor_config": {"patch_size": 16, "video_processor_type": "Qwen3VLVideoProcessor"} | HALVES,
 }
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 SMALL_TOWER = {"hidden_size": 128, "intermediate_size": 256}
@@ -115,7 +112,6 @@ FAMILIES = {
         ids=QWEN_IDS,
         flat=True,
         processor="Qwen2_5_VLProcessor",
-        files={"preprocessor_config": {"processor_class": "Qwen2_5_VLProcessor"}},
     ),
     "qwen3_vl": Family(
         architecture="Qwen3VLForConditionalGeneration",
@@ -176,15 +172,14 @@ FAMILIES = {
         vision={"hidden_size": 1152, "num_hidden_layers": 27, "num_attention_heads": 16, "intermediate_size": 4304}
         | {"image_size": 896, "patch_size": 14, "model_type": "siglip_vision_model", "vision_use_head": False},
         width=None,
+        small_text={"num_hidden_layers": 6},  # the sixth sees everything
         small_vision=SMALL_TILE_TOWER,
         ids={
             **{"image_token_index": "<image_soft_token>", "boi_token_index": "<start_of_image>"},
             "eoi_token_index": "<end_of_image>",
         },
         others={"mm_tokens_per_image": 256},
-        tokens={
-            **{"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"},
-        },
+        tokens={"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"},
         processor="Gemma3Processor",
         files={
             "preprocessor_config": {
