@@ -179,7 +179,10 @@ FAMILIES = {
             "eoi_token_index": "<end_of_image>",
         },
         others={"mm_tokens_per_image": 256},
-        tokens={"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"},
+        tokens={
+            **{"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"},
+            **{"start_of_turn_token": "<start_of_turn>", "end_of_turn_token": "<end_of_turn>"},  # of the chat template
+        },
         processor="Gemma3Processor",
         files={
             "preprocessor_config": {

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# Uni-DPO on Qwen3.5-4B: [key=value ...] [--dry-run | --help]
+# Uni-DPO on Qwen3.5-4B; it takes [key=value ...] [--dry-run | --help]
 exec bash "$(dirname "$0")/run.sh" "${0%.sh}.yaml" "$@"
