@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from real_shape import main
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
@@ -64,16 +65,9 @@ def test_a_small_one_of_each_family_loads(family, tmp_path):
     assert all(weight.isfinite().all() for weight in model.parameters())
     processor = AutoProcessor.from_pretrained(tmp_path / "small")
     assert type(processor).__name__ == FAMILIES[family].processor
-    picture = (tmp_path / "small" / "data" / "a.png").as_posix()
-    mark = getattr(processor, "boi_token", processor.image_token)
-    text = f"A picture: {mark}"
-    inputs = processor(images=[[load(picture)]], text=[text], return_tensors="pt", return_mm_token_type_ids=True)
+    text = f"A picture: {getattr(processor, 'boi_token', processor.image_token)}"
+    picture = Image.open(tmp_path / "small" / "data" / "a.png")
+    inputs = processor(images=[[picture]], text=[text], return_tensors="pt", return_mm_token_type_ids=True)
     with torch.no_grad():
         logits = model(**inputs.to(torch.bfloat16)).logits
     assert logits.shape[:2] == inputs["input_ids"].shape and logits.isfinite().all()
-
-
-def load(path: str):
-    from PIL import Image
-
-    return Image.open(path)
