@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from launching import EXAMPLES, OURS, bash, dry_run, environment, here, script, settings_in
+from launching import EXAMPLES, OURS, bash, dry_run, environment, example, here, script, settings_in
 from omegaconf import OmegaConf
 from pairs import ROOT, make_rows, write_dataset
 from upstream import checkout_tree
+
+from launcher.memory import model_sizes
 
 
 NAMES = ("uni_dpo", "dpo", "simpo")
@@ -30,6 +33,17 @@ COMMON = yaml.safe_load("""
  finetuning_type: full, freeze_vision_tower: true, freeze_multi_modal_projector: true, freeze_language_model: false,
  num_train_epochs: 1.0, lr_scheduler_type: cosine, warmup_steps: 0, warmup_ratio: 0.0, save_only_model: false}
 """)
+
+# What the examples of other models have instead; all else is as for Qwen2-VL-2B. Their template, and their model.
+OTHERS = {
+    "Qwen3_VL_4B_uni_dpo": ("qwen3_vl_nothink", "Qwen/Qwen3-VL-4B-Instruct"),
+    "Qwen3_VL_4B_lora_uni_dpo": ("qwen3_vl_nothink", "Qwen/Qwen3-VL-4B-Instruct"),
+    "Qwen3_5_4B_uni_dpo": ("qwen3_5_nothink", "Qwen/Qwen3.5-4B"),
+    "Qwen3_5_4B_lora_uni_dpo": ("qwen3_5_nothink", "Qwen/Qwen3.5-4B"),
+    "Qwen2_5_VL_7B_lora_uni_dpo": ("qwen2_vl", "Qwen/Qwen2.5-VL-7B-Instruct"),
+    "InternVL3_5_4B_lora_uni_dpo": ("intern_vl", "OpenGVLab/InternVL3_5-4B-HF"),
+}
+LORA = {"finetuning_type": "lora", "lora_target": ["all"], "lora_rank": 16, "lora_alpha": 32, "learning_rate": 6.0e-5}
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +65,36 @@ def small_run(**variables: str) -> dict:
     return {"MODEL": "tiny model", "DATASET_DIR": "my data", "GLOBAL_BATCH": "4", "GPUS": "0"} | variables
 
 
-@pytest.mark.parametrize("name", NAMES)
+def published(name: str) -> dict:
+    """Options of an example as they should be."""
+    if name in NAMES:
+        return COMMON | PUBLISHED[name]
+    template, model = OTHERS[name]
+    changes = {"template": template, "model_name_or_path": model} | (LORA if "_lora_" in name else {})
+    return COMMON | PUBLISHED["uni_dpo"] | changes
+
+
+def test_every_example_has_its_script_and_its_line():
+    """And is in the tables of this module."""
+    found = {path.stem for path in EXAMPLES.glob("*.yaml")} - {"demo_dpo", "demo_uni_dpo"}
+    assert found == {example(name) for name in (*NAMES, *OTHERS)}
+    assert all(os.access(EXAMPLES / f"{name}.sh", os.X_OK) for name in found)
+    listed = (EXAMPLES / "README.md").read_text()
+    assert all(f"`{name}.yaml`" in listed for name in found)
+
+
+@pytest.mark.parametrize("name", [*NAMES, *OTHERS])
 def test_yaml_means_the_published_settings(name, tmp_path):
     """And has a key of the overlay, which an unpatched LlamaFactory refuses, before it trains something else."""
     import llamafactory.train.tuner  # noqa: F401  (joins our options to the parser)
     from llamafactory.hparams import get_train_args
     from llamafactory.train.uni_dpo.options.arguments import UniDPOArguments
 
-    settings = OmegaConf.to_container(OmegaConf.load(EXAMPLES / f"Qwen2_VL_2B_{name}.yaml"))
+    settings = OmegaConf.to_container(OmegaConf.load(EXAMPLES / f"{example(name)}.yaml"))
     assert set(settings) & set(UniDPOArguments.__dataclass_fields__)
     assert settings["bf16"] is True  # cannot be parsed as true on a machine without a GPU
     parsed = get_train_args(settings | {"output_dir": str(tmp_path / "out"), "bf16": False})
-    for option, value in (COMMON | PUBLISHED[name]).items():
+    for option, value in published(name).items():
         found = [getattr(part, option) for part in parsed if hasattr(part, option)]
         # transformers 5 has no warm-up unless one is asked for, and says None for it
         assert found and (found[0] or 0 if option == "warmup_ratio" else found[0]) == value, f"{option}: {found}"
@@ -108,6 +140,23 @@ def test_arguments_win_over_variables_and_yaml(tmp_path):
     assert settings["flash_attn"] == "fa2"
     assert settings["dataset_dir"] == str(ROOT / "data" / "uni_dpo")  # from the YAML, so not below the current folder
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_models_need_nothing_to_be_edited(name):
+    """Their scripts show what they would do, and memory can be counted though the model is not there."""
+    printed, settings = dry_run(name, GPUS="4")
+    assert settings["output_dir"] == str(ROOT / "outputs" / name)
+    assert settings["gradient_accumulation_steps"] == 32 and settings["deepspeed"].endswith("ds_z2.json")
+    assert "4 GPUs x 1 pair x 32 accumulated = 128 pairs a step" in printed
+    assert model_sizes(settings["model_name_or_path"])
+
+
+def test_scripts_of_other_models_name_their_own_file():
+    """From another folder, by a relative path."""
+    shown = bash(Path("../examples/uni_dpo/Qwen3_5_4B_lora_uni_dpo.sh"), "--dry-run", cwd=ROOT / "docs", GPUS="1")
+    assert shown.returncode == 0, shown.stderr
+    assert settings_in(shown.stdout)["template"] == "qwen3_5_nothink"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -208,12 +208,12 @@ def write_weights(out: Path, seed: int, dtype: torch.dtype = torch.float32) -> i
     )
     model.tie_weights()
     vision, language = model.config.vision_config, model.config.get_text_config()
+    depths = {True: getattr(vision, "depth", None) or vision.num_hidden_layers, False: language.num_hidden_layers}
     generator = torch.Generator().manual_seed(seed)
     configs = {path: path.read_bytes() for path in (out / "config.json", out / "generation_config.json")}
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
-            layers = vision.depth if "visual" in name else language.num_hidden_layers
-            _fill(name, parameter, generator, layers)
+            _fill(name, parameter, generator, depths["visual" in name or "vision_tower" in name])
     model.save_pretrained(out)
     for path, content in configs.items():
         path.write_bytes(content)
@@ -234,4 +234,4 @@ def _fill(name: str, parameter: torch.Tensor, generator: torch.Generator, layers
         std = 1 / math.sqrt(parameter[0].numel())
         if name.endswith(RESIDUAL_WEIGHTS):
             std /= math.sqrt(2 * layers)
-        parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+        parameter.copy_(torch.randn(parameter.shape, generator=generator).mul_(std))

@@ -19,9 +19,14 @@ EXAMPLES = (ROOT / "examples" / "uni_dpo").resolve()
 OURS = {*VARIABLES, "PYTHONPATH", "FORCE_TORCHRUN"}
 
 
+def example(name: str) -> str:
+    """Return the name of an example without its ending; those of Qwen2-VL-2B are named by their loss alone."""
+    return name if (EXAMPLES / f"{name}.yaml").is_file() else f"Qwen2_VL_2B_{name}"
+
+
 def script(name: str) -> Path:
     """Return the script that users start, through the link at the root of the repository."""
-    return ROOT / "examples" / "uni_dpo" / f"Qwen2_VL_2B_{name}.sh"
+    return ROOT / "examples" / "uni_dpo" / f"{example(name)}.sh"
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -39,7 +44,7 @@ def bash(path: Path, *arguments: str, cwd: Path = ROOT, **variables: str) -> sub
 
 def here(name: str, *arguments: str, cwd: Path = ROOT, **variables: str) -> tuple[int, str, str]:
     """Do in this process what a script does; return its status, output and messages."""
-    command = ["launch.py", str(EXAMPLES / f"Qwen2_VL_2B_{name}.yaml"), *arguments]
+    command = ["launch.py", str(EXAMPLES / f"{example(name)}.yaml"), *arguments]
     out, err = io.StringIO(), io.StringIO()
     with (
         mock.patch.object(sys, "argv", command),

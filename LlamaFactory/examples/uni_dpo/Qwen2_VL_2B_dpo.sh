@@ -3,5 +3,4 @@
 # Needs Qwen2-VL-2B and the scored MM-RLHF pairs (it says where to put them); fits itself to the GPUs it finds.
 #   bash examples/uni_dpo/Qwen2_VL_2B_dpo.sh [key=value ...] [--dry-run | --help]
 set -euo pipefail
-here="$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-exec bash "$here/run.sh" "$here/Qwen2_VL_2B_dpo.yaml" "$@"
+exec bash "$(dirname "$0")/run.sh" "${0%.sh}.yaml" "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs one of the YAML files of this folder; the Qwen2_VL_2B_*.sh scripts call it.
+# Runs one of the YAML files of this folder; the script beside each calls it.
 #   bash examples/uni_dpo/run.sh CONFIG.yaml [key=value ...] [--dry-run | --help]
 # It only picks the Python ($PYTHON, else the .venv beside examples/, else the active one); launch.py does the rest.
 set -euo pipefail

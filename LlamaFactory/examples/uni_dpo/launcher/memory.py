@@ -14,8 +14,16 @@ from .checks import GB
 from .settings import Run
 
 
-# Weights of language model and vision tower, for models that are still to be downloaded.
-KNOWN_SIZES = {"Qwen2-VL-2B": (1.544e9, 0.665e9), "Qwen2-VL-7B": (7.616e9, 0.676e9)}
+# Weights of language model and vision tower, for models that are still to be downloaded; of others they are counted.
+KNOWN_SIZES = {
+    **{"Qwen2-VL-2B": (1.544e9, 0.665e9), "Qwen2-VL-7B": (7.616e9, 0.676e9)},
+    **{"Qwen2.5-VL-3B": (3.086e9, 0.669e9), "Qwen2.5-VL-7B": (7.616e9, 0.677e9)},
+    **{"Qwen3-VL-2B": (1.721e9, 0.407e9), "Qwen3-VL-4B": (4.022e9, 0.415e9), "Qwen3-VL-8B": (8.191e9, 0.576e9)},
+    **{"Qwen3.5-0.8B": (0.752e9, 0.101e9), "Qwen3.5-2B": (1.882e9, 0.331e9)},
+    **{"Qwen3.5-4B": (4.206e9, 0.334e9), "Qwen3.5-9B": (8.954e9, 0.456e9)},
+    **{"InternVL3-1B": (0.630e9, 0.308e9), "InternVL3-2B": (1.776e9, 0.313e9), "InternVL3-8B": (7.613e9, 0.332e9)},
+    **{"InternVL3_5-4B": (4.411e9, 0.321e9), "gemma-3-4b": (3.880e9, 0.420e9)},
+}
 WITHOUT_REFERENCE = ("orpo", "simpo")
 ACTIVATIONS = 3.5 * GB  # with gradient checkpointing: pixels, one layer, logits; about, and more for long rows
 # Options under which weights, gradients or moments take other room than what is counted here.

@@ -1,0 +1,4 @@
+#!/usr/bin/env bash
+# Uni-DPO on Qwen2.5-VL-7B, with LoRA; it takes [key=value ...] [--dry-run | --help]
+set -euo pipefail
+exec bash "$(dirname "$0")/run.sh" "${0%.sh}.yaml" "$@"
