@@ -2,6 +2,7 @@
 
 import pytest
 from family_checkpoints import checkpoint_of
+from figures import LONG
 from pairs import make_rows, mixed, options, write_dataset
 from ranks import course, job, said, statuses, train_jobs
 from recorded import recorded_run
@@ -43,7 +44,8 @@ LAYERS = {
 }
 TUNINGS = {"full": {"freeze_vision_tower": False}, "lora": {"finetuning_type": "lora", "lora_rank": 4}}
 # How many ranks, by which strategy, and what they tune; all are compared with one process and upstream's forward.
-RANKS = [("alone", 0, "lora"), ("ddp", 2, "lora"), ("ddp", 2, "full"), ("fsdp2", 2, "full"), ("zero3", 2, "full")]
+RANKS = [("ddp", 2, "lora"), ("zero3", 2, "full")]
+RANKS += [("alone", 0, "lora"), ("fsdp2", 2, "full"), ("zero2", 2, "full")] if LONG else []
 PAIRS, AT_ONCE, BATCH, RATE = 24, 8, 2, 1e-4
 
 
@@ -71,6 +73,9 @@ def test_ranks_equal_one_process(kind, tiny_model, tmp_path):
     theirs = {tuning: planned("alone", 0, tuning, "upstream") for tuning in TUNINGS}
     train_jobs([described for _, described in [*theirs.values(), *plans.values()]])
     for (strategy, _, tuning), (folder, _) in plans.items():
+        if (kind, strategy) == ("qwen3_5", "zero3"):  # transformers would train random weights
+            assert "renames wrongly under ZeRO-3" in said(folder) and 0 not in statuses(folder)
+            continue
         assert set(statuses(folder)) == {0}, said(folder)[-3000:]
         assert "pref_forward: shared_prefix." in said(folder)
         loss, weight = course(folder / "out", PAIRS).off(course(theirs[tuning][0] / "out", PAIRS))

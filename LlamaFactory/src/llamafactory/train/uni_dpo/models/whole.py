@@ -14,6 +14,7 @@ from typing import Any
 import transformers
 from peft import PeftModel
 from transformers import PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..errors import UniDPOError
 from .portable import readable, written_by
@@ -24,6 +25,11 @@ KINDS = {
     "unexpected_keys": "has weights that the model has no place for",
     "mismatched_keys": "has weights of other shapes than the model's",
 }
+# Seen with transformers 5.5.4: there it applies to the whole model what is meant for its language model alone.
+UNDER_ZERO3 = (
+    " Or it is of a kind whose weights transformers renames wrongly under ZeRO-3, as Qwen3.5: train it with ZeRO-2 "
+    "or FSDP."
+)
 
 
 @contextmanager
@@ -97,6 +103,7 @@ def _refuse_parts(what: str, path: Any, found: dict[str, Iterable[Any]]) -> None
             f"else. {f'transformers {writer} wrote it, {transformers.__version__} reads it. ' if writer else ''}"
             "Is it a whole checkpoint, with the config.json that belongs to it? If another version wrote it, load "
             "and save it with that version once more, or train with that version."
+            + (UNDER_ZERO3 if is_deepspeed_zero3_enabled() else "")
         )
 
 
