@@ -1,6 +1,7 @@
 """Models of today's families, trained by LlamaFactory's templates and then asked: the same prompt, token by token."""
 
 import pytest
+from eval_sets import metrics, predictions, write_config, write_sets
 from eval_tree import vlmevalkit
 from family_checkpoints import PROCESSORS, checkpoint_of
 from pairs import options, prompt_ids, train, write_dataset
@@ -61,3 +62,18 @@ def test_a_trained_checkpoint_is_asked_as_it_was_trained(name, bases, questions,
     assert found["ids"] == prompt_ids(run | {"output_dir": str(tmp_path / "again")})
     answers = vlmevalkit("installed").ask("answers", **asked)
     assert answers["batch"] == answers["single"] and len(set(answers["single"])) > 1
+
+
+@pytest.mark.parametrize("kind", ["qwen3_vl", "qwen3_5", "internvl"])
+def test_both_loops_of_vlmevalkit(kind, bases, tmp_path):
+    """Our runner, which batches, and run.py, which asks one by one, write the same predictions and scores."""
+    kit, rows = vlmevalkit("installed"), 6
+    write_sets(tmp_path / "data", rows)
+    config = write_config(tmp_path / "config.json", bases[kind], **{"class": "UniDPOVLM"})
+    common = ["--config", config, "--work-dir"]
+    ours = kit.run(tmp_path / "data", *common, tmp_path / "ours")
+    theirs = kit.loop(tmp_path / "data", *common, tmp_path / "theirs", "--judge", "exact_matching")
+    assert (ours.exit, theirs.exit) == (0, 0), (ours.text[-2000:], theirs.text[-2000:])
+    assert predictions(tmp_path / "ours") == predictions(tmp_path / "theirs")
+    assert len(set(predictions(tmp_path / "ours")["Tiny_MCQ"])) > 1
+    assert metrics(tmp_path / "ours") == metrics(tmp_path / "theirs") != {}

@@ -11,13 +11,19 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 
 SQUARE = {"height": TILE, "width": TILE}
+PICTURES = {
+    **dict.fromkeys(("qwen3_vl", "qwen3_5"), "<|vision_start|><|image_pad|><|vision_end|>"),
+    "glm4v": "<|begin_of_image|><|image|><|end_of_image|>",
+    "internvl": "<IMG_CONTEXT>\\n",  # as InternVL's own has it, and LlamaFactory has not
+    "gemma3": "<start_of_image>",
+    "llava": "<image>",
+}
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}"
     "{{ message['content'] }}{% else %}{% for item in message['content'] %}{% if item['type'] == 'image' %}<IMAGE>"
     "{% else %}{{ item['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-QWEN_PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
 def _qwen3(tokenizer: Any, model: Path) -> Any:
@@ -25,31 +31,28 @@ def _qwen3(tokenizer: Any, model: Path) -> Any:
     images = transformers.AutoImageProcessor.from_pretrained(model)
     limits = {"size": {"shortest_edge": 4 * 28 * 28, "longest_edge": 16 * 28 * 28}, "patch_size": images.patch_size}
     videos = transformers.Qwen3VLVideoProcessor(**limits)
-    tokenizer.chat_template = CHATML.replace("<IMAGE>", QWEN_PICTURE)
-    return transformers.Qwen3VLProcessor(images, tokenizer, videos, chat_template=tokenizer.chat_template)
+    return transformers.Qwen3VLProcessor(images, tokenizer, videos)
 
 
 def _glm4v(tokenizer: Any, model: Path) -> Any:
     limits = {"size": {"shortest_edge": 2 * 28 * 28, "longest_edge": 32 * 28 * 28}, "patch_size": 14}
     images, videos = transformers.Glm4vImageProcessor(**limits), transformers.Glm4vVideoProcessor(**limits)
-    return transformers.Glm4vProcessor(images, tokenizer, videos, chat_template=CHATML)
+    return transformers.Glm4vProcessor(images, tokenizer, videos)
 
 
 def _internvl(tokenizer: Any, model: Path) -> Any:
     images = transformers.GotOcr2ImageProcessor(size=SQUARE)
-    return transformers.InternVLProcessor(
-        images, tokenizer, transformers.InternVLVideoProcessor(size=SQUARE), 4, chat_template=CHATML
-    )
+    return transformers.InternVLProcessor(images, tokenizer, transformers.InternVLVideoProcessor(size=SQUARE), 4)
 
 
 def _gemma3(tokenizer: Any, model: Path) -> Any:
     images = transformers.Gemma3ImageProcessor(size=SQUARE)
-    return transformers.Gemma3Processor(images, tokenizer, chat_template=CHATML, image_seq_length=4)
+    return transformers.Gemma3Processor(images, tokenizer, image_seq_length=4)
 
 
 def _llava(tokenizer: Any, model: Path) -> Any:
     images = transformers.SiglipImageProcessor(size=SQUARE)
-    return transformers.LlavaProcessor(images, tokenizer, 2, "full", chat_template=CHATML)
+    return transformers.LlavaProcessor(images, tokenizer, 2, "full")
 
 
 # The processor, the names of special tokens that a tokenizer has to have for it, and others that it has to know.
@@ -90,7 +93,9 @@ def checkpoint_of(kind: str, model: Path, folder: Path) -> Path:
     make, named, others = PROCESSORS[kind]
     tokenizer = AutoTokenizer.from_pretrained(model, extra_special_tokens=dict(named))
     tokenizer.add_special_tokens({"additional_special_tokens": [*named.values(), *others]}, False)
-    make(tokenizer, model).save_pretrained(folder)
+    processor = make(tokenizer, model)
+    processor.chat_template = tokenizer.chat_template = CHATML.replace("<IMAGE>", PICTURES[kind])
+    processor.save_pretrained(folder)
     known = json.loads((model / "config.json").read_text())
     ids = {name: known[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     config = config_of(kind, vocab_size=len(tokenizer) + 8, max_position_embeddings=4096, **ids)
