@@ -7,9 +7,14 @@ from pairs import make_rows, mixed, options, write_dataset
 from ranks import course, job, said, statuses, train_jobs
 from recorded import recorded_run
 
+from llamafactory.train.uni_dpo.errors import UniDPOError
+
 
 SLOW = {"learning_rate": 1e-4, "gradient_accumulation_steps": 1, "pref_beta": 0.5, "max_steps": 20}
 KINDS = {"qwen3_vl": "qwen3_vl_nothink", "qwen3_5": "qwen3_5_nothink"}
+OTHERS = {"glm4v": "glm4v", "internvl": "intern_vl", "gemma3": "gemma3", "llava": "llava"}
+NO_IMAGE_CACHE = ("glm4v", "llava")  # LlamaFactory trains a part of the one's tower; the other's features are a list
+ROUTES = dict.fromkeys(("gemma3", "llava"), "response_only")  # of those whose own forward runs; all others share
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +23,13 @@ def data(rows, pair_data):
     return write_dataset(pair_data, mixed(rows), name="mixed")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS | OTHERS)
 def test_twenty_steps(kind, tiny_model, data, tmp_path):
-    """The shared prompt, with and without both caches, gives the losses of upstream's forward."""
+    """The best route, with and without both caches, gives the losses of upstream's forward."""
     model, caches = checkpoint_of(kind, tiny_model, tmp_path / "model"), tmp_path / "caches"
-    run = options(model, data, tmp_path, dataset="mixed", **SLOW) | {"template": KINDS[kind]}
-    stored = {f"uni_dpo_{name}_cache": str(caches / name) for name in ("image", "reference")}
+    run = options(model, data, tmp_path, dataset="mixed", **SLOW) | {"template": (KINDS | OTHERS)[kind]}
+    names = ["reference"] if kind in NO_IMAGE_CACHE else ["image", "reference"]
+    stored = {f"uni_dpo_{name}_cache": str(caches / name) for name in names}
     ways = {"upstream": {"pref_forward": "upstream"}, "auto": {}, "stored": stored, "stored again": stored}
     found = {
         name: recorded_run(run | way | {"output_dir": str(tmp_path / name.replace(" ", "_"))})
@@ -32,10 +38,19 @@ def test_twenty_steps(kind, tiny_model, data, tmp_path):
     theirs = found.pop("upstream")
     assert max(theirs.losses) - min(theirs.losses) > 1e-2
     for ours in found.values():
-        assert ours.about("pref_forward") == ["pref_forward: shared_prefix."]
+        (route,) = ours.about("pref_forward")
+        assert route.startswith(f"pref_forward: {ROUTES.get(kind, 'shared_prefix')}")
         assert ours.about("Self-check of pref_forward: within")
         assert ours.losses == pytest.approx(theirs.losses, rel=1e-4, abs=1e-5)
-    assert found["stored again"].about("Image features: all stored already.")
+    for what in ("Reference log-probs", "Image features")[: len(names)]:
+        assert found["stored again"].about(f"{what}: all stored already")
+
+
+def test_image_features_that_are_a_list_are_not_stored(tiny_model, data, tmp_path):
+    model = checkpoint_of("llava", tiny_model, tmp_path / "model")
+    run = options(model, data, tmp_path / "out", dataset="mixed", template="llava")
+    with pytest.raises(UniDPOError, match="not possible with models of type 'llava'; remove the option"):
+        recorded_run(run | {"uni_dpo_image_cache": str(tmp_path / "cache")})
 
 
 LAYERS = {

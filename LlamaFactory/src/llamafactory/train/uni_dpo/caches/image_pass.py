@@ -61,12 +61,22 @@ def _encode(trainer: PairTrainer, images: list[tuple[str, Any, int, int]], cache
         for names, inputs in progress(trainer, batches, "Image features"):
             inputs = {name: value.to(trainer.args.device) for name, value in inputs.items() if torch.is_tensor(value)}
             with trainer.accelerator.autocast():
-                features = encode_images(model, inputs)
+                features = _features(model, inputs)
             grids = inputs.get("image_grid_thw", [None] * len(names))
             for row in zip(names, features, grids, strict=True):
                 cache.add(*row)
     trainer.accelerator.wait_for_everyone()
     cache.load()
+
+
+def _features(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    try:
+        return encode_images(model, inputs)
+    except ValueError as error:
+        raise UniDPOError(
+            f"`uni_dpo_image_cache` is not possible with models of type {model.config.model_type!r}; remove the "
+            f"option. ({error})"
+        ) from error
 
 
 def _modules(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
