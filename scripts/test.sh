@@ -6,6 +6,9 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# Some fifty Pythons import torch and LlamaFactory or vLLM here. Where images of machines tell Python to keep nothing of
+# what it compiles, each would compile all of it anew, which takes longer than anything else.
+unset PYTHONDONTWRITEBYTECODE
 if [[ ${1:-} == vllm ]]; then
     shift
     export VENV_VLLM=${VENV_VLLM:-$PWD/.venv-vllm}
@@ -26,9 +29,6 @@ bash scripts/setup.sh
 cores=$(nproc)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-# Some fifty Pythons import torch and LlamaFactory here. Where images of machines tell Python to keep nothing of what it
-# compiles, each would compile all of it anew, which takes longer than anything else.
-unset PYTHONDONTWRITEBYTECODE
 export PATH="$VENV/bin:$PATH"
 if [[ ${1:-} == long ]]; then
     shift

@@ -1,5 +1,6 @@
 """What most tests stand on: a quiet environment, a tiny Qwen2-VL and a small preference data set."""
 
+import importlib.util
 import os
 import tempfile
 
@@ -16,9 +17,11 @@ import torch  # noqa: E402
 from forked import host, pytest_collection_finish, pytest_sessionfinish  # noqa: E402, F401
 from pairs import make_rows, write_dataset  # noqa: E402
 
-import llamafactory  # noqa: E402, F401  before trl: else transformers 5.5 looks for packages that are not there
 from demo.model import build  # noqa: E402
 
+
+if importlib.util.find_spec("llamafactory"):  # the environment of vLLM has none
+    import llamafactory  # noqa: F401  before trl: else transformers 5.5 looks for packages that are not there
 
 pytest_plugins = ["installing", "figures"]
 

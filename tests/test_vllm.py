@@ -33,7 +33,7 @@ if "vllm" in packages_distributions()["vllm"]:
 
 LENGTH = 16
 SETS = ("DemoWorld_MCQ", "DemoWorld_Short_openended")
-ROWS = 12
+ROWS = 24
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +123,7 @@ def kill_when(ready, command, **environment):
     with subprocess.Popen(command, env=os.environ | environment, start_new_session=True) as run:
         while run.poll() is None and not ready():
             time.sleep(0.01)
+        run.send_signal(signal.SIGSTOP)  # or it would be done before its processes are counted
         assert len(alive(run.pid)) > 1, "vLLM has processes of its own"
         run.kill()
     patience = time.monotonic() + 60

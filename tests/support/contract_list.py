@@ -185,7 +185,9 @@ EVALUATION = {
     "peft: PeftModel": "LoRA folders",
     "peft.PeftModel: from_pretrained": "LoRA folders",
     "transformers.__version__: startswith": "which of two ways a processor takes the rate of a video",
+    "qwen_vl_utils: vision_process": "frames of a video",
     "qwen_vl_utils.vision_process: fetch_video": "frames of a video",
+    "qwen_vl_utils.vision_process: FORCE_QWENVL_VIDEO_READER": "the reader, of those that are there",
     "vllm: LLM SamplingParams": "answers from vLLM",
 }
 

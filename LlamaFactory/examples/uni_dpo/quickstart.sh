@@ -130,8 +130,9 @@ stage dpo "plain DPO, to compare with" examples/uni_dpo/demo_dpo.yaml "$checkpoi
     LlamaFactory/src -- train dpo
 if has_vlmeval; then
     stage data "benchmarks for VLMEvalKit" "${code[@]}" -- demo benchmarks --out "$out/benchmarks"
-    stage eval "VLMEvalKit's scores of start, DPO and Uni-DPO" "$out/benchmarks" "$checkpoint" "$out/dpo" \
-        "$out/uni_dpo" VLMEvalKit -- evaluate
+    # Not the whole folder: evaluation unpacks the benchmarks' pictures into it.
+    stage eval "VLMEvalKit's scores of start, DPO and Uni-DPO" "$out"/benchmarks/*.{json,tsv} "$checkpoint" \
+        "$out/dpo" "$out/uni_dpo" VLMEvalKit -- evaluate
 fi
 
 printf '\n== summary (%d s in all)\n\n' "$SECONDS"

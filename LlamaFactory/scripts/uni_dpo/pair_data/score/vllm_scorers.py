@@ -52,6 +52,7 @@ class VLLMScorer(BatchScorer):
                 dtype=self.plain.dtype,
                 tensor_parallel_size=self.parallel,
                 enforce_eager=self.plain.device == "cpu",  # compiling takes longer there than it saves
+                skip_mm_profiling=self.plain.device == "cpu",  # it takes minutes there, and nothing depends on it
                 limit_mm_per_prompt={"image": IMAGES_PER_REQUEST} if self.reads_images else None,
                 seed=0,
                 **self.options,

@@ -1,6 +1,7 @@
 """Questions with their images and videos, read from the disk only when a batch needs them."""
 
 import hashlib
+import importlib.util
 import math
 import operator
 from dataclasses import dataclass, field
@@ -99,9 +100,13 @@ def load_video(path: Path, question: Question) -> tuple[Any, float, dict[str, An
         The frames (frames x 3 x height x width), how many there are for each second of it, and what transformers calls
         its metadata: which frames they are, of how many.
     """
-    from qwen_vl_utils.vision_process import fetch_video
+    from qwen_vl_utils import vision_process
 
+    # It would prefer torchcodec, which comes with vLLM and cannot be loaded where there is no FFmpeg.
+    if importlib.util.find_spec("decord"):
+        vision_process.FORCE_QWENVL_VIDEO_READER = vision_process.FORCE_QWENVL_VIDEO_READER or "decord"
     wish = {"type": "video", "video": str(path), **question.sampling}
     patch = question.family.side // 2  # two patches make the side of a token
-    (frames, known), rate = fetch_video(wish, patch, return_video_sample_fps=True, return_video_metadata=True)
+    wanted = {"return_video_sample_fps": True, "return_video_metadata": True}
+    (frames, known), rate = vision_process.fetch_video(wish, patch, **wanted)
     return frames, rate, {**known, "frames_indices": [int(index) for index in known["frames_indices"]]}

@@ -72,6 +72,8 @@ class VLLMBackend:
             model=self.merged.name if self.merged else readable(checkpoint.folder),
             dtype=dtype,
             enforce_eager=not torch.cuda.is_available(),  # without a GPU, compiling takes longer than it saves
+            # The longest video, encoded to see what memory is left: minutes on a CPU, where nothing depends on it.
+            skip_mm_profiling=not torch.cuda.is_available(),
             tensor_parallel_size=tensor_parallel_size or default_parallel_size(checkpoint.config),
             limit_mm_per_prompt={"image": IMAGES_PER_PROMPT, "video": 1},
             seed=0,
