@@ -53,7 +53,7 @@ exit codes: 0 every cell works or is refused with the version in the message; 1 
 """
 
 SUPPORT = ROOT / "tests" / "support"
-REFUSALS = ("The Uni-DPO overlay does not", "UniDPOQwen2VL does not support")
+REFUSALS = ("The Uni-DPO overlay does not", "UniDPOVLM does not support")
 SAME = 1e-4  # losses of different routes and versions, in float32
 QUESTIONS = ("What is number 0?", "What number is this, and why?")
 WORDS = {"works": "works", "refused": "refused by name", "fails": "**fails**"}
