@@ -114,9 +114,9 @@ def ask(made, tmp_path_factory):
 def test_record(ask, made):
     """A run with our trainer writes one, upstream's does not, and an export keeps it."""
     full, chain = ask("record", "full"), ask("record", "chain")
-    assert full == {"template": "qwen2_vl", "prompt": PROMPT, "pref_loss": "uni_dpo", "adapters": []}
+    assert full == {"template": "qwen2_vl", "prompt": PROMPT, "pref_loss": "uni_dpo", "adapters": [], "images": {}}
     assert [adapter.pop("path") for adapter in chain["adapters"]] == [str(made["sft"])]
-    assert len(chain["adapters"][0]["digest"]) == 64 and chain | {"adapters": []} == full
+    assert len(chain["adapters"][0]["digest"]) == 64 and chain | {"adapters": [], "images": {}} == full
     assert ask("record", "chain_exported") == full
     assert ask("record", "sft") is ask("record", "base") is None
 
