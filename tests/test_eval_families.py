@@ -1,8 +1,11 @@
 """Models of today's families, trained by LlamaFactory's templates and then asked: the same prompt, token by token."""
 
+import json
+import shutil
+
 import pytest
 from eval_sets import metrics, predictions, write_config, write_sets
-from eval_tree import vlmevalkit
+from eval_tree import python, vlmevalkit
 from family_checkpoints import PROCESSORS, checkpoint_of
 from pairs import options, prompt_ids, train, write_dataset
 from PIL import Image
@@ -62,6 +65,44 @@ def test_a_trained_checkpoint_is_asked_as_it_was_trained(name, bases, questions,
     assert found["ids"] == prompt_ids(run | {"output_dir": str(tmp_path / "again")})
     answers = vlmevalkit("installed").ask("answers", **asked)
     assert answers["batch"] == answers["single"] and len(set(answers["single"])) > 1
+
+
+@pytest.mark.parametrize("kind", ["qwen3_vl", "qwen3_5"])
+def test_videos(kind, bases, video, tmp_path):
+    """In a batch beside a question without any, they are answered as one by one."""
+    say = {"type": "text", "value": "Which colour?"}
+    messages = [[{"type": "video", "value": str(video)}, say], [say]]
+    asked = {"options": {"model_path": str(bases[kind]), "max_new_tokens": 8, "fps": 1.0}, "messages": messages}
+    answers = vlmevalkit("installed").ask("answers", **asked)
+    assert answers["batch"] == answers["single"] and len(set(answers["single"])) == 2
+
+
+def test_what_a_family_cannot_do_is_said(bases, video, questions):
+    def said(kind, messages=questions[1], **changes):
+        asked = {"model_path": str(bases[kind])} | changes
+        return vlmevalkit("installed").ask("prompt", options=asked, messages=messages).get("error", "")
+
+    assert "videos are not evaluated with models of this kind" in said(
+        "llava", [[{"type": "video", "value": str(video)}]]
+    )
+    assert "use_vllm: not tried with models of type gemma3" in said("gemma3", use_vllm=True)
+
+
+def test_a_config_may_leave_sizes_to_transformers(bases, questions, tmp_path):
+    """Gemma 3's own does not state its vocabulary."""
+    folder = shutil.copytree(bases["gemma3"], tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    del config["text_config"]["vocab_size"]
+    (folder / "config.json").write_text(json.dumps(config))
+    asked = {"options": {"model_path": str(folder)}, "messages": questions[1]}
+    assert len(vlmevalkit("installed").ask("prompt", **asked)["texts"]) == len(questions[1])
+
+
+def test_thoughts_are_cut_off():
+    code = "from vlmeval.vlm.qwen2_vl.uni_dpo.model import after_thoughts as cut; print([cut(it) for it in {}])"
+    said = ["<think>\n\n</think>\n\nTwo.", "Two.", "<think>It is", "a</think>b</think> c"]
+    done = python(vlmevalkit("installed").root, "-c", code.format(said))
+    assert done.stdout.splitlines()[-1] == str(["Two.", "Two.", "<think>It is", "c"])
 
 
 @pytest.mark.parametrize("kind", ["qwen3_vl", "qwen3_5", "internvl"])

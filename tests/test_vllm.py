@@ -33,7 +33,7 @@ if "vllm" in packages_distributions()["vllm"]:
 
 LENGTH = 16
 SETS = ("DemoWorld_MCQ", "DemoWorld_Short_openended")
-ROWS = 24
+ROWS = 96  # two a batch, or all are answered before a run is killed
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,8 @@ def asked(tree, messages, video, tmp_path_factory):
     rounds = image | {
         "images": {"messages": [[*order, describe] for order in orders]},
         "text": {"messages": [[describe], "Which colour is it?"]},
-        "video": {"messages": [[{"type": "video", "value": str(video)}, say]]},
+        # Two frames: transformers 5.5 places the rows of more of them wrongly, see huggingface/transformers#45381.
+        "video": {"messages": [[{"type": "video", "value": str(video)}, say]], "changes": {"nframe": 2}},
         "few pixels": {"messages": messages, "changes": {"max_pixels": 28 * 28 * 4}},
     }
     wishes = {

@@ -75,7 +75,7 @@ class Checkpoint:
             processor = AutoProcessor.from_pretrained(readable(folder), use_fast=True, trust_remote_code=False)
             processor.tokenizer.padding_side = "left"
             size = processor.image_processor.size
-            if self.family.side and not 0 < size["shortest_edge"] <= size["longest_edge"]:
+            if self.family.limited and not 0 < size["shortest_edge"] <= size["longest_edge"]:
                 raise UniDPOError(f"{folder / 'preprocessor_config.json'} has pixel limits {size}")
         return processor
 
@@ -186,6 +186,11 @@ def _require_sizes(file: Path, config: dict[str, Any]) -> None:
         "vocab_size": (text.get("vocab_size"), embedding[0]),
         "hidden_size": (text.get("hidden_size"), embedding[-1]),
     }
-    wrong = [f"{name} is {stated!r:.40} and not {found}" for name, (stated, found) in there.items() if stated != found]
+    # What a config does not state, as Gemma 3's and LLaVA's do not state all, transformers has a default for.
+    wrong = [
+        f"{name} is {stated!r:.40} and not {found}"
+        for name, (stated, found) in there.items()
+        if stated not in (None, found)
+    ]
     if wrong:
         raise UniDPOError(f"{file} is not that of the weights beside it: {', '.join(wrong)}")

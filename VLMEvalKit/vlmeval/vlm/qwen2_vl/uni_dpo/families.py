@@ -30,9 +30,8 @@ class Family:
             such a checkpoint has to have a chat template.
         wording: Returns the class of VLMEvalKit that words questions as the model's authors do; None to have every
             data set word its own.
-        side: Pixels along the side of what becomes one token of an image, where an image keeps its proportions;
-            its size is then limited by the processor. None where the processor makes squares of all images: they are
-            brought between the limits beforehand, as in training.
+        limited: Whether the processor keeps an image between limits of its size. Others make squares of all images,
+            which are brought between the limits beforehand, as in training.
         stretches: Whether training stretches images that are small or very thin.
         apart: Whether the processor takes questions without images only apart from those with some.
         recorded: Options of the image processor that training may have set, and recorded.
@@ -43,7 +42,7 @@ class Family:
     around: tuple[str, str] = ("", "")
     roles: str | None = None
     wording: Callable[[], type] | None = None
-    side: int | None = None
+    limited: bool = False
     stretches: bool = False
     apart: bool = False
     recorded: tuple[str, ...] = ()
@@ -52,10 +51,6 @@ class Family:
     def pictures(self) -> dict[str, str]:
         """What stands for a picture in a prompt, by its kind."""
         return {"image": self.image} | ({"video": self.video} if self.video else {})
-
-    def smallest(self, dataset: str | None) -> int | None:
-        """Return the fewest pixels that a data set asks for, as upstream's classes have it: small text is enlarged."""
-        return 10 * 10 * self.side**2 if dataset == "OCRBench" and self.side else None
 
     def wording_for(self, asked: bool) -> Any:
         """Return VLMEvalKit's object that words questions, if that is asked for.
@@ -90,17 +85,15 @@ _QWEN = {
     "image": "<|image_pad|>",
     "video": "<|video_pad|>",
     "around": ("<|vision_start|>", "<|vision_end|>"),
+    "limited": True,
     "stretches": True,
 }
 QWEN2_VL = Family(
     **_QWEN,
-    side=28,
     roles=SYSTEM_TURN.format(system=DEFAULT_SYSTEM) + USER_TURN,
     wording=_wording_of_qwen2_vl,
 )
-QWEN3_VL = Family(**_QWEN, side=32, roles=USER_TURN, wording=_wording_of_qwen3_vl)
-GLM_V = Family("<|image|>", around=("<|begin_of_image|>", "<|end_of_image|>"), stretches=True)
-LLAVA = Family("<image>")
+QWEN3_VL = Family(**_QWEN, roles=USER_TURN, wording=_wording_of_qwen3_vl)
 
 FAMILIES: dict[str, Family] = {
     "qwen2_vl": QWEN2_VL,
@@ -109,12 +102,10 @@ FAMILIES: dict[str, Family] = {
     "qwen3_vl_moe": QWEN3_VL,
     "qwen3_5": QWEN3_VL,
     "qwen3_5_moe": QWEN3_VL,
-    "glm4v": GLM_V,
-    "glm4v_moe": GLM_V,
+    "glm4v": Family("<|image|>", around=("<|begin_of_image|>", "<|end_of_image|>"), stretches=True),
     "internvl": Family("<IMG_CONTEXT>", recorded=("crop_to_patches",)),
     "gemma3": Family("<start_of_image>", apart=True, recorded=("do_pan_and_scan",)),
-    "llava": LLAVA,
-    "llava_next": LLAVA,
+    "llava": Family("<image>"),
 }
 
 

@@ -15,7 +15,6 @@ from ....uni_dpo.files import sha256_of
 from .families import Family
 
 
-PIXELS_PER_TOKEN = 28 * 28  # about; it only says which questions are the longest
 SMALLEST_SIDE = 28  # pixels; one patch after merging
 LONGEST_RATIO = 200  # the processors refuse images thinner than that
 CHARACTERS_PER_TOKEN = 3
@@ -30,6 +29,7 @@ class Question:
         images: Image files in the order of their placeholders.
         videos: Video files likewise.
         family: What kind of model is asked.
+        side: Pixels along the side of what becomes one token, of an image or of two frames.
         min_pixels: Smaller images are scaled up to this many pixels; None for no such limit.
         max_pixels: Larger images are scaled down to this many pixels; None for no such limit.
         sampling: How to take frames out of videos: `fps` or `nframes`, and limits, as `qwen_vl_utils` has them.
@@ -39,6 +39,7 @@ class Question:
     images: tuple[Path, ...]
     videos: tuple[Path, ...]
     family: Family
+    side: int
     min_pixels: int | None
     max_pixels: int | None
     sampling: dict[str, float] = field(default_factory=dict, hash=False)
@@ -46,10 +47,10 @@ class Question:
     @property
     def limits(self) -> dict[str, int]:
         """The pixel limits as image processors take them that have any; they ignore either one without the other."""
-        return {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels} if self.family.side else {}
+        return self._asked if self.family.limited else {}
 
     @property
-    def _all_limits(self) -> dict[str, int | None]:
+    def _asked(self) -> dict[str, int | None]:
         return {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
 
     @cached_property
@@ -59,12 +60,12 @@ class Question:
         for path in self.images:
             with Image.open(path) as image:
                 pixels = image.width * image.height
-            tokens += min(max(pixels, self.min_pixels or 0), self.max_pixels or pixels) // PIXELS_PER_TOKEN
+            tokens += min(max(pixels, self.min_pixels or 0), self.max_pixels or pixels) // self.side**2
         return tokens
 
     def digest(self) -> str:
         """Return a SHA-256 over all that is asked: the text, what the images and videos hold, and their limits."""
-        digest = hashlib.sha256(repr((self.text, self._all_limits, sorted(self.sampling.items()))).encode())
+        digest = hashlib.sha256(repr((self.text, self._asked, sorted(self.sampling.items()))).encode())
         for path in (*self.images, *self.videos):
             digest.update(sha256_of(path).digest())
         return digest.hexdigest()
@@ -77,7 +78,7 @@ def load_image(path: Path, question: Question) -> Image.Image:
     """
     with Image.open(path) as file:
         image = file.convert("RGB")
-    if not question.family.side:
+    if not question.family.limited:
         for limit, crossed in ((question.max_pixels, operator.gt), (question.min_pixels, operator.lt)):
             pixels = image.width * image.height
             if limit and crossed(pixels, limit):
@@ -106,7 +107,7 @@ def load_video(path: Path, question: Question) -> tuple[Any, float, dict[str, An
     if importlib.util.find_spec("decord"):
         vision_process.FORCE_QWENVL_VIDEO_READER = vision_process.FORCE_QWENVL_VIDEO_READER or "decord"
     wish = {"type": "video", "video": str(path), **question.sampling}
-    patch = question.family.side // 2  # two patches make the side of a token
+    patch = question.side // 2  # two patches make the side of a token
     wanted = {"return_video_sample_fps": True, "return_video_metadata": True}
     (frames, known), rate = vision_process.fetch_video(wish, patch, **wanted)
     return frames, rate, {**known, "frames_indices": [int(index) for index in known["frames_indices"]]}

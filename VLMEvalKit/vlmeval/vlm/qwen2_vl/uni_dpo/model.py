@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ....uni_dpo.errors import UniDPOError
 from ...base import BaseModel
 from .checkpoint import open_checkpoint
 from .device import default_device, default_dtype
@@ -15,6 +16,7 @@ from .prompt import PromptWriter, announce
 from .versions import check_versions
 
 
+COMMON_SIDE = 28  # for a guess at the length of a prompt
 VLLM_OPTIONS = ("tensor_parallel_size", "max_model_len", "gpu_memory_utilization")
 
 Message = list[dict[str, str]]
@@ -56,6 +58,9 @@ class UniDPOVLM(BaseModel):
         self.device = chosen["device"] or default_device()
         self.dtype = chosen["dtype"] or default_dtype(self.device)
         self.use_vllm = chosen["use_vllm"]
+        if self.use_vllm and not self.family.limited:  # it writes special tokens and tiles in its own way
+            kind = self.checkpoint.config["model_type"]
+            raise UniDPOError(f"use_vllm: not tried with models of type {kind}; leave it out")
         self.verbose = chosen["verbose"]
 
     @cached_property
@@ -114,15 +119,20 @@ class UniDPOVLM(BaseModel):
             for item in message
         ]
         files = {kind: tuple(Path(i["value"]) for i in message if i["type"] == kind) for kind in ("image", "video")}
-        smallest, largest = self.family.smallest(dataset) or self.options["min_pixels"], self.options["max_pixels"]
+        images, limited = self.processor.image_processor, self.family.limited
+        side = images.patch_size * images.merge_size if limited else COMMON_SIDE
+        # The data set's own demand, as upstream's classes meet it: small text needs enlarging.
+        enlarged = 10 * 10 * side**2 if limited and dataset == "OCRBench" else None
+        smallest, largest = enlarged or self.options["min_pixels"], self.options["max_pixels"]
         asked = {name: value for name, value in (("min_pixels", smallest), ("max_pixels", largest)) if value}
         rate = {"nframes": self.nframe} if self.nframe else {"fps": self.fps} if self.fps else {}
-        size = self.processor.image_processor.size if self.family.side else {}
+        size = images.size if limited else {}
         return Question(
             text=self.writer.write(content),
             images=files["image"],
             videos=files["video"],
             family=self.family,
+            side=side,
             min_pixels=asked.get("min_pixels", size.get("shortest_edge")),
             max_pixels=asked.get("max_pixels", size.get("longest_edge")),
             sampling=rate | asked if files["video"] else {},

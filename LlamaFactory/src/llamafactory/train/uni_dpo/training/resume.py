@@ -110,7 +110,7 @@ class ExactResume(Trainer):
             UniDPOError: it has not, or its state cannot be read.
         """
         self._order = self._describe_order()
-        if resume_from_checkpoint:
+        if isinstance(resume_from_checkpoint, str):
             with in_context(f"{TRAINER_STATE} of checkpoint {resume_from_checkpoint}", OTHER_CHECKPOINT):
                 TrainerState.load_from_json(f"{resume_from_checkpoint}/{TRAINER_STATE}")
         if resume_from_checkpoint and not self.args.ignore_data_skip:
