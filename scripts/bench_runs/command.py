@@ -11,6 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+from real_shape import write
+
 from bench_common import surroundings
 from common import ROOT, ToolError, positive, write_json
 
@@ -75,10 +78,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def make(folder: Path, vocabulary: int) -> Path:
     """Write a random model and twenty pairs into a folder, and return the model's."""
-    from PIL import Image
-
-    from real_shape import write
-
     write(folder / "model", small=True, vocabulary=vocabulary)
     data, rng, rows = folder / "data", random.Random(0), []
     data.mkdir()
@@ -116,7 +115,7 @@ def run(name: str, spec: dict[str, Any], trl: str | None, folder: Path) -> dict[
 def table(found: dict[tuple[str, int], list[dict[str, Any]]]) -> str:
     """Return medians over runs as a table of Markdown: MiB, and CPU seconds."""
     lines = [
-        "| pairs a step | trainer | peak above the loaded models, MiB | first step, s | later step, s | first / later |",
+        "| pairs a step | trainer | peak above the loaded models, MiB | first step, s | later, s | first / later |",
         "| ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for (name, batch), runs in sorted(found.items(), key=lambda entry: entry[0][1]):

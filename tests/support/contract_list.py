@@ -91,6 +91,7 @@ TRAINING = {
     "transformers.Trainer: _inner_training_loop train_dataset": "a resumed run has its own batches of the same rows",
     "transformers.Trainer: _determine_best_metric": "the best of all evaluations is what comes back at the end",
     "transformers.Trainer: create_accelerator_and_postprocess accelerator": "what FSDP rounds is set before it wraps",
+    "transformers.Trainer: training_step": "a micro-batch that was joined to another has nothing left to train on",
     "transformers.Trainer: get_batch_samples _maybe_log_save_evaluate": "a run that was over takes no further step",
     "transformers.Trainer: __init__ train pop_callback": "the processor is saved with a checkpoint, not after it",
     "transformers.Trainer: _save_checkpoint _get_output_dir _push_from_checkpoint": "written aside, then renamed",

@@ -27,7 +27,7 @@ class JoinsByTokens(Trainer):
         token_budget: most tokens of a call of the model, if no single micro-batch has more; 0 joins nothing.
     """
 
-    token_budget = 0
+    token_budget: int
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Any]:
         """Fetch the micro-batches of a step as upstream does, and join them."""
