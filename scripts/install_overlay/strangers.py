@@ -1,6 +1,5 @@
 """Whether the LlamaFactory to be patched is one that the overlay can stand on, and what else its owner has edited."""
 
-import csv
 import functools
 import importlib.util
 import os
@@ -9,6 +8,7 @@ import subprocess
 import sys
 from base64 import urlsafe_b64encode
 from hashlib import sha256
+from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
 
@@ -52,11 +52,7 @@ def found_in(target: Target, python: str) -> tuple[list[str], str]:
 
 
 def refuse_stranger(target: Target, python: str) -> None:
-    """Refuse a LlamaFactory that has a Uni-DPO already, or whose log-probs are no sums. `--force` does not help.
-
-    Raises:
-        ToolError: It says what was found and how to get a clean one.
-    """
+    """Refuse a LlamaFactory that has a Uni-DPO already, or whose log-probs are no sums. `--force` does not help."""
     found, untried = found_in(target, python)
     if found:
         raise ToolError(judge().refusal(target.package, found))
@@ -95,15 +91,15 @@ def edited(target: Target) -> list[str]:
 
 def _edited_of_pip(target: Target) -> list[str]:
     """Compare with the hashes that pip keeps."""
-    edits, site = [], target.package.parent
-    for record in site.glob(f"{target.kind.distribution.replace('-', '_')}-*.dist-info/RECORD"):
-        with record.open(encoding="utf-8", newline="") as file:
-            for name, kept, *_ in csv.reader(file):
-                content = (site / name).read_bytes() if (site / name).is_file() else b""
-                found = "sha256=" + urlsafe_b64encode(sha256(content).digest()).decode().rstrip("=")
-                if name.startswith(f"{target.kind.package}/") and kept.startswith("sha256=") and found != kept:
-                    edits.append(name)
-    return edits
+    found = distributions(name=target.kind.distribution, path=[str(target.root)])
+    kept = [file for installed in found for file in installed.files or () if file.hash]
+    kept = [file for file in kept if file.parts[0] == target.kind.package]
+    return [file.as_posix() for file in kept if _digest(Path(file.locate())) != file.hash.value]
+
+
+def _digest(path: Path) -> str:
+    content = path.read_bytes() if path.is_file() else b""
+    return urlsafe_b64encode(sha256(content).digest()).decode().rstrip("=")
 
 
 def _edited_of_git(root: Path, inside: str) -> list[str]:
