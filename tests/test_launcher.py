@@ -290,6 +290,31 @@ def test_a_damaged_record_of_a_run_ends_it_once_more(tmp_path, record, ended):
     assert plan_output(tmp_path, {}, None).action == ("nothing" if ended else "resume")
 
 
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"logging_steps": 5, "save_total_limit": 1, "hub_token": "secret", "flash_attn": "fa2"}, []),
+        ({"pref_beta": 0.7}, ["pref_beta: (default) -> 0.7"]),
+        ({"dataloader_drop_last": True}, ["dataloader_drop_last: (default) -> True"]),
+        ({"dataset_dir": "there"}, ["dataset_dir: here -> there"]),  # training compares the rows, the launcher cannot
+        ({"load_best_model_at_end": True}, ["load_best_model_at_end: (default) -> True"]),
+    ],
+)
+def test_options_that_may_change_are_those_of_training(tmp_path, changes, refused):
+    """One list for both, which the launcher reads without LlamaFactory."""
+    (tmp_path / "out" / "checkpoint-3").mkdir(parents=True)
+    (tmp_path / "out" / "checkpoint-3" / "trainer_state.json").write_text("{}")
+    settings = {"dataset_dir": "here", "logging_steps": 1}
+    (tmp_path / "out.effective.yaml").write_text(json.dumps(settings))
+    if not refused:
+        assert plan_output(tmp_path / "out", settings | changes, None).action == "resume"
+        return
+    with pytest.raises(DataError) as refusal:
+        plan_output(tmp_path / "out", settings | changes, None)
+    assert [line.strip() for line in str(refusal.value).splitlines()[1:-1]] == refused
+    assert plan_output(tmp_path / "out", settings | changes, True).action == "resume"
+
+
 # ---- mistakes, each with one message ----
 
 

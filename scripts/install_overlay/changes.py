@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common import ToolError, replacing, scratch_of
 
-from .ours import Installation, Overlay, Record, fingerprint, is_our_seam, own_folder
+from .ours import Installation, Overlay, Piece, Record, fingerprint, is_our_seam, own_folder
 from .refusals import check_supported, refuse_edited, refuse_foreign, refuse_unknown_seam, refuse_unwritable
 from .strangers import refuse_stranger
 from .target import Target
@@ -38,10 +38,9 @@ def install(
     with locked(target):
         there = Installation(target, overlay)
         link = there.seam.is_symlink() if link is None else link
-        sources = overlay.wanted(target, link)
-        contents = {name: f"link {source}" if link else fingerprint(source) for name, source in sources.items()}
-        changed = [name for name in sources if there.content(name) != contents[name]]
-        stale, others = there.placed() - set(sources), there.leftovers()
+        wanted = overlay.wanted(target, link)
+        changed = [name for name, piece in wanted.items() if there.content(name) != piece.content]
+        stale, others = there.placed() - set(wanted), there.leftovers()
         if force or there.by_hand:  # what `cp -r` left is refused or removed with the files beside it
             stale, others = stale.union(others), []
         stale = sorted(stale)
@@ -53,28 +52,26 @@ def install(
         plan = _plan(there, {"leave": others, "remove": stale, "link" if link else "write": changed})
         if not dry_run:
             refuse_unwritable(there, stale + changed)
-            _lay_on(there, {name: sources[name] for name in changed}, stale, contents, link)
+            _lay_on(there, wanted, changed, stale)
         return plan
 
 
-def _lay_on(
-    there: Installation, sources: dict[str, Path], stale: list[str], contents: dict[str, str], link: bool
-) -> None:
+def _lay_on(there: Installation, wanted: dict[str, Piece], changed: list[str], stale: list[str]) -> None:
     """Put the files that are missing or differ in their places, and remove those of another version."""
     sweep(there)
-    before, done = there.record, Record({name: [content] for name, content in contents.items()})
-    done.replaced = before.replaced
-    if not stale and not sources and not there.by_hand and before == done:
+    before = there.record
+    done = Record({name: [piece.content] for name, piece in wanted.items()}, before.replaced)
+    if not stale and not changed and not there.by_hand and before == done:
         return
     done.replaced = keep_seam(there)
-    names = dict.fromkeys([*before.files, *contents])
+    names = dict.fromkeys([*before.files, *wanted])
     either = {name: [*before.files.get(name, []), *done.files.get(name, [])] for name in names}
     there.save(Record(either, done.replaced, complete=False))
     for name in stale:
         there.path(name).unlink()
-    clear_folders(there.target, [*stale, *sources])
-    for name, source in sources.items():
-        place(source, there.path(name), link)
+    clear_folders(there.target, [*stale, *changed])
+    for name in changed:
+        wanted[name].put(there.path(name))
     there.save(done)
 
 
@@ -162,21 +159,6 @@ def from_git(target: Target) -> bytes | None:
 
 
 # ---- files and folders ----
-
-
-def place(source: Path, path: Path, link: bool) -> None:
-    """Put a copy of, or a link to, `source` at `path` in one step, making the folders above it.
-
-    A copy is executable where its source is, and otherwise gets the permissions of any new file, as with `cp -r`.
-    """
-    with replacing(path) as scratch:
-        if link:
-            scratch.symlink_to(source)
-            return
-        shutil.copyfile(source, scratch)
-        if source.stat().st_mode & 0o111:
-            mode = scratch.stat().st_mode
-            scratch.chmod(mode | (mode & 0o444) >> 2)
 
 
 def sweep(there: Installation) -> None:

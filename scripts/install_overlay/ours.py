@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from common import ToolError, write_json, write_text
+from common import ToolError, replacing, write_json, write_text
 
 from .kinds import KINDS, OWN, Kind
 from .target import Target, stated
@@ -39,19 +40,46 @@ class Overlay:
             raise ToolError(f"{folder} is not the overlay: {kind.seam} or {kind.ours}/__init__.py is missing")
         return cls(folder, files, kind)
 
-    def wanted(self, target: Target, link: bool = False) -> dict[str, Path]:
-        """Return what an installation puts where: names to the files (or, linked, folders) they come from.
+    def wanted(self, target: Target, link: bool = False) -> dict[str, "Piece"]:
+        """Return what an installation puts where.
 
         The replaced file comes last, so that upstream never imports a package that is not whole yet.
         """
         names = {own_folder(name) or name for name in self.files} if link else set(self.files)
         placed = [*sorted(names - {self.kind.seam}), self.kind.seam]
-        return {name: self.folder / name for name in placed if target.locate(name) is not None}
+        return {name: Piece(self.folder / name, link) for name in placed if target.locate(name) is not None}
 
     @property
     def version(self) -> str:
         """The version of the overlay."""
         return version_of(self.folder / self.kind.ours) or "unknown"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file of the overlay to be copied, or a file or folder of it to be linked."""
+
+    source: Path
+    link: bool
+
+    @property
+    def content(self) -> str:
+        """The fingerprint that its place has afterwards."""
+        return f"link {self.source}" if self.link else fingerprint(self.source)
+
+    def put(self, path: Path) -> None:
+        """Put it at a path in one step, making the folders above it.
+
+        A copy is executable where its source is, and otherwise gets the permissions of any new file, as with `cp -r`.
+        """
+        with replacing(path) as scratch:
+            if self.link:
+                scratch.symlink_to(self.source)
+                return
+            shutil.copyfile(self.source, scratch)
+            if self.source.stat().st_mode & 0o111:
+                mode = scratch.stat().st_mode
+                scratch.chmod(mode | (mode & 0o444) >> 2)
 
 
 @dataclass
@@ -73,13 +101,13 @@ class Installation:
         self.record_folder = self.path(self.kind.record_folder)
         self._manifest = self.record_folder / "manifest.json"
         self.copy_of_seam = self.record_folder / "replaced__init__.py"
-        wanted = [*overlay.wanted(target)]
+        wanted = overlay.wanted(target)
         self.folders = sorted({own_folder(name) for name in wanted} - {None})
         self.by_hand = not self._manifest.exists()  # with `cp -r`, if at all
         if self.by_hand:
             there = [name for name in wanted if self.content(name) not in NOTHING]
             there = [name for name in there if name != self.kind.seam or is_our_seam(self.seam)]
-            self.record = Record({name: [fingerprint(overlay.folder / name)] for name in there})
+            self.record = Record({name: [wanted[name].content] for name in there})
         else:
             self.record = self._load()
 

@@ -73,7 +73,7 @@ def _how(there: Installation) -> str:
         return f"linked to {os.readlink(there.package)} ({version})"
     text = f"copied{' by cp -r' if there.by_hand else ''} ({version})"
     wanted = ours.wanted(there.target)
-    different = [name for name, source in wanted.items() if there.content(name) != fingerprint(source)]
+    different = [name for name, piece in wanted.items() if there.content(name) != piece.content]
     return text + (f", but {len(different)} files differ from this overlay ({ours.version})" if different else "")
 
 
