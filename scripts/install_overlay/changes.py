@@ -171,16 +171,21 @@ def sweep(there: Installation) -> None:
 def clear_folders(target: Target, names: Iterable[str]) -> None:
     """Remove what is empty, but for Python's caches, of our folders around these names, and above them."""
     for path in {target.locate(own_folder(name) or name) for name in names} - {None}:
-        inside = []
         if path.is_dir() and not path.is_symlink():
             for cache in list(path.rglob("__pycache__")):
                 shutil.rmtree(cache)
-            inside = sorted((folder for folder in path.rglob("*") if folder.is_dir()), reverse=True)
-        for folder in [*inside, path, *path.parents]:
-            if folder == target.root:
+            for folder in sorted((path, *path.rglob("*")), reverse=True):
+                remove_if_empty(folder)
+        for folder in path.parents:
+            if folder == target.root or not remove_if_empty(folder):
                 break
-            with contextlib.suppress(OSError):  # there is something in it
-                folder.rmdir()
+
+
+def remove_if_empty(path: Path) -> bool:
+    """Remove a folder if it is empty or gone already, and tell whether it is gone."""
+    if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+        path.rmdir()
+    return not path.exists()
 
 
 @contextlib.contextmanager
