@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from installing import LOSS, PACKAGE, RECORD_FOLDER, SEAM, part_of_overlay, run, small_checkout, snapshot
+from installing import LOSS, PACKAGE, SEAM, part_of_overlay, run, small_checkout, snapshot
 
 from install_overlay import command as install_overlay
 from install_overlay.kinds import LLAMAFACTORY
@@ -170,12 +170,3 @@ def test_full_disk_is_told(small, small_overlay, capsys, monkeypatch):
     assert "No space left" in (told := capsys.readouterr().err) and "same command again" in told
     assert run("install", "--checkout", small) == 0
     assert run("status", "--checkout", small) == 0
-
-
-def test_damaged_record(small, small_overlay, capsys):
-    run("install", "--checkout", small)
-    (small / RECORD_FOLDER / "manifest.json").write_text("{")
-    for command in ("install", "status", "uninstall"):
-        assert run(command, "--checkout", small) == 2
-        told = capsys.readouterr()
-        assert "damaged" in told.err + told.out

@@ -94,26 +94,6 @@ def test_round_trip(place, how, capsys):
     assert snapshot(folder) == before
 
 
-def test_both_versions_of_vlmevalkits_file_are_known(small_vlmeval):
-    assert run("install", "--for", "vlmeval", "--checkout", small_vlmeval) == 0
-    assert run("uninstall", "--for", "vlmeval", "--checkout", small_vlmeval) == 0
-    assert (small_vlmeval / VLMEVAL.seam).read_text() == SEAM_OF_2025
-
-
-SEAM_OF_2025 = "from .model import Qwen2VLChat\nfrom .prompt import Qwen2VLPromptMixin\n"
-
-
-@pytest.fixture
-def small_vlmeval(tmp_path):
-    """A VLMEvalKit checkout of 2025 with no more than the installer looks at."""
-    for name, text in VLMEVAL.needed:
-        path = tmp_path / "small" / "vlmeval" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{text}\n" if text else SEAM_OF_2025)
-    (tmp_path / "small" / "vlmeval" / "__init__.py").write_text("__version__ = '0.2rc1'\n")
-    return tmp_path / "small"
-
-
 def test_same_tree_as_cp(tmp_path, small, small_overlay):
     """Permissions included: the scripts stay executable. What users put beside our data is not installed."""
     copied = small_checkout(tmp_path / "copied")
@@ -241,12 +221,19 @@ def test_what_the_overlay_needs_is_looked_for(small, capsys):
     assert snapshot(small) == before
 
 
-def test_one_upstream_is_not_taken_for_the_other(small_vlmeval, capsys):
-    assert run("install", "--checkout", small_vlmeval) == 2
+def test_a_vlmevalkit_of_2025(tmp_path, capsys):
+    """Its other file is known, too, and it is not taken for a LlamaFactory."""
+    seam = "from .model import Qwen2VLChat\nfrom .prompt import Qwen2VLPromptMixin\n"
+    for name, text in (*VLMEVAL.needed, ("__init__.py", "__version__ = '0.2rc1'")):
+        path = tmp_path / "vlmeval" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n" if text else seam)
+    where = ["--for", "vlmeval", "--checkout", tmp_path]
+    assert run("install", *where) == run("uninstall", *where) == 0
+    assert (tmp_path / VLMEVAL.seam).read_text() == seam
+    capsys.readouterr()
+    assert run("install", *where[2:]) == 2
     assert "not a LlamaFactory checkout" in capsys.readouterr().err
-    (small_vlmeval / "vlmeval" / "vlm" / "base.py").write_text("")
-    assert run("install", "--for", "vlmeval", "--checkout", small_vlmeval) == 2
-    assert "BaseModel" in capsys.readouterr().err
 
 
 def test_wrong_targets(tmp_path, small, capsys):
