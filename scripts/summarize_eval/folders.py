@@ -112,8 +112,9 @@ def _models(path: Path) -> dict[Path, tuple[Run, ...]]:
     if _RUN_FOLDER.match(path.name):
         models = {path: tuple(run for run in [_run(path, path.parent.name)] if run.data_sets())}
     else:
-        models = {folder: _runs(folder) for folder in (path, *sorted(path.iterdir())) if folder.is_dir()}
-        models = {path: models[path]} if models[path] else models
+        models = {path: _runs(path)}
+        if not models[path]:
+            models = {folder: _runs(folder) for folder in sorted(path.iterdir()) if folder.is_dir()}
     models = {folder: runs for folder, runs in models.items() if runs}
     if not models:
         raise ToolError(
