@@ -185,12 +185,15 @@ def test_as_a_script(tmp_path):
 # ---- what is refused ----
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_overlay_stays_within_its_folders(kind):
-    """Of upstream's files it replaces the one, and it is whole."""
-    files = Overlay.read(kind.overlay, kind).files
-    assert {name for name in files if own_folder(name) is None} == {kind.seam, *kind.beside}
-    assert f"{kind.ours}/__init__.py" in files and not kind.loose & set(files)
+def test_overlay_stays_within_its_folders(small, small_overlay, capsys):
+    """And what somebody has put into the repository's is not laid over upstream's files."""
+    for kind in KINDS.values():
+        files = Overlay.read(kind.overlay, kind).files
+        assert {name for name in files if own_folder(name) is None} == {kind.seam, *kind.beside}
+    (small_overlay / "src/llamafactory/data").mkdir()
+    (small_overlay / "src/llamafactory/data/collator.py").write_text("")
+    assert run("install", "--checkout", small) == 2
+    assert "would replace more of upstream" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -19,26 +19,29 @@ NOTHING = (None, "folder")  # where there is no file of ours
 
 @dataclass(frozen=True)
 class Overlay:
-    """The overlay as this repository has it: its folder, and its files by their names in it, with slashes."""
+    """The overlay as this repository has it: its folder, and the names of its files in it, with slashes."""
 
     folder: Path
-    files: dict[str, Path]
+    files: tuple[str, ...]
     kind: Kind
 
     @classmethod
     def read(cls, folder: Path, kind: Kind) -> "Overlay":
-        """List the overlay's files."""
-        files = {}
+        """List the overlay's files, and refuse a folder that lacks some or in which somebody has worked."""
+        files = []
         for path in sorted(folder.rglob("*")):
             inside = path.relative_to(folder)
             hidden = any(part.startswith(".") or part == "__pycache__" for part in inside.parts)
             # The recipe has users put pairs and images beside our dataset_info.json.
             download = inside.parts[:2] == ("data", OWN) and inside.name != "dataset_info.json"
             if path.is_file() and not hidden and not download and inside.as_posix() not in kind.loose:
-                files[inside.as_posix()] = path
+                files.append(inside.as_posix())
         if kind.seam not in files or f"{kind.ours}/__init__.py" not in files:
             raise ToolError(f"{folder} is not the overlay: {kind.seam} or {kind.ours}/__init__.py is missing")
-        return cls(folder, files, kind)
+        strange = [name for name in files if own_folder(name) is None and name not in {kind.seam, *kind.beside}]
+        if strange:
+            raise ToolError(f"{folder} would replace more of upstream than {kind.seam}: {', '.join(strange)}")
+        return cls(folder, tuple(files), kind)
 
     def wanted(self, target: Target, link: bool = False) -> dict[str, "Piece"]:
         """Return what an installation puts where.
