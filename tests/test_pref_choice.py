@@ -12,6 +12,7 @@ from tiny_models import text_model
 
 from llamafactory.train.uni_dpo.engine import attention
 from llamafactory.train.uni_dpo.errors import UniDPOError
+from llamafactory.train.uni_dpo.training import passed
 
 
 SLOW = {"learning_rate": 1e-4, "gradient_accumulation_steps": 1, "pref_beta": 0.5}
@@ -132,6 +133,22 @@ def test_a_wrong_engine_ends_the_run(tiny_model, data, tmp_path, monkeypatch, ch
         assert (abs(float(ours) - float(theirs)) > 0.03) == bool(apart) == ((pair, side) != ("1", "chosen"))
     assert not any("Self-check of pref_forward: within" in line for line in said)
     assert not list((tmp_path / "out").glob("*.safetensors"))
+
+
+def test_a_kind_of_run_that_has_passed_is_not_checked_again(tiny_model, data, tmp_path, monkeypatch):
+    """Other pairs make no other kind; another precision does, and so does an edited model."""
+    monkeypatch.delenv("UNI_DPO_SELF_CHECK")
+    monkeypatch.setattr(passed, "FOLDER", tmp_path / "passed")
+
+    def said(name: str, **changes) -> list[str]:
+        run = options(tiny_model, data, tmp_path / name, max_steps=1, **SLOW | changes)
+        return [line.split(":")[1][1:7] for line in recorded_run(run).about("Self-check of pref_forward")]
+
+    assert said("first") == ["within"] and said("second", dataset="mixed", learning_rate=1e-5) == ["passed"]
+    assert said("bf16", bf16=True, use_cpu=True) == ["within"] and said("lora", finetuning_type="lora") == ["within"]
+    monkeypatch.setattr(passed, "_sources", lambda *classes: "edited")
+    assert said("edited") == ["within"] and said("once more") == ["passed"]
+    assert len(list((tmp_path / "passed").glob("*.json"))) == 4
 
 
 def test_a_forward_that_gives_nan_ends_the_run(tiny_model, data, tmp_path, monkeypatch):

@@ -45,10 +45,13 @@ def positions_are_token_indices(layout):
 
 def first_rejected_token_from_last_chosen(layout):
     """Predict it from the token before it in the row."""
+    answers = layout.targets.split(layout.lengths)
     at = sum(layout.lengths[: len(PAIRS)])
-    for (_, _, middle, _), length, common in zip(spans(layout), layout.lengths[len(PAIRS) :], (0, 2), strict=True):
-        layout.sources[at + common] = middle - 1
-        at += length
+    for (_, _, middle, _), chosen, rejected in zip(spans(layout), answers, answers[len(PAIRS) :], strict=False):
+        both = zip(chosen, rejected, strict=False)
+        parted = next(place for place, (first, second) in enumerate(both) if first != second)
+        layout.sources[at + parted] = middle - 1
+        at += len(rejected)
 
 
 MISTAKES = [

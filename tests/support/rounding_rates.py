@@ -1,8 +1,8 @@
 """How often the self-check's bound in low precision is a false alarm, and what it still catches.
 
 `python tests/support/rounding_rates.py [MODELS]`: random models in bfloat16, in float16 and under autocast, each with
-two random pairs, of which upstream's forward takes one at a time and the engine both. For each precision a line with
-the false alarms, the greatest difference in units of one more rounding, and the share of each mistake of
+a random pair, which upstream's forward takes once and the engine twice, as in the self-check. For each precision
+a line with the false alarms, the greatest difference in units of one more rounding, and the share of each mistake of
 `engine_mistakes.py` that is caught.
 """
 
@@ -21,7 +21,7 @@ from engine_oracle import MEDIA_IDS, ROUTES, upstream_logps
 
 from llamafactory.train.uni_dpo.engine import Choice, attach, lay_out, pair_logps
 from llamafactory.train.uni_dpo.training.rounding import rounded_again
-from llamafactory.train.uni_dpo.training.self_check import BOUND, ROUNDINGS, bounds
+from llamafactory.train.uni_dpo.training.self_check import BOUND, KEPT, ROUNDINGS, bounds
 
 
 PRECISIONS = ("bfloat16", "float16", "autocast")
@@ -29,7 +29,7 @@ PRECISIONS = ("bfloat16", "float16", "autocast")
 
 @dataclass
 class Trial:
-    """Of one model and two pairs.
+    """Of one model and a pair.
 
     Attributes:
         alarm: whether the engine, which is right, was taken for wrong.
@@ -43,20 +43,21 @@ class Trial:
 
 
 def trial(precision: str, seed: int) -> Trial:
-    """Try a random model; every other one with the pairs of the controls, and with their mistakes."""
+    """Try a random model; every other one with a pair of the controls, and with their mistakes."""
     rng = random.Random(seed)
     tampered = seed % 2 == 0
     kind = "qwen2_vl" if tampered else rng.choice(["qwen2_vl", "qwen2_5_vl", "qwen2", "qwen3", "llama"])
     layout = rng.choice(["packed", "masked"] if tampered else list(ROUTES))
-    pairs = PAIRS if tampered else [_pair(rng, kind) for _ in range(2)]
+    given = PAIRS[1] if tampered else _pair(rng, kind)
     dtype = torch.float32 if precision == "autocast" else getattr(torch, precision)
     attention = "eager" if layout == "masked" else "sdpa"
     model = build(kind, dtype, attention, seed, num_hidden_layers=rng.choice([2, 4, 12])).requires_grad_(False).eval()
-    batch = collate(model, pairs)
+    alone = collate(model, [given])
+    batch = _both_ways(alone)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16) if precision == "autocast" else nullcontext():
-        theirs, lengths = _one_by_one(model, batch)
+        theirs, lengths = _once(model, alone)
         with rounded_again(model):
-            moved, _ = _one_by_one(model, batch)
+            moved, _ = _once(model, alone)
         bound = bounds(theirs, moved, lengths)
         attach(model, Choice(ROUTES[layout], layout))
         ours = _ours(model, batch, layout)
@@ -71,7 +72,7 @@ def trial(precision: str, seed: int) -> Trial:
 
 
 def _pair(rng: random.Random, kind: str) -> Any:
-    answers = [rng.choice([1, 2, 4, 8, 16, 32, 64, 128]) for _ in range(2)]
+    answers = [rng.choice([1, 2, 4, 8, KEPT]) for _ in range(2)]
     return pair(rng.randint(3, 40), *answers, *[(1, 4, 4)] * (kind in VISION_KINDS))
 
 
@@ -82,16 +83,17 @@ def _ours(model: Any, batch: dict[str, Any], layout: str, tamper: Any = None) ->
     return pair_logps(model, laid_out, media_of(batch)).logps
 
 
-def _one_by_one(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute sums and lengths of a batch of two pairs with images of one size by upstream's forward."""
-    parts = []
-    for i in range(2):
-        alone = {name: batch[name][[i, i + 2]] for name in ("input_ids", "attention_mask", "labels")}
-        if "position_ids" in batch:
-            alone["position_ids"] = batch["position_ids"][:, [i, i + 2]]
-        alone |= {name: value.chunk(2)[i] for name, value in media_of(batch).items()}
-        parts.append(upstream_logps(model, alone))
-    return tuple(torch.stack(both, 1).view(-1) for both in zip(*parts, strict=True))
+def _both_ways(alone: dict[str, Any]) -> dict[str, Any]:
+    """Make a batch of a pair and the same pair with its answers exchanged."""
+    batch = {name: alone[name][[0, 1, 1, 0]] for name in ("input_ids", "attention_mask", "labels")}
+    if "position_ids" in alone:
+        batch["position_ids"] = alone["position_ids"][:, [0, 1, 1, 0]]
+    return batch | {name: torch.cat([value, value]) for name, value in media_of(alone).items()}
+
+
+def _once(model: Any, alone: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute sums and lengths of a pair by upstream's forward, and repeat them for the exchanged one."""
+    return tuple(values[[0, 1, 1, 0]] for values in upstream_logps(model, alone))
 
 
 def main(models: int) -> None:

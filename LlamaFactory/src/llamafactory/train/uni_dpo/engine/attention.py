@@ -87,18 +87,18 @@ def split_attention(
     """
     groups = query.shape[1] // key.shape[1]
     key, value = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (key, value))
-    parts, start = [], 0
-    for shared, chosen, rejected in spans:
-        middle, end = start + shared + chosen, start + shared + chosen + rejected
-        if middle > start:
-            first = (x[:, :, start:middle] for x in (query, key, value))
+    # Pieces of one `split`: the backward pass of a slice writes a whole row of zeros, once for each pair.
+    lengths = [length for shared, chosen, rejected in spans for length in (shared + chosen, rejected)]
+    pieces = [x.split(lengths, dim=2) for x in (query, key, value)]
+    parts = []
+    for number, (shared, chosen, rejected) in enumerate(spans):
+        first, last = ([x[2 * number + part] for x in pieces] for part in (0, 1))
+        if shared + chosen:
             parts.append(F.scaled_dot_product_attention(*first, is_causal=True, scale=scale))
         if rejected:
-            seen = (torch.cat([x[:, :, start : start + shared], x[:, :, middle:end]], dim=2) for x in (key, value))
+            seen = (torch.cat([x[:, :, :shared], y], dim=2) for x, y in zip(first[1:], last[1:], strict=True))
             bias = causal_lower_right(rejected, shared + rejected)
-            last = query[:, :, middle:end]
-            parts.append(F.scaled_dot_product_attention(last, *seen, attn_mask=bias, scale=scale))
-        start = end
+            parts.append(F.scaled_dot_product_attention(last[0], *seen, attn_mask=bias, scale=scale))
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
 
@@ -113,8 +113,9 @@ def flash_attention(
 
     pieces, ends, longest = _sequences(tuple(spans), query.device)
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (length, heads, size)
-    # Slices and `cat`, as the backward of an index is not deterministic on a GPU.
-    key, value = (torch.cat([x[first:last] for first, last in pieces]) for x in (key, value))
+    # `split` and `cat`, as the backward of an index is not deterministic on a GPU, and that of slices not linear.
+    key, value = (x.split([length for span in spans for length in span]) for x in (key, value))
+    key, value = (torch.cat([x[number] for number in pieces]) for x in (key, value))
     options = {"softmax_scale": scale, "causal": True}
     if os.environ.get(DETERMINISTIC) == "1":
         options["deterministic"] = True  # from 2.4.1 on
@@ -123,17 +124,14 @@ def flash_attention(
 
 @functools.lru_cache(maxsize=4)  # every layer of a forward asks for the same
 def _sequences(spans: tuple[tuple[int, int, int], ...], device: torch.device) -> tuple[list, list, list]:
-    """Find slices of keys, and cumulative and longest lengths of queries and of keys."""
-    pieces, queries, keys, start = [], [0], [0], 0
-    for shared, chosen, rejected in spans:
-        middle, end = start + shared + chosen, start + shared + chosen + rejected
-        first, last = [(start, middle)], [(start, start + shared), (middle, end)]
-        for asking, seen in ((middle - start, first), (rejected, last)):
+    """Find parts of keys by number, and cumulative and longest lengths of queries and of keys."""
+    pieces, queries, keys = [], [0], [0]
+    for number, (shared, chosen, rejected) in enumerate(spans):
+        for part, asking, rest in ((1, shared + chosen, chosen), (2, rejected, rejected)):
             if asking:
-                pieces += seen
+                pieces += [3 * number, 3 * number + part]
                 queries.append(queries[-1] + asking)
-                keys.append(keys[-1] + sum(after - before for before, after in seen))
-        start = end
+                keys.append(keys[-1] + shared + rest)
     longest = [max(after - before for before, after in itertools.pairwise(ends)) for ends in (queries, keys)]
     ends = [torch.tensor(ends, dtype=torch.int32).to(device, non_blocking=True) for ends in (queries, keys)]
     return pieces, ends, longest

@@ -1,8 +1,12 @@
-"""Two pairs through the engine and through upstream's forward, before a run relies on the engine."""
+"""A pair through the engine and through upstream's forward, before a run relies on the engine.
+
+It costs next to nothing: the pair is a short one, its answers end soon after they part, upstream's logits are made
+where they are scored, and a kind of run that has passed (`passed.py`) is not looked at again.
+"""
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -10,28 +14,37 @@ import torch
 from ....extras import logging
 from ....extras.constants import IGNORE_INDEX
 from ..data.columns import CARRIED_DTYPES
-from ..engine import Choice
+from ..engine import Choice, plain_model
 from ..errors import UniDPOError
 from ..ranks import any_rank
+from . import passed
 from .rounding import rounded_again, rounds
 from .view import PairTrainer
 
 
 logger = logging.get_logger(__name__)
 
-# Short pairs with images are looked for among the first rows of the data set.
+# A short pair with images is looked for among the first rows of the data set, ...
 LOOKED_AT = 32
+# ... and its answers end this many tokens after the first in which they differ.
+KEPT = 16
 
 # Sums of log-probs may differ by this many nats and this part of them, for the order of additions in float32, ...
 BOUND = (0.01, 1e-4)
 # ... and in lower precision by this many times what one more rounding of everything moves upstream's own. Rounding
-# alone was seen to reach 1.4 in bfloat16, and in float16, where the constant is as large, 4.7: no false alarm in 60
-# random models of each (`python tests/support/rounding_rates.py 60`).
+# alone was seen to reach 1.9 in bfloat16 and 2.5 in float16: no false alarm in 60 random models of each
+# (`python tests/support/rounding_rates.py 60`).
 ROUNDINGS = 6.0
+
+# What a row has of each answer.
+TOKENS = ("ids", "mask", "labels")
 
 
 def check_engine(trainer: PairTrainer, model: torch.nn.Module, policy: bool = True) -> None:
     """Compare, and end the run if the two differ on any rank: it cannot tell which of them is right.
+
+    The engine gets the pair twice, the second time with its answers exchanged, so that upstream's forward of one pair
+    says what both are.
 
     Args:
         trainer: with the data, and with the reference if there is one.
@@ -45,19 +58,20 @@ def check_engine(trainer: PairTrainer, model: torch.nn.Module, policy: bool = Tr
     if forward.checked or forward.choice.layout is None:
         return
     forward.checked = policy
-    rows = _some_rows(trainer)
-    if any_rank(trainer.accelerator, _too_large_for_upstream(trainer, rows)):
-        logger.info_rank0("No self-check of pref_forward: upstream's forward of a pair does not fit in memory.")
+    kind = passed.kind_of_run(trainer, policy)
+    if not any_rank(trainer.accelerator, not passed.is_known(kind)):
+        logger.info_rank0("Self-check of pref_forward: passed by an earlier run of this kind.")
         return
+    row = _short_pair(trainer)
     training = model.training
     model.eval()  # dropout, of which attention may have its own, would make any two forwards differ
-    ours, _ = _logps(trainer, model, _collated(trainer, rows), policy)
+    ours, lengths = _logps(trainer, model, _collated(trainer, [row, _exchanged(row)]), policy)
     with _by_upstream(trainer):
-        theirs, lengths = _one_by_one(trainer, model, rows, policy)
-        moved = theirs
+        batch = _collated(trainer, [row])
+        theirs = moved = _both_ways(_upstream_logps(trainer, model, batch, policy))
         if rounds(trainer.model, trainer.args):
             with rounded_again(model, trainer.ref_model):
-                moved, _ = _one_by_one(trainer, model, rows, policy)
+                moved = _both_ways(_upstream_logps(trainer, model, batch, policy))
     model.train(training)
     off, bound = (ours - theirs).abs(), bounds(theirs, moved, lengths)
     wrong = ~((off <= bound) & bound.isfinite())  # true for NaN
@@ -66,6 +80,7 @@ def check_engine(trainer: PairTrainer, model: torch.nn.Module, policy: bool = Tr
         raise UniDPOError(_disagreement(trainer, who, ours, theirs, wrong))
     worst = float(off.max()) if off.numel() else 0.0
     logger.info_rank0(f"Self-check of pref_forward: within {worst:.1e} nats of upstream's forward.")
+    passed.remember(kind)
 
 
 def bounds(theirs: torch.Tensor, moved: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -96,7 +111,8 @@ def _disagreement(
     ]
     return (
         f"Self-check: `pref_forward: {route}` and LlamaFactory's own forward give different log-probs, and neither is "
-        f"known to be right, so nothing was trained. Their sums in nats, {route} first:\n"
+        f"known to be right, so nothing was trained. Their sums in nats of one pair, the second time with its answers "
+        f"exchanged, {route} first:\n"
         + "\n".join(lines if wrong.any() else ["  (equal here, different in another process)"])
         + "\n`python scripts/install_overlay.py status` tells whether this LlamaFactory was edited. "
         + ("If images have changed, delete the folder of `uni_dpo_image_cache`. " if stored else "")
@@ -117,17 +133,33 @@ def _by_upstream(trainer: PairTrainer) -> Iterator[None]:
         forward.choice, collator.read_image = chosen, stored
 
 
-def _some_rows(trainer: PairTrainer) -> list[dict[str, Any]]:
-    """Take the two shortest pairs among the first rows of the data, those with an image before those without.
+def _short_pair(trainer: PairTrainer) -> dict[str, Any]:
+    """Take the shortest pair among the first rows of the data, one with an image before those without, and cut it.
 
-    There are always two, if one twice: every rank has to call the model equally often.
+    Both answers keep `KEPT` tokens from where they part, as before that they are one.
     """
     dataset = trainer.train_dataset if trainer.train_dataset is not None else trainer.eval_dataset
     if isinstance(dataset, dict):
         dataset = next(iter(dataset.values()))
-    rows = list(itertools.islice(iter(dataset), LOOKED_AT))
-    short = sorted(rows, key=lambda row: (not row.get("images"), len(row["chosen_input_ids"])))[:2]
-    return (short * 2)[:2]
+    rows = itertools.islice(iter(dataset), LOOKED_AT)
+    row = dict(min(rows, key=lambda row: (not row.get("images"), len(row["chosen_input_ids"]))))
+    both = zip(row["chosen_input_ids"], row["rejected_input_ids"], strict=False)
+    parted = next((place for place, (chosen, rejected) in enumerate(both) if chosen != rejected), 0)
+    if parted:
+        cut = [name for name in row if name.startswith(("chosen_", "rejected_")) and name.rpartition("_")[2] in TOKENS]
+        row |= {name: row[name][: parted + KEPT] for name in cut}
+    return row
+
+
+def _exchanged(row: dict[str, Any]) -> dict[str, Any]:
+    other = {"chosen": "rejected", "rejected": "chosen"}
+    sides = [(*name.partition("_"), value) for name, value in row.items()]
+    return {other.get(side, side) + dash + rest: value for side, dash, rest, value in sides}
+
+
+def _both_ways(values: torch.Tensor) -> torch.Tensor:
+    """Repeat values of shape (sides, 1) for the pair with its answers exchanged."""
+    return torch.cat([values, values.view(-1, 2).flip(1).reshape(-1, 1)], 1)
 
 
 def _collated(trainer: PairTrainer, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -135,20 +167,36 @@ def _collated(trainer: PairTrainer, rows: list[dict[str, Any]]) -> dict[str, Any
     return {name: value for name, value in batch.items() if name not in CARRIED_DTYPES}
 
 
-def _too_large_for_upstream(trainer: PairTrainer, rows: list[dict[str, Any]]) -> bool:
-    if trainer.args.device.type != "cuda":
-        return False
-    longest = max(len(row[f"{side}_input_ids"]) for row in rows for side in ("chosen", "rejected"))
-    logits = 2 * longest * trainer.model.config.get_text_config().vocab_size
-    return 3 * 4 * logits > torch.cuda.mem_get_info(trainer.args.device)[0]  # three copies in float32
+def _upstream_logps(trainer: PairTrainer, model: torch.nn.Module, batch: dict[str, Any], policy: bool) -> torch.Tensor:
+    """Compute `_logps` with logits from the first scored token on, as those of a whole pair fill the memory."""
+    scored = (batch["labels"] != IGNORE_INDEX).any(0).nonzero()
+    kept = batch["labels"].shape[1] - int(scored[0]) + 1 if len(scored) else 2
+    with ExitStack() as hooks:
+        for part in (model, trainer.ref_model):
+            if part is not None:
+                hooks.enter_context(_last_logits(plain_model(part), kept))
+        return _logps(trainer, model, batch | {"labels": batch["labels"][:, -kept:]}, policy)[0]
 
 
-def _one_by_one(
-    trainer: PairTrainer, model: torch.nn.Module, rows: list[dict[str, Any]], policy: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute `_logps` of each pair alone, which needs the least memory."""
-    parts = [_logps(trainer, model, _collated(trainer, [row]), policy) for row in rows]
-    return torch.cat([logps for logps, _ in parts], 1), torch.cat([lengths for _, lengths in parts], 1)
+@contextmanager
+def _last_logits(model: torch.nn.Module, kept: int) -> Iterator[None]:
+    """Let a model return the logits of its last positions only, and compute no other if its head is one module."""
+
+    def cut_hidden(head: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (inputs[0][:, -kept:], *inputs[1:])
+
+    def cut_logits(whole: torch.nn.Module, inputs: Any, output: Any) -> None:
+        output.logits = output.logits[:, -kept:]
+
+    head = model.get_output_embeddings()
+    hooks = [model.register_forward_hook(cut_logits)]
+    if head is not None:
+        hooks.append(head.register_forward_pre_hook(cut_hidden))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @torch.no_grad()

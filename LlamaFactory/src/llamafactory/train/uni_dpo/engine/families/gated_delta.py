@@ -89,16 +89,15 @@ def _open(layer: nn.Module) -> None:
 
 def _convolve_pairs(whole: Callable, x: torch.Tensor, spans: Spans, reach: int) -> torch.Tensor:
     """Convolve each pair of a row, shape (1, channels, length); the rejected rest sees the end of the shared part."""
-    parts, start = [], 0
-    for shared, chosen, rejected in spans:
-        middle, end = start + shared + chosen, start + shared + chosen + rejected
-        if middle > start:
-            parts.append(whole(x[:, :, start:middle]))
+    # Pieces of one `split`, as in `attention.py`: the backward pass of slices is not linear in pairs.
+    pieces = x.split([length for shared, chosen, rejected in spans for length in (shared + chosen, rejected)], dim=2)
+    parts = []
+    for (shared, chosen, rejected), first, last in zip(spans, pieces[::2], pieces[1::2], strict=True):
+        if shared + chosen:
+            parts.append(whole(first))
         if rejected:
-            left = x[:, :, start + max(0, shared - reach) : start + shared]
-            seen = torch.cat([left, x[:, :, middle:end]], dim=-1)
-            parts.append(whole(seen)[:, :, left.shape[-1] :])
-        start = end
+            left = first[:, :, max(0, shared - reach) : shared]
+            parts.append(whole(torch.cat([left, last], dim=-1))[:, :, left.shape[-1] :])
     return torch.cat(parts, dim=-1)
 
 
@@ -107,21 +106,20 @@ def _recur_pairs(rule: Callable, row: tuple[torch.Tensor, ...], options: dict[st
     gates = {name: options.pop(name) for name in ("g", "beta")}
     options = {name: value for name, value in options.items() if name not in ("initial_state", "output_final_state")}
 
-    def run(
-        first: int, last: int, state: torch.Tensor | None, keeps: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        cut = {name: gate[:, first:last] for name, gate in gates.items()}
-        parts = (tensor[:, first:last] for tensor in row)
-        return rule(*parts, **cut, **options, initial_state=state, output_final_state=keeps)
+    lengths = [length for span in spans for length in span]
+    pieces = [tensor.split(lengths, dim=1) for tensor in row]
+    cut = {name: gate.split(lengths, dim=1) for name, gate in gates.items()}
 
-    done, start = [], 0
-    for shared, chosen, rejected in spans:
-        branch, middle = start + shared, start + shared + chosen
+    def run(part: int, state: torch.Tensor | None, keeps: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        inputs = (tensor[part] for tensor in pieces)
+        given = {name: gate[part] for name, gate in cut.items()}
+        return rule(*inputs, **given, **options, initial_state=state, output_final_state=keeps)
+
+    done = []
+    for number, span in enumerate(spans):
         state = None
-        if shared:
-            before, state = run(start, branch, None, True)
+        if span[0]:
+            before, state = run(3 * number, None, True)
             done.append(before)
-        end = middle + rejected
-        done += [run(*rest, state, False)[0] for rest in ((branch, middle), (middle, end)) if rest[1] > rest[0]]
-        start = end
+        done += [run(3 * number + rest, state, False)[0] for rest in (1, 2) if span[rest]]
     return torch.cat(done, dim=1)
