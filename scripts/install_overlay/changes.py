@@ -25,16 +25,14 @@ from .target import Target
 Change = tuple[str, Path]  # what is done ("write", "link", "remove", "restore", "leave"), and to which file
 
 
-def install(
-    target: Target, overlay: Overlay, *, python: str, link: bool | None, force: bool, dry_run: bool
-) -> list[Change]:
+def install(target: Target, overlay: Overlay, *, link: bool | None, force: bool, dry_run: bool) -> list[Change]:
     """Lay the overlay over upstream, or bring an older or broken installation up to date.
 
-    `python` runs the target, in case it has to be asked. `link` None keeps the kind of what is installed. `force` goes
-    on over files that are not recognised or were edited, and removes modules of another version. Returns the changes.
+    `link` None keeps the kind of what is installed. `force` goes on over files that are not recognised or were edited,
+    and removes modules of another version. Returns the changes.
     """
     check_supported(target)
-    refuse_stranger(target, python)
+    refuse_stranger(target)
     with locked(target):
         there = Installation(target, overlay)
         link = there.seam.is_symlink() if link is None else link

@@ -74,7 +74,7 @@ def change(options: argparse.Namespace, overlay: Overlay) -> None:
     target = from_checkout(options.checkout, kind) if options.checkout else from_python(options.python, kind)
     how = {"force": options.force, "dry_run": options.dry_run}
     if options.command == "install":
-        changes = install(target, overlay, python=str(options.python), link=options.link, **how)
+        changes = install(target, overlay, link=options.link, **how)
         done, nothing = f"overlay {overlay.version} installed", "installed already, nothing to do"
     else:
         changes = uninstall(target, overlay, **how)

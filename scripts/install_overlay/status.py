@@ -77,11 +77,11 @@ def _how(there: Installation) -> str:
     return text + (f", but {len(different)} files differ from this overlay ({ours.version})" if different else "")
 
 
-def look_at(target: Target, overlay: Overlay, python: str) -> Finding:
+def look_at(target: Target, overlay: Overlay) -> Finding:
     """Diagnose a package and judge what it lies on; on an upstream that is no clean one, nothing trains."""
     there = Installation(target, overlay)
     finding = diagnose(there)
-    found, untried = found_in(target, python)
+    found, untried = found_in(target)
     if found:
         return Finding(False, f"{finding.text}, but nothing trains\n  {judge().refusal(target.package, found)}")
     notes = [f"  untried  {untried}"] if untried else []
@@ -107,7 +107,7 @@ def report(overlay: Overlay, python: str, checkout: Path | None) -> tuple[list[s
         lines += ["", title]
         try:
             target = find()
-            finding = look_at(target, overlay, python)
+            finding = look_at(target, overlay)
         except ToolError as error:
             findings.append(None)
             lines.append(f"  {error}")

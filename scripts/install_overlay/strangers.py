@@ -2,7 +2,6 @@
 
 import functools
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -19,41 +18,24 @@ from .target import Target
 
 
 UNDERNEATH = (LLAMAFACTORY.overlay / LLAMAFACTORY.ours / LLAMAFACTORY.states).with_name("underneath.py")
-
-# Runs where that LlamaFactory runs, and only for a function that we do not know. The last line is the answer.
-TRIAL = """
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location("underneath", sys.argv[1])
-underneath = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(underneath)
-from llamafactory.train.dpo import trainer
-print("\\n" + underneath.wrong_sums(trainer.get_batch_logps))
-"""
+UNTRIED = "its get_batch_logps is not upstream's; training tries it at its start"
 
 
-def found_in(target: Target, python: str) -> tuple[list[str], str]:
-    """Judge a LlamaFactory as training does at its start.
+def found_in(target: Target) -> tuple[list[str], str]:
+    """Judge a LlamaFactory as training does at its start, but without running any of it.
 
-    Args:
-        target: The LlamaFactory; of a VLMEvalKit there is nothing to judge.
-        python: The interpreter to try its function in, where that is not upstream's word for word.
-
-    Returns:
-        What is wrong with it, one phrase each, and why something could not be tried; empty if there is nothing.
+    Returns what is wrong with it, one phrase each, and what could not be judged; empty if there is nothing, as for a
+    VLMEvalKit.
     """
     if target.kind is not LLAMAFACTORY:
         return [], ""
     found = judge().taken(target.package)
-    if found or judge().logps_are_known(target.package):
-        return found, ""
-    wrong, why = _tried(target.package, python)
-    untried = f"its get_batch_logps is not upstream's; training tries it at its start ({why})" if why else ""
-    return [wrong] if wrong else [], untried
+    return found, "" if found or judge().logps_are_known(target.package) else UNTRIED
 
 
-def refuse_stranger(target: Target, python: str) -> None:
-    """Refuse a LlamaFactory that has a Uni-DPO already, or whose log-probs are no sums. `--force` does not help."""
-    found, untried = found_in(target, python)
+def refuse_stranger(target: Target) -> None:
+    """Refuse a LlamaFactory that has a Uni-DPO already. `--force` does not help."""
+    found, untried = found_in(target)
     if found:
         raise ToolError(judge().refusal(target.package, found))
     if untried:
@@ -67,20 +49,6 @@ def judge() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@functools.cache
-def _tried(package: Path, python: str) -> tuple[str, str]:
-    """Return what is wrong with the package's function, and why it could not be tried."""
-    environment = os.environ | {"PYTHONPATH": str(package.parent), "DISABLE_VERSION_CHECK": "1"}
-    how = {"cwd": package.parent, "env": environment, "capture_output": True, "text": True, "timeout": 300}
-    try:
-        done = subprocess.run([python, "-c", TRIAL, str(UNDERNEATH)], check=True, **how)
-    except subprocess.CalledProcessError as error:
-        return "", (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return "", str(error)
-    return done.stdout.splitlines()[-1], ""
 
 
 def edited(target: Target) -> list[str]:
