@@ -59,14 +59,22 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def write(folder: Path, name: str = "Qwen2-VL-2B", small: bool = False, seed: int = 0) -> int:
-    """Write the checkpoint and return how many weights it has; takes memory for the weights and little more."""
+def write(folder: Path, name: str = "Qwen2-VL-2B", small: bool = False, seed: int = 0, vocabulary: int = 0) -> int:
+    """Write the checkpoint and return how many weights it has; takes memory for the weights and little more.
+
+    Args:
+        folder: where it goes.
+        name: of the shape.
+        small: a small model of the same kind, ...
+        seed: of the weights.
+        vocabulary: ... with so many tokens, if not those of the tokenizer.
+    """
     family = FAMILIES[SHAPES[name].family]
     shutil.copytree(DEMO, folder, ignore=shutil.ignore_patterns("*.safetensors", "README*"))
     tokenizer = write_tokenizer(folder, family)
     for file, changes in ({"preprocessor_config": {}} | family.files).items():
         _change(folder / f"{file}.json", {"processor_class": family.processor} | changes)
-    values = config_values(name, tokenizer.get_vocab_size() if small else 0)
+    values = config_values(name, (vocabulary or tokenizer.get_vocab_size()) if small else 0)
     known = json.loads((DEMO / "config.json").read_text(encoding="utf-8"))
     ids = {name: known[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     values |= {name: tokenizer.token_to_id(token) for name, token in family.ids.items()}

@@ -16,7 +16,7 @@ It knows torch and transformers, and nothing of LlamaFactory.
 
 from .choice import ROUTES, Choice, choose, plain_model
 from .families import placeholder_ids, tower_of
-from .layout import PairLayout, lay_out
+from .layout import PairLayout, join, lay_out
 from .model import PairLogps, attach, encode_images, image_width, pair_logps, same_vision_tower
 
 
@@ -29,6 +29,7 @@ __all__ = [
     "choose",
     "encode_images",
     "image_width",
+    "join",
     "lay_out",
     "pair_logps",
     "placeholder_ids",

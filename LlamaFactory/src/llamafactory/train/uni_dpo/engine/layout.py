@@ -10,7 +10,7 @@ from the end of the shared part, and the last token of a sequence need not be co
 the padded rows, in all three components of a multimodal rotary embedding: both rests go on where the shared part ends.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -56,6 +56,11 @@ class PairLayout:
     media_tokens: tuple[int, int] = (0, 0)
     media_once: bool = False
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens the model computes, padding included."""
+        return self.input_ids.numel()
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PairLayout":
         """Copy the tensors to a device."""
         return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -91,6 +96,39 @@ def lay_out(batch: Mapping[str, Any], kind: str, media_ids: tuple[int | None, in
         if not any(pair.has_media_outside(media_ids) for pair in pairs):
             return _packed(pairs, kind, media_ids)
     return _rows(batch, positions, media_ids)
+
+
+def join(layouts: Sequence[PairLayout]) -> PairLayout:
+    """Put packed rows one behind the other, so that the model is called once for the pairs of all of them.
+
+    Args:
+        layouts: each of one packed row, with media once a pair or without any.
+    """
+    sides: dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+    lengths: tuple[list[int], list[int]] = ([], [])
+    start = 0
+    for layout in layouts:
+        half = len(layout.lengths) // 2
+        chosen = sum(layout.lengths[:half])
+        lengths[0].extend(layout.lengths[:half])
+        lengths[1].extend(layout.lengths[half:])
+        moved = {name: getattr(layout, name) for name in ("targets", "in_common_length")}
+        for name, values in (moved | {"sources": layout.sources + start}).items():
+            first, second = sides.setdefault(name, ([], []))
+            first.append(values[:chosen])
+            second.append(values[chosen:])
+        start += layout.tokens
+    return PairLayout(
+        input_ids=torch.cat([layout.input_ids for layout in layouts], dim=1),
+        position_ids=torch.cat([layout.position_ids for layout in layouts], dim=-1),
+        attention_mask=None,
+        spans=[span for layout in layouts for span in layout.spans],
+        branches=None,
+        **{name: torch.cat([*first, *second]) for name, (first, second) in sides.items()},
+        lengths=[*lengths[0], *lengths[1]],
+        media_tokens=tuple(map(sum, zip(*(layout.media_tokens for layout in layouts), strict=True))),
+        media_once=True,
+    )
 
 
 @dataclass

@@ -20,7 +20,10 @@ from .types import require_types
 
 
 # Options of ours that mean something with every loss, where they are set.
-ANY_LOSS = ("dpo_average_log_prob", "pref_forward", "uni_dpo_reference_cache", "uni_dpo_image_cache")
+ANY_LOSS = (
+    *("dpo_average_log_prob", "pref_forward", "pref_token_budget"),
+    *("uni_dpo_reference_cache", "uni_dpo_image_cache"),
+)
 # And those that mean something with upstream's losses only.
 OTHER_LOSSES = ("pref_loss_as_named", "pref_margin_scale", "pref_margin_rate")
 SWITCH = (bool, bool | None)
@@ -65,6 +68,15 @@ class UniDPOArguments:
                 "How log-probs of pairs are computed, with the same result: `shared_prefix` (image and prompt once a "
                 "pair, response log-probs only), `response_only`, `upstream` (LlamaFactory's own forward), or `auto`, "
                 "the first of these that the model allows. Unset: auto for uni_dpo, upstream for all else."
+            )
+        },
+    )
+    pref_token_budget: int = field(
+        default=0,
+        metadata={
+            "help": (
+                "Join the micro-batches of a step until a call of the model has about this many tokens (prompts "
+                "counted once), with the same result. 0: one call for each micro-batch. Needs `shared_prefix`."
             )
         },
     )
@@ -170,7 +182,7 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
     def uses_our_trainer(self) -> bool:
         """Whether this run trains with our trainer: with our loss always, with others when asked."""
         asked = self.dpo_average_log_prob is not None or self.pref_forward is not None or self.uses_caches
-        asked = asked or self.uses_margin or bool(self.pref_loss_as_named)
+        asked = asked or self.uses_margin or bool(self.pref_loss_as_named) or bool(self.pref_token_budget)
         return self.stage == "dpo" and (self.pref_loss in OUR_LOSSES or asked)
 
     @property
@@ -198,7 +210,7 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
     @property
     def forward_route(self) -> str:
         """How this run computes log-probs: `pref_forward`, or its default for this loss."""
-        ours = self.uses_uni_dpo or bool(self.uni_dpo_image_cache)
+        ours = self.uses_uni_dpo or bool(self.uni_dpo_image_cache) or bool(self.pref_token_budget)
         return self.pref_forward or ("auto" if ours else "upstream")
 
     @property

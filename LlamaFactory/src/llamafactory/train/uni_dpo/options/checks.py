@@ -83,8 +83,10 @@ def check_trainer(args: Any) -> None:
         )
     check_other_losses(args)
     _require(args, "uni_dpo_image_cache_gb", lambda value: value > 0, "a number above zero")
-    if args.uni_dpo_image_cache and args.pref_forward == "upstream":
-        raise UniDPOError("`uni_dpo_image_cache` is not possible with `pref_forward: upstream`; remove one of them.")
+    _require(args, "pref_token_budget", lambda value: value >= 0, "a number, zero or more")
+    for name in ("uni_dpo_image_cache", "pref_token_budget"):
+        if getattr(args, name) and args.pref_forward == "upstream":
+            raise UniDPOError(f"`{name}` is not possible with `pref_forward: upstream`; remove one of them.")
     if getattr(args, "use_mca", False) or is_env_enabled("USE_MCA"):
         raise UniDPOError(f"`use_mca` (USE_MCA=1) brings a trainer of its own, {WITHOUT_OURS}; unset USE_MCA.")
     if is_env_enabled("USE_V1"):

@@ -4,7 +4,10 @@ import torch
 
 
 def of_batch(
-    policy: dict[str, torch.Tensor], rewards: list[torch.Tensor], terms: dict[str, torch.Tensor]
+    policy: dict[str, torch.Tensor],
+    rewards: list[torch.Tensor],
+    terms: dict[str, torch.Tensor],
+    sizes: list[int] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Gather upstream's metrics under upstream's names, and the terms of our loss under `uni_dpo/`.
 
@@ -12,13 +15,14 @@ def of_batch(
         policy: what `concatenated_forward` returned for the policy.
         rewards: chosen and rejected rewards, each of shape (batch,).
         terms: terms of the loss, each of shape (batch,).
+        sizes: how many pairs each of the micro-batches had that were joined to this batch; None: it is one.
 
     Returns:
-        Scalars on the device. `logits/*` are means over whatever logits the forward has: all positions of upstream's
-        padded rows, the scored positions of the engine's.
+        Means on the device, scalars, or of shape (micro-batches,). `logits/*` are means over whatever logits the
+        forward has: all positions of upstream's padded rows, the scored positions of the engine's.
     """
     chosen, rejected = rewards
-    means = {
+    columns = {
         "rewards/chosen": chosen,
         "rewards/rejected": rejected,
         "rewards/accuracies": (chosen > rejected).float(),
@@ -28,21 +32,29 @@ def of_batch(
         "logits/chosen": policy["chosen_logits"],
         "logits/rejected": policy["rejected_logits"],
     }
-    means |= {f"uni_dpo/{name}": values for name, values in terms.items()}
-    return {name: values.detach().mean() for name, values in means.items()}
+    columns |= {f"uni_dpo/{name}": values for name, values in terms.items()}
+    return {name: means(values.detach(), sizes) for name, values in columns.items()}
 
 
-def of_orpo(losses: torch.Tensor, sft_loss: torch.Tensor, beta: float) -> dict[str, torch.Tensor]:
+def of_orpo(
+    losses: torch.Tensor, sft_loss: torch.Tensor, beta: float, sizes: list[int] | None = None
+) -> dict[str, torch.Tensor]:
     """Split ORPO's losses into their two parts, as upstream does; all of shape (batch,)."""
     parts = {"sft_loss": sft_loss, "odds_ratio_loss": (losses - sft_loss) / beta}
-    return {name: values.detach().mean() for name, values in parts.items()}
+    return {name: means(values.detach(), sizes) for name, values in parts.items()}
+
+
+def means(values: torch.Tensor, sizes: list[int] | None) -> torch.Tensor:
+    """Return the mean of values of shape (batch,), or of the part of each micro-batch, shape (micro-batches,)."""
+    return values.mean() if sizes is None else torch.stack([part.mean() for part in values.split(sizes)])
 
 
 def read(stored: dict[str, list]) -> None:
-    """Replace lists of scalars on the device by lists of numbers, in one transfer."""
+    """Replace lists of means on the device by lists of numbers, in one transfer."""
     pending = {name: values for name, values in stored.items() if values and torch.is_tensor(values[0])}
     if not pending:
         return
-    numbers = iter(torch.stack([value.float() for values in pending.values() for value in values]).tolist())
-    for name, values in pending.items():
-        stored[name] = [next(numbers) for _ in values]
+    flat = {name: torch.cat([value.float().view(-1) for value in values]) for name, values in pending.items()}
+    numbers = torch.cat(list(flat.values())).tolist()
+    for name, values in flat.items():
+        stored[name], numbers = numbers[: len(values)], numbers[len(values) :]

@@ -172,7 +172,7 @@ def _upstream_logps(trainer: PairTrainer, model: torch.nn.Module, batch: dict[st
     scored = (batch["labels"] != IGNORE_INDEX).any(0).nonzero()
     kept = batch["labels"].shape[1] - int(scored[0]) + 1 if len(scored) else 2
     with ExitStack() as hooks:
-        for part in (model, trainer.ref_model):
+        for part in (trainer.model, trainer.ref_model):
             if part is not None:
                 hooks.enter_context(_last_logits(plain_model(part), kept))
         return _logps(trainer, model, batch | {"labels": batch["labels"][:, -kept:]}, policy)[0]

@@ -1,9 +1,9 @@
 """One training step with Uni-DPO, built on LlamaFactory's DPO trainer.
 
 Upstream's losses, reference handling and logging stay. Ours are the scores, the loss, length normalisation, the route
-to log-probs (`forward.py`), metrics that do not stall the device, the optional pair log, a guard that stops a run
-before a ruined model is saved (`finite.py`), whole saves (`saving.py`), exact resuming (`resume.py`), and log-probs
-and sums of gradients in float32 (`precision.py`).
+to log-probs (`forward.py`), micro-batches joined to fewer calls (`budget.py`), metrics that do not stall the device,
+the optional pair log, a guard that stops a run before a ruined model is saved (`finite.py`), whole saves
+(`saving.py`), exact resuming (`resume.py`), and log-probs and sums of gradients in float32 (`precision.py`).
 """
 
 import os
@@ -17,11 +17,13 @@ from ....extras.constants import IGNORE_INDEX
 from ...dpo.trainer import CustomDPOTrainer
 from ..data.collate import upstream_rows
 from ..data.columns import CARRIED_DTYPES, REFERENCE_COLUMNS, SCORED_DTYPES
+from ..data.packs import SIZES
 from ..objective.loss import uni_dpo_loss
 from ..options.checks import LENGTH_NORMALISED_UPSTREAM
 from ..record import metrics
 from ..record.pair_log import PAIR_LOG, PairLog
 from ..upstream.underneath import OUR_LOSSES, refuse_other_forward
+from .budget import JoinsByTokens, usable_budget
 from .finite import StopsAtNonFinite
 from .forward import PairForward
 from .other_losses import OtherLosses
@@ -33,7 +35,9 @@ from .self_check import check_engine
 from .view import PairTrainer
 
 
-class UniDPOTrainer(StopsAtNonFinite, KeepsFloat32, ExactResume, WholeSaves, OtherLosses, CustomDPOTrainer):
+class UniDPOTrainer(
+    JoinsByTokens, StopsAtNonFinite, KeepsFloat32, ExactResume, WholeSaves, OtherLosses, CustomDPOTrainer
+):
     """LlamaFactory's DPO trainer with `pref_loss: uni_dpo`, and with our forward and options for its own losses."""
 
     def __init__(
@@ -56,6 +60,7 @@ class UniDPOTrainer(StopsAtNonFinite, KeepsFloat32, ExactResume, WholeSaves, Oth
         super().__init__(**kwargs)
         refuse_other_forward(super().concatenated_forward, self.loss_type in LENGTH_NORMALISED_UPSTREAM)
         self.pair_forward.agree(self.accelerator)
+        self.token_budget = usable_budget(self.finetuning_args.pref_token_budget, self.pair_forward.choice)
         # The filter would show a NaN loss as the average of the losses before it, also to our guard.
         self.args.logging_nan_inf_filter = False
         # Of the batch in hand, each of shape (batch,): what came with it, and the terms shown as metrics.
@@ -103,6 +108,7 @@ class UniDPOTrainer(StopsAtNonFinite, KeepsFloat32, ExactResume, WholeSaves, Oth
         each of them would stall it; `log` reads them together.
         """
         check_engine(self, model)
+        sizes = batch.pop(SIZES, None)
         self._carried = {name: batch.pop(name) for name in CARRIED_DTYPES if name in batch}
         policy = self.concatenated_forward(model, batch)
         reference = self.compute_reference_log_probs(model, batch)
@@ -112,15 +118,17 @@ class UniDPOTrainer(StopsAtNonFinite, KeepsFloat32, ExactResume, WholeSaves, Oth
         sft_loss = -policy["chosen_logps_avg"]
         if self.ftx_gamma > 1e-6:
             losses = losses + self.ftx_gamma * sft_loss
-        values = metrics.of_batch(policy, rewards, self._terms)
+        values = metrics.of_batch(policy, rewards, self._terms, sizes)
         if self.loss_type == "orpo":
-            values |= metrics.of_orpo(losses, sft_loss, self.beta)
+            values |= metrics.of_orpo(losses, sft_loss, self.beta, sizes)
         if self.pair_log is not None and train_eval == "train":
             outcome = {"reward_margin": rewards[0] - rewards[1], "loss": losses.detach()}
             carried = {name: self._carried[name] for name in SCORED_DTYPES}
             self.pair_log.add(self.state.global_step + 1, carried | self._terms | outcome)
         prefix = "eval_" if train_eval == "eval" else ""
-        return losses.mean(), {f"{prefix}{name}": value for name, value in values.items()}
+        # Of several micro-batches in one, as they would add up one by one.
+        loss = metrics.means(losses, sizes).sum()
+        return loss, {f"{prefix}{name}": value for name, value in values.items()}
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log as upstream does, after one transfer of all metrics from the device."""

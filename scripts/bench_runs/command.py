@@ -1,0 +1,127 @@
+"""The command line of the comparison of whole runs."""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench_common import surroundings
+from common import ROOT, ToolError, positive, write_json
+
+
+DESCRIPTION = """Whole training runs beside each other: peak memory, the first step, later ones.
+
+A random model of tiny layers with a real vocabulary, pairs with pictures of 448 x 448 and answers of 6 to 23 words,
+float32, one thread. Every run is a process of its own; all take turns."""
+EPILOG = """examples:
+  python scripts/bench_runs.py                          LlamaFactory and ours, one and two pairs a step
+  python scripts/bench_runs.py --trl other/bin/python   and trl, which needs an environment of its own
+  python scripts/bench_runs.py --rounds 3"""
+
+OURS = {"pref_loss": "uni_dpo", "overwrite_output_dir": True}
+TRAINERS = {
+    "LlamaFactory": ("llamafactory", {"pref_loss": "sigmoid"}),
+    "ours": ("llamafactory", OURS),
+    "ours, a kind that passed": ("llamafactory", OURS),
+    "ours, no engine": ("llamafactory", OURS | {"pref_forward": "upstream"}),
+    "trl": ("trl", {}),
+}
+WORDS = ("a", "blue", "square", "left", "of", "the", "red", "circle", "and", "green", "triangle", "picture", "shows")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    options = _parser().parse_args(argv)
+    names = [name for name in TRAINERS if name != "trl" or options.trl]
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory(prefix="bench-runs-") as folder:
+        folder = Path(folder)
+        model = make(folder, options.vocabulary)
+        for turn in range(options.rounds):
+            for batch in options.batch:
+                for name in names:
+                    print(f"round {turn + 1}: {name}, {batch} a step", file=sys.stderr, flush=True)
+                    spec = {"model": str(model), "data": str(folder / "data"), "output": str(folder / "out")}
+                    spec |= {"batch": batch, "steps": options.steps, "cpu": options.device == "cpu"}
+                    found.setdefault((name, batch), []).append(run(name, spec, options.trl, folder))
+    print(table(found))
+    entries = [{"trainer": name, "batch": batch, "runs": runs} for (name, batch), runs in found.items()]
+    write_json(options.output, {"machine": surroundings("torch", "transformers", "llamafactory"), "runs": entries})
+    print(f"all numbers: {options.output}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    wide = argparse.RawDescriptionHelpFormatter
+    it = argparse.ArgumentParser(description=DESCRIPTION, epilog=EPILOG, formatter_class=wide)
+    it.add_argument(
+        "--batch", type=positive, nargs="+", default=[1, 2], metavar="N", help="pairs a step (default: 1 2)"
+    )
+    it.add_argument("--steps", type=positive, default=6, metavar="N", help="of every run (default: %(default)s)")
+    it.add_argument("--rounds", type=positive, default=1, metavar="N", help="of all runs (default: %(default)s)")
+    it.add_argument("--vocabulary", type=positive, default=151936, metavar="N", help="default: %(default)s")
+    it.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="default: %(default)s")
+    it.add_argument("--trl", metavar="PYTHON", help="a Python that has trl 1.x and what it needs")
+    output = ROOT / "outputs" / "bench_runs.json"
+    it.add_argument("--output", type=Path, default=output, metavar="FILE", help="default: outputs/bench_runs.json")
+    return it
+
+
+def make(folder: Path, vocabulary: int) -> Path:
+    """Write a random model and twenty pairs into a folder, and return the model's."""
+    from PIL import Image
+
+    from real_shape import write
+
+    write(folder / "model", small=True, vocabulary=vocabulary)
+    data, rng, rows = folder / "data", random.Random(0), []
+    data.mkdir()
+    for number in range(20):
+        Image.frombytes("RGB", (448, 448), rng.randbytes(448 * 448 * 3)).save(data / f"{number}.png")
+        answers = [" ".join(rng.choices(WORDS, k=rng.randint(6, 23))) for _ in range(2)]
+        rows.append({"instruction": "<image>Describe the picture.", "chosen": answers[0], "rejected": answers[1]})
+        rows[-1] |= {"images": [f"{number}.png"], "score_chosen": 3.0, "score_rejected": 1.0}
+    (data / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
+    columns = {"prompt": "instruction"} | {name: name for name in rows[0] if name != "instruction"}
+    entry = {"file_name": "pairs.json", "ranking": True, "columns": columns}
+    (data / "dataset_info.json").write_text(json.dumps({"pairs": entry}), encoding="utf-8")
+    return folder / "model"
+
+
+def run(name: str, spec: dict[str, Any], trl: str | None, folder: Path) -> dict[str, Any]:
+    """Start a run and return what it measured.
+
+    Raises:
+        ToolError: it failed; the message has the end of what it said.
+    """
+    trainer, changes = TRAINERS[name]
+    spec |= {"trainer": trainer, "options": changes}
+    looks = "" if name.endswith("passed") else "always"
+    home = {"HF_DATASETS_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "UNI_DPO_SELF_CHECK": looks}
+    python = trl if trainer == "trl" else sys.executable
+    command = [python, str(Path(__file__).with_name("one_run.py")), json.dumps(spec)]
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, **home}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise ToolError(f"{name} ended with exit status {done.returncode}:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(found: dict[tuple[str, int], list[dict[str, Any]]]) -> str:
+    """Return medians over runs as a table of Markdown: MiB, and CPU seconds."""
+    lines = [
+        "| pairs a step | trainer | peak above the loaded models, MiB | first step, s | later step, s | first / later |",
+        "| ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for (name, batch), runs in sorted(found.items(), key=lambda entry: entry[0][1]):
+        above = statistics.median(each["peak"] - each["loaded"] for each in runs)
+        first = statistics.median(each["steps"][0] for each in runs)
+        later = statistics.median(step for each in runs for step in each["steps"][1:])
+        lines.append(f"| {batch} | {name} | {above:,.0f} | {first:.2f} | {later:.2f} | {first / later:.2f} |")
+    return "\n".join(lines)
