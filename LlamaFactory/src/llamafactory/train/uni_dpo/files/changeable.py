@@ -15,7 +15,7 @@ CHANGEABLE = re.compile(
     "|.*hub_token|.*_key|flash_attn|deepspeed|resume_from_checkpoint|ignore_data_skip|full_determinism"
     "|use_cpu|no_cuda|local_rank|accelerator_config"
     "|low_cpu_mem_usage|debug|data_shared_file_system|project|trust_remote_code|use_cache|remove_unused_columns"
-    "|auto_find_batch_size|pref_forward|uni_dpo_(log_pairs|reference_cache|image_cache|image_cache_gb)"
+    "|auto_find_batch_size|pref_(forward|token_budget)|uni_dpo_(log_pairs|reference_cache|image_cache|image_cache_gb)"
 )
 # These do not, either, where the rows themselves are compared, and for a run that has not come to its end.
 CHANGEABLE_IN_TRAINING = re.compile(
