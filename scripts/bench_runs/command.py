@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 def make(folder: Path, vocabulary: int) -> Path:
     """Write a random model and twenty pairs into a folder, and return the model's."""
     from PIL import Image
+
     from real_shape import write
 
     write(folder / "model", small=True, vocabulary=vocabulary)
