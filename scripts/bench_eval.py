@@ -71,19 +71,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time both ways in turns; return the settings, the seconds of every turn, ratios, and how many answers agree."""
-    name, entry = options.data, {}
-    if name is None:
-        from demo.benchmarks import SHORT, data_config, write_benchmarks
-
-        os.environ["LMUData"] = str(scratch / "data")  # where VLMEvalKit looks for data sets
-        write_benchmarks(scratch / "data", options.rows)
-        name, entry = SHORT, data_config()[SHORT]
+    name, dataset = _rows(options, scratch)
     from vlmeval.uni_dpo.batches import default_batch_size
-    from vlmeval.uni_dpo.runner import build_dataset
     from vlmeval.vlm import UniDPOQwen2VL
 
-    dataset = build_dataset(name, entry)
-    dataset.data = dataset.data.iloc[: options.rows].reset_index(drop=True)
     model = UniDPOQwen2VL(options.model, max_new_tokens=options.max_new_tokens, use_vllm=options.vllm)
     batch_size = options.batch_size or default_batch_size(model)
     model.answer([model.question([{"type": "text", "value": "Ready?"}])])  # loads the model
@@ -110,6 +101,22 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "ratios": [loop / runner for loop, runner in zip(*seconds.values(), strict=True)],
         "same_answers": sum(loop == runner for loop, runner in zip(*answers.values(), strict=True)),
     }
+
+
+def _rows(options: argparse.Namespace, scratch: Path) -> tuple[str, Any]:
+    """Return the name of the data set and its first rows, as VLMEvalKit reads them."""
+    name, entry = options.data, {}
+    if name is None:
+        from demo.benchmarks import SHORT, data_config, write_benchmarks
+
+        os.environ["LMUData"] = str(scratch / "data")  # where VLMEvalKit looks for data sets
+        write_benchmarks(scratch / "data", options.rows)
+        name, entry = SHORT, data_config()[SHORT]
+    from vlmeval.uni_dpo.runner import build_dataset
+
+    dataset = build_dataset(name, entry)
+    dataset.data = dataset.data.iloc[: options.rows].reset_index(drop=True)
+    return name, dataset
 
 
 def by_loop(model: Any, dataset: Any, folder: Path) -> list[str]:

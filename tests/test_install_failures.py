@@ -9,13 +9,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from installing import LOSS, PACKAGE, RECORD_FOLDER, SEAM, part_of_overlay, run, small_checkout, snapshot
+from installing import LOSS, PACKAGE, SEAM, part_of_overlay, run, small_checkout, snapshot
 
 from install_overlay import command as install_overlay
 from install_overlay.kinds import LLAMAFACTORY
+from install_overlay.ours import Installation, Overlay
 from install_overlay.status import diagnose
 from install_overlay.target import from_checkout
-from install_overlay.tree import SCRATCH, Overlay
 
 
 # ---- cut off anywhere ----
@@ -81,7 +81,7 @@ def test_cut_off_at_every_change(small, small_overlay, tmp_path, name):
         trial = tmp_path / f"trial{change}"
         shutil.copytree(start, trial, symlinks=True)
         died = run_and_die([*command, "--checkout", str(trial)], change)
-        if diagnose(from_checkout(trial), Overlay.read(small_overlay, LLAMAFACTORY)).patched:
+        if diagnose(Installation(from_checkout(trial), Overlay.read(small_overlay, LLAMAFACTORY))).patched:
             assert (trial / SEAM).read_bytes() == (small_overlay / SEAM).read_bytes()
             assert (trial / PACKAGE / "__init__.py").is_file()
         back = tmp_path / "back"
@@ -96,7 +96,7 @@ def test_cut_off_at_every_change(small, small_overlay, tmp_path, name):
             break
         change += 1
     assert change > 5
-    assert not any(name.endswith(SCRATCH) for name in complete)
+    assert not any(name.endswith(".unfinished") for name in complete)
 
 
 def test_half_states_are_told(small, small_overlay, capsys):
@@ -170,12 +170,3 @@ def test_full_disk_is_told(small, small_overlay, capsys, monkeypatch):
     assert "No space left" in (told := capsys.readouterr().err) and "same command again" in told
     assert run("install", "--checkout", small) == 0
     assert run("status", "--checkout", small) == 0
-
-
-def test_damaged_record(small, small_overlay, capsys):
-    run("install", "--checkout", small)
-    (small / RECORD_FOLDER / "manifest.json").write_text("{")
-    for command in ("install", "status", "uninstall"):
-        assert run(command, "--checkout", small) == 2
-        told = capsys.readouterr()
-        assert "damaged" in told.err + told.out

@@ -1,68 +1,97 @@
 """The installer against real LlamaFactory trees: in and out again, and which LlamaFactory is meant."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from installing import INSTALL_KINDS, LOSS, PACKAGE, SEAM, lay_over, run, small_checkout, snapshot, without_record
-from upstream import VERSIONS
+from eval_tree import TREES, pristine
+from installing import INSTALL_KINDS, PACKAGE, SEAM, lay_over, run, small_checkout, snapshot, without_record
+from upstream import VERSIONS, checkout_tree
 
-from install_overlay import command as install_overlay
-from install_overlay.kinds import LLAMAFACTORY
-from install_overlay.target import from_checkout, interpreter_of
+from install_overlay.kinds import KINDS, LLAMAFACTORY, VLMEVAL
+from install_overlay.ours import Overlay, own_folder
+from install_overlay.target import Target, from_checkout, interpreter_of
 
 
 # ---- in and out again ----
 
 
-@pytest.mark.parametrize("kind", INSTALL_KINDS)
-def test_checkout_round_trip(checkout, kind, capsys):
-    """Of the whole overlay: a dry run, installing, installing again, and uninstalling, with what Python compiled."""
-    assert from_checkout(checkout).version in VERSIONS
-    before = snapshot(checkout)
-    assert run("uninstall", "--checkout", checkout) == 0
-    assert run("status", "--checkout", checkout) == 1
+def vlmeval_tree(tree: str | Path, folder: Path) -> None:
+    """Copy a VLMEvalKit's package as upstream has it; the installed one has the overlay, and its own file kept."""
+    shutil.copytree(pristine(tree) / "vlmeval", folder, ignore=shutil.ignore_patterns("__pycache__", "*uni_dpo*"))
+    kept = pristine(tree) / VLMEVAL.record_folder / "replaced__init__.py"
+    if kept.is_file():
+        (folder.parent / VLMEVAL.seam).unlink()
+        shutil.copy(kept, folder.parent / VLMEVAL.seam)
+
+
+PLACES = [(LLAMAFACTORY, version, "checkout") for version in VERSIONS] + [(LLAMAFACTORY, VERSIONS[-1], "package")]
+PLACES += [(VLMEVAL, tree, where) for tree in TREES for where in ("checkout", "package")]
+
+
+@pytest.fixture(params=PLACES, ids=lambda place: f"{place[0].package} {place[1]} {place[2]}")
+def place(request, tmp_path):
+    """One of the upstreams, the folder it is in, and the options that lead the installer to it."""
+    kind, which, where = request.param
+    if where == "package" and kind is LLAMAFACTORY:
+        python = request.getfixturevalue("unpatched_python")
+        return kind, next(python.parent.parent.glob("lib/python*/site-packages")), ["--python", python]
+    if where == "package":
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "environment"], check=True)
+        site = next((tmp_path / "environment").glob("lib/python*/site-packages"))
+        vlmeval_tree(which, site / "vlmeval")
+        return kind, site, ["--for", "vlmeval", "--python", tmp_path / "environment/bin/python"]
+    folder = tmp_path / 'it\'s a "checkout" $HOME'
+    if kind is LLAMAFACTORY:
+        return kind, checkout_tree(which, folder), ["--checkout", folder]
+    vlmeval_tree(which, folder / "vlmeval")
+    (folder / "run.py").write_text("")
+    return kind, folder, ["--for", "vlmeval", "--checkout", folder]
+
+
+@pytest.mark.parametrize("how", INSTALL_KINDS)
+def test_round_trip(place, how, capsys):
+    """Of the whole overlay: a dry run, installing, installing again, and uninstalling, with what Python compiled.
+
+    In an environment without packages: importing LlamaFactory or VLMEvalKit would fail.
+    """
+    kind, folder, where = place
+    before = snapshot(folder)
+    assert run("uninstall", *where) == 0
+    assert run("status", *where) == 1
     assert "nothing to do" in capsys.readouterr().out
-    assert run("install", "--checkout", checkout, kind, "--dry-run") == 0
+    assert run("install", *where, how, "--dry-run") == 0
     planned = capsys.readouterr().out
-    assert snapshot(checkout) == before
+    assert snapshot(folder) == before
 
-    assert run("install", "--checkout", checkout, kind) == 0
-    installed = without_record(snapshot(checkout))
-    new = [checkout / name for name in installed if name not in before]
-    assert all(str(path) in planned for path in [*new, checkout / SEAM] if path.is_symlink() or not path.is_dir())
-    assert run("status", "--checkout", checkout) == 0
-    assert ("yes, linked" if kind == "--link" else "yes, copied") in capsys.readouterr().out
+    assert run("install", *where, how) == 0
+    target = from_checkout(folder, kind) if "--checkout" in where else Target(folder / kind.package, None, "", kind)
+    seam, package = target.locate(kind.seam), target.locate(kind.ours)
+    installed = {folder / name for name in snapshot(folder)} - {folder / name for name in before}
+    installed = {path for path in installed if target.locate(kind.record_folder) not in (path, *path.parents)}
+    assert all(str(path) in planned for path in {*installed, seam} if path.is_symlink() or not path.is_dir())
+    assert target.checkout or all(path.is_relative_to(target.package) for path in installed)
+    assert (package / "__init__.py").read_bytes() == (kind.overlay / kind.ours / "__init__.py").read_bytes()
+    capsys.readouterr()
+    assert run("status", *where) == 0
+    assert ("yes, linked" if how == "--link" else "yes, copied") in capsys.readouterr().out
 
-    times = {path: path.lstat().st_mtime_ns for path in checkout.rglob("*")}
-    assert run("install", "--checkout", checkout) == 0
+    times = {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
+    assert run("install", *where) == 0
     assert "nothing to do" in capsys.readouterr().out
-    assert {path: path.lstat().st_mtime_ns for path in checkout.rglob("*")} == times
+    assert {path: path.lstat().st_mtime_ns for path in folder.rglob("*")} == times
 
-    if kind == "--copy":
-        subprocess.run([sys.executable, "-m", "compileall", "-q", checkout / PACKAGE / "objective"], check=True)
-        assert list((checkout / PACKAGE).rglob("*.pyc"))
-    assert run("uninstall", "--checkout", checkout, "--dry-run") == 0
-    assert f"restore {checkout / SEAM}" in capsys.readouterr().out
-    assert run("uninstall", "--checkout", checkout) == 0
-    assert run("status", "--checkout", checkout) == 1
-    assert snapshot(checkout) == before
-
-
-@pytest.mark.parametrize("kind", INSTALL_KINDS)
-def test_installed_package_round_trip(unpatched_python, kind):
-    """Only below train/, and nothing of LlamaFactory is imported: that would fail without torch."""
-    site = next(unpatched_python.parent.parent.glob("lib/python*/site-packages"))
-    before = snapshot(site)
-    assert run("status", "--python", unpatched_python) == 1
-    assert run("install", "--python", unpatched_python, kind) == 0
-    assert all(name.startswith("llamafactory/train/") for name in set(snapshot(site)) - set(before))
-    assert (site / "llamafactory/train/uni_dpo/objective/loss.py").is_file()
-    assert run("status", "--python", unpatched_python) == 0
-    assert run("uninstall", "--python", unpatched_python) == 0
-    assert snapshot(site) == before
+    if how == "--copy":
+        subprocess.run([sys.executable, "-m", "compileall", "-q", package], check=True)
+        assert list(package.rglob("*.pyc"))
+    assert run("uninstall", *where, "--dry-run") == 0
+    assert f"restore {seam}" in capsys.readouterr().out
+    assert run("uninstall", *where) == 0
+    assert run("status", *where) == 1
+    assert snapshot(folder) == before
 
 
 def test_same_tree_as_cp(tmp_path, small, small_overlay):
@@ -157,6 +186,10 @@ def test_as_a_script(tmp_path):
 
 
 def test_overlay_stays_within_its_folders(small, small_overlay, capsys):
+    """And what somebody has put into the repository's is not laid over upstream's files."""
+    for kind in KINDS.values():
+        files = Overlay.read(kind.overlay, kind).files
+        assert {name for name in files if own_folder(name) is None} == {kind.seam, *kind.beside}
     (small_overlay / "src/llamafactory/data").mkdir()
     (small_overlay / "src/llamafactory/data/collator.py").write_text("")
     assert run("install", "--checkout", small) == 2
@@ -168,20 +201,16 @@ def test_overlay_stays_within_its_folders(small, small_overlay, capsys):
     [("0.9.3", False), ("0.9.4.dev0", False), ("0.9.4rc1", False), ("0.9.4.post1", True), ("0.9.6.dev0", True)]
     + [("0.8.12", False), ("0.10.0", True), ("1.0", True)],
 )
-def test_versions(small, version, accepted, capsys):
+def test_versions(small, version, accepted, monkeypatch, capsys):
+    """An older one is refused, unless upstream's own switch is set."""
     env = small / "src/llamafactory/extras/env.py"
     env.write_text(env.read_text().replace('VERSION = "0.9.5"', f'VERSION = "{version}"'))
     assert run("install", "--checkout", small, "--dry-run") == (0 if accepted else 2)
     told = capsys.readouterr().err
     assert accepted or (version in told and "0.9.4 or newer" in told and "DISABLE_VERSION_CHECK=1" in told)
-
-
-def test_too_old_with_upstreams_switch(small, monkeypatch, capsys):
-    env = small / "src/llamafactory/extras/env.py"
-    env.write_text(env.read_text().replace('VERSION = "0.9.5"', 'VERSION = "0.9.3"'))
     monkeypatch.setenv("DISABLE_VERSION_CHECK", "1")
-    assert run("install", "--checkout", small) == 0
-    assert "warning: llamafactory 0.9.3" in (told := capsys.readouterr().err) and "going on" in told
+    assert run("install", "--checkout", small, "--dry-run") == 0
+    assert accepted or (f"warning: llamafactory {version}" in (told := capsys.readouterr().err) and "going on" in told)
 
 
 def test_what_the_overlay_needs_is_looked_for(small, capsys):
@@ -193,6 +222,21 @@ def test_what_the_overlay_needs_is_looked_for(small, capsys):
     told = capsys.readouterr().err
     assert len(needed) > 5 and all(f"{text} ({file})" in told for _, file, text in needed)
     assert snapshot(small) == before
+
+
+def test_a_vlmevalkit_of_2025(tmp_path, capsys):
+    """Its other file is known, too, and it is not taken for a LlamaFactory."""
+    seam = "from .model import Qwen2VLChat\nfrom .prompt import Qwen2VLPromptMixin\n"
+    for name, text in (*VLMEVAL.needed, ("__init__.py", "__version__ = '0.2rc1'")):
+        path = tmp_path / "vlmeval" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n" if text else seam)
+    where = ["--for", "vlmeval", "--checkout", tmp_path]
+    assert run("install", *where) == run("uninstall", *where) == 0
+    assert (tmp_path / VLMEVAL.seam).read_text() == seam
+    capsys.readouterr()
+    assert run("install", *where[2:]) == 2
+    assert "not a LlamaFactory checkout" in capsys.readouterr().err
 
 
 def test_wrong_targets(tmp_path, small, capsys):
@@ -209,9 +253,3 @@ def test_wrong_targets(tmp_path, small, capsys):
     with pytest.raises(SystemExit) as both:
         run("install", "--checkout", small, "--python", "/usr/bin/python3")
     assert both.value.code == 2
-
-
-def test_the_overlay_is_whole(tmp_path, small, monkeypatch, capsys):
-    monkeypatch.setattr(install_overlay, "OVERLAY", tmp_path)
-    assert run("install", "--checkout", small) == 2
-    assert f"{LOSS.rpartition('/objective')[0]}/__init__.py is missing" in capsys.readouterr().err

@@ -116,12 +116,8 @@ def make(source: str, count: int, folder: Path) -> None:
 def run(command: list[str], folder: Path) -> dict[str, Any]:
     """Run a command in a folder and measure it.
 
-    This process should be small: the system counts its memory as that of what it starts, until that is loaded.
-
-    Returns:
-        "status", the exit status, negative if a signal ended it; "seconds" from start to end; "cpu_seconds" of all its
-        processes together; "peak_bytes", the most resident memory of all its processes together, pages they share
-        counted for each; "said", the end of its output if it failed.
+    This process should be small: the system counts its memory as that of what it starts, until that is loaded. Seconds
+    of the CPU and the peak are of all its processes together, and pages that they share are counted for each.
     """
     log = folder / "log.txt"
     with log.open("wb") as output:

@@ -27,11 +27,7 @@ class Disagreement(Exception):
 def check(steps: Steps, names: list[str]) -> dict[str, float]:
     """Run every variant once and compare log-probs with upstream's; this also warms up.
 
-    Returns:
-        The greatest difference of each variant, in nats, of sums over an answer.
-
-    Raises:
-        Disagreement: one is further off than rounding explains.
+    Returns the greatest difference of each variant, in nats, of sums over an answer.
     """
     half = steps.models.device.type == "cuda"
     expected, off = _clean_run(steps, UPSTREAM), {}
@@ -54,31 +50,28 @@ def timings(
 ) -> dict[str, list[tuple[float, float]]]:
     """Time all variants in turns, each turn beginning with another one.
 
-    Args:
-        steps: of one batch.
-        names: of the variants.
-        repeats: number of turns.
-        tick: called after every step.
-
-    Returns:
-        For every variant, one entry a turn: seconds, and seconds on the wall. The first are CPU time of the process on
-        a CPU, which other processes disturb least; on a GPU both are the same, from idle to idle.
+    Returns for every variant, one entry a turn, seconds, and seconds on the wall. The first are CPU time of the
+    process on a CPU, which other processes disturb least; on a GPU both are the same, from idle to idle.
     """
-    on_gpu, found = steps.models.device.type == "cuda", {name: [] for name in names}
+    found = {name: [] for name in names}
     for turn in range(repeats):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            if on_gpu:
-                torch.cuda.synchronize()
-            wall, cpu = time.perf_counter(), time.process_time()
-            steps.run(name)
-            if on_gpu:
-                torch.cuda.synchronize()
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            found[name].append((wall if on_gpu else cpu, wall))
+            found[name].append(_timed(steps, name))
             _clean(steps)
             tick()
     return found
+
+
+def _timed(steps: Steps, name: str) -> tuple[float, float]:
+    on_gpu = steps.models.device.type == "cuda"
+    idle = torch.cuda.synchronize if on_gpu else lambda: None
+    idle()
+    wall, cpu = time.perf_counter(), time.process_time()
+    steps.run(name)
+    idle()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return wall if on_gpu else cpu, wall
 
 
 def peak_on_gpu(steps: Steps, name: str) -> int:

@@ -45,14 +45,7 @@ class Steps:
         self.cached_reference, self.cached_features = found.logps, found.features
 
     def run(self, name: str) -> torch.Tensor:
-        """Run one step.
-
-        Args:
-            name: a key of `VARIANTS`.
-
-        Returns:
-            Log-probs of the 2n sequences under the policy, then under the reference, shape (4n,).
-        """
+        """Run one step, and return log-probs of the 2n sequences under the policy, then under the reference."""
         variant = VARIANTS[name]
         with self._autocast(), _budget(variant.head, self.models.sizes.vocabulary):
             if variant.forward == "liger":

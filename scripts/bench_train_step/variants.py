@@ -43,29 +43,20 @@ SIZES = {
     "7b": Sizes(3584, 28, 28, 4, 18944, 152064, 1280, 32, 16, tied=False),
 }
 
-
 # How often an image is encoded in a step: for every row of both models, once a pair and model, once a pair, never.
 ENCODINGS = {"row": 4, "model": 2, "once": 1, "cached": 0}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to compute a step.
+    """One way to compute a step."""
 
-    Attributes:
-        about: what it is, for `--help` and pictures.
-        forward: `upstream`, `liger`, or the layout that the engine is asked for (`rows`, `masked`, `packed`).
-        images: a key of `ENCODINGS`.
-        head: output layer over all scored tokens at once (`whole`), in chunks of 128 tokens (`chunks`), or as the
-            engine decides (`engine`).
-        runs_reference: whether the reference's log-probs are computed; else they are given.
-    """
-
-    about: str
-    forward: str
-    images: str = "row"
+    about: str  # what it is, for `--help` and pictures
+    forward: str  # `upstream`, `liger`, or the layout that the engine is asked for (`rows`, `masked`, `packed`)
+    images: str = "row"  # a key of `ENCODINGS`
+    # The output layer: over all scored tokens at once (`whole`), 128 by 128 (`chunks`), or as the engine decides.
     head: str = "engine"
-    runs_reference: bool = True
+    runs_reference: bool = True  # whether the reference's log-probs are computed; else they are given
 
     @property
     def shares_prompts(self) -> bool:
@@ -76,11 +67,6 @@ class Variant:
     def scores_answers(self) -> bool:
         """Whether the output layer sees answers only."""
         return self.forward not in ("upstream", "liger")
-
-    @property
-    def encodings(self) -> int:
-        """How often an image is encoded."""
-        return ENCODINGS[self.images]
 
 
 VARIANTS = {
@@ -112,17 +98,10 @@ TEXT_TOKENS = 20
 
 @dataclass(frozen=True)
 class Pair:
-    """Lengths in tokens of one preference pair whose prompt has one image.
+    """Lengths in tokens of one preference pair whose prompt has one image."""
 
-    Attributes:
-        prompt: the prompt, image tokens and the markers around them included.
-        image: rows and columns of image tokens; a token is made of 2 x 2 patches.
-        chosen: the chosen answer.
-        rejected: the rejected answer.
-    """
-
-    prompt: int
-    image: tuple[int, int]
+    prompt: int  # image tokens and the markers around them included
+    image: tuple[int, int]  # rows and columns of image tokens; a token is made of 2 x 2 patches
     chosen: int
     rejected: int
 
@@ -148,14 +127,7 @@ DEFAULT_SHAPES = ("300/30", "300/100", "300/250", "1100/30", "1100/100", "1100/2
 
 
 def pairs_of(shape: str) -> tuple[Pair, ...]:
-    """Read a shape.
-
-    Args:
-        shape: `mixed`, or `PROMPT/ANSWER` for one pair with two answers of the same length.
-
-    Raises:
-        ValueError: it is neither, or the prompt is too short for an image.
-    """
+    """Read a shape: `mixed`, or `PROMPT/ANSWER` for one pair with two answers of the same length."""
     if shape == MIXED:
         return MIXED_PAIRS
     try:
@@ -183,22 +155,14 @@ PATCHES = 4  # a token of an image
 def operations(
     sizes: Sizes, pairs: tuple[Pair, ...], variant: Variant, chunked: bool = False, padded_to: int = PADDED_TO
 ) -> float:
-    """Count the operations of one step.
-
-    Args:
-        sizes: of both models.
-        pairs: the batch.
-        variant: what is computed how often.
-        chunked: whether the output layer works in chunks.
-        padded_to: rows of two sequences a pair are padded to a multiple of it.
-    """
+    """Count the operations of one step; `chunked` is whether the output layer works in chunks."""
     tokens, seen = _text(pairs, variant.shares_prompts, padded_to)
     scored = sum(pair.chosen + pair.rejected for pair in pairs) if variant.scores_answers else tokens
     text = linear(sizes) * tokens + 4 * sizes.layers * sizes.hidden * seen
     head = 2 * sizes.hidden * sizes.vocabulary * scored
     policy = (4 if sizes.checkpointing else 3) * text + (4 if chunked else 3) * head
     reference = text + head if variant.runs_reference else 0
-    return policy + reference + variant.encodings * sum(encoding(sizes, pair.image_tokens) for pair in pairs)
+    return policy + reference + ENCODINGS[variant.images] * sum(encoding(sizes, pair.image_tokens) for pair in pairs)
 
 
 def linear(sizes: Sizes) -> int:

@@ -12,9 +12,9 @@ from pathlib import Path
 from common import ToolError
 from install_overlay.changes import install, uninstall
 from install_overlay.kinds import KINDS, LLAMAFACTORY
+from install_overlay.ours import Overlay
 from install_overlay.status import report
 from install_overlay.target import from_checkout, from_python
-from install_overlay.tree import Overlay
 
 
 OVERLAY = LLAMAFACTORY.overlay
@@ -48,14 +48,7 @@ error, nothing was changed unless the message says so.
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code.
-
-    Args:
-        arguments: Command line without the program's name; None for the real one.
-
-    Returns:
-        0 if done (status: patched), 1 if status finds no whole overlay on a clean upstream, 2 on an error.
-    """
+    """Run one command line (None: the real one) and return its exit code."""
     options = parser().parse_args(arguments)
     kind = KINDS[options.upstream]
     try:
@@ -64,14 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
             lines, finding = report(overlay, options.python, options.checkout)
             print("\n".join(lines))
             return 2 if finding is None else int(not finding.patched)
-        target = from_checkout(options.checkout, kind) if options.checkout else from_python(options.python, kind)
-        how = {"force": options.force, "dry_run": options.dry_run}
-        if options.command == "install":
-            lines = install(target, overlay, python=str(options.python), link=options.link, **how)
-            done, nothing = f"overlay {overlay.version} installed", "installed already, nothing to do"
-        else:
-            lines = uninstall(target, overlay, **how)
-            done, nothing = "overlay removed", "nothing of the overlay there, nothing to do"
+        change(options, overlay)
     except ToolError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -79,13 +65,33 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: stopped half way: {error}", file=sys.stderr)
         print("  repair that and run the same command again: it goes on where it stopped", file=sys.stderr)
         return 2
-    print(f"{kind.package} {target.version or '(incomplete)'} in {target.package} ({target.found})")
-    counts = Counter(line.partition(" ")[0] for line in lines)
-    summary = f"{done}: {', '.join(f'{verb} {count}' for verb, count in counts.items())}"
-    shown = lines if options.dry_run else [line for line in lines if line.startswith("leave ")]
-    summary = "dry run: nothing was changed" if options.dry_run and lines else summary
-    print("\n".join([*shown, summary if counts.keys() - {"leave"} else nothing]))
     return 0
+
+
+def change(options: argparse.Namespace, overlay: Overlay) -> None:
+    """Install or uninstall, and say what was done."""
+    kind = overlay.kind
+    target = from_checkout(options.checkout, kind) if options.checkout else from_python(options.python, kind)
+    how = {"force": options.force, "dry_run": options.dry_run}
+    if options.command == "install":
+        changes = install(target, overlay, link=options.link, **how)
+        done, nothing = f"overlay {overlay.version} installed", "installed already, nothing to do"
+    else:
+        changes = uninstall(target, overlay, **how)
+        done, nothing = "overlay removed", "nothing of the overlay there, nothing to do"
+    print(f"{kind.package} {target.version or '(incomplete)'} in {target.package} ({target.found})")
+    for verb, path in changes:
+        if verb == "leave":
+            print(f"leave {path} (not this overlay's)")
+        elif options.dry_run:
+            print(f"{verb} {path}")
+    counts = Counter(verb for verb, _ in changes)
+    if not counts.keys() - {"leave"}:
+        print(nothing)
+    elif options.dry_run:
+        print("dry run: nothing was changed")
+    else:
+        print(f"{done}: {', '.join(f'{verb} {count}' for verb, count in counts.items())}")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,14 +1,13 @@
 """Whether the LlamaFactory to be patched is one that the overlay can stand on, and what else its owner has edited."""
 
-import csv
 import functools
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
 from base64 import urlsafe_b64encode
 from hashlib import sha256
+from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
 
@@ -19,45 +18,24 @@ from .target import Target
 
 
 UNDERNEATH = (LLAMAFACTORY.overlay / LLAMAFACTORY.ours / LLAMAFACTORY.states).with_name("underneath.py")
-
-# Runs where that LlamaFactory runs, and only for a function that we do not know. The last line is the answer.
-TRIAL = """
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location("underneath", sys.argv[1])
-underneath = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(underneath)
-from llamafactory.train.dpo import trainer
-print("\\n" + underneath.wrong_sums(trainer.get_batch_logps))
-"""
+UNTRIED = "its get_batch_logps is not upstream's; training tries it at its start"
 
 
-def found_in(target: Target, python: str) -> tuple[list[str], str]:
-    """Judge a LlamaFactory as training does at its start.
+def found_in(target: Target) -> tuple[list[str], str]:
+    """Judge a LlamaFactory as training does at its start, but without running any of it.
 
-    Args:
-        target: The LlamaFactory; of a VLMEvalKit there is nothing to judge.
-        python: The interpreter to try its function in, where that is not upstream's word for word.
-
-    Returns:
-        What is wrong with it, one phrase each, and why something could not be tried; empty if there is nothing.
+    Returns what is wrong with it, one phrase each, and what could not be judged; empty if there is nothing, as for a
+    VLMEvalKit.
     """
     if target.kind is not LLAMAFACTORY:
         return [], ""
     found = judge().taken(target.package)
-    if found or judge().logps_are_known(target.package):
-        return found, ""
-    wrong, why = _tried(target.package, python)
-    untried = f"its get_batch_logps is not upstream's; training tries it at its start ({why})" if why else ""
-    return [wrong] if wrong else [], untried
+    return found, "" if found or judge().logps_are_known(target.package) else UNTRIED
 
 
-def refuse_stranger(target: Target, python: str) -> None:
-    """Refuse a LlamaFactory that has a Uni-DPO already, or whose log-probs are no sums. `--force` does not help.
-
-    Raises:
-        ToolError: It says what was found and how to get a clean one.
-    """
-    found, untried = found_in(target, python)
+def refuse_stranger(target: Target) -> None:
+    """Refuse a LlamaFactory that has a Uni-DPO already. `--force` does not help."""
+    found, untried = found_in(target)
     if found:
         raise ToolError(judge().refusal(target.package, found))
     if untried:
@@ -73,20 +51,6 @@ def judge() -> ModuleType:
     return module
 
 
-@functools.cache
-def _tried(package: Path, python: str) -> tuple[str, str]:
-    """Return what is wrong with the package's function, and why it could not be tried."""
-    environment = os.environ | {"PYTHONPATH": str(package.parent), "DISABLE_VERSION_CHECK": "1"}
-    how = {"cwd": package.parent, "env": environment, "capture_output": True, "text": True, "timeout": 300}
-    try:
-        done = subprocess.run([python, "-c", TRIAL, str(UNDERNEATH)], check=True, **how)
-    except subprocess.CalledProcessError as error:
-        return "", (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return "", str(error)
-    return done.stdout.splitlines()[-1], ""
-
-
 def edited(target: Target) -> list[str]:
     """Return upstream's own files that differ from what pip installed or git has, as far as these know them."""
     names = _edited_of_pip(target) if target.checkout is None else _edited_of_git(target.checkout, target.kind.inside)
@@ -95,15 +59,15 @@ def edited(target: Target) -> list[str]:
 
 def _edited_of_pip(target: Target) -> list[str]:
     """Compare with the hashes that pip keeps."""
-    edits, site = [], target.package.parent
-    for record in site.glob(f"{target.kind.distribution.replace('-', '_')}-*.dist-info/RECORD"):
-        with record.open(encoding="utf-8", newline="") as file:
-            for name, kept, *_ in csv.reader(file):
-                content = (site / name).read_bytes() if (site / name).is_file() else b""
-                found = "sha256=" + urlsafe_b64encode(sha256(content).digest()).decode().rstrip("=")
-                if name.startswith(f"{target.kind.package}/") and kept.startswith("sha256=") and found != kept:
-                    edits.append(name)
-    return edits
+    found = distributions(name=target.kind.distribution, path=[str(target.root)])
+    kept = [file for installed in found for file in installed.files or () if file.hash]
+    kept = [file for file in kept if file.parts[0] == target.kind.package]
+    return [file.as_posix() for file in kept if _digest(Path(file.locate())) != file.hash.value]
+
+
+def _digest(path: Path) -> str:
+    content = path.read_bytes() if path.is_file() else b""
+    return urlsafe_b64encode(sha256(content).digest()).decode().rstrip("=")
 
 
 def _edited_of_git(root: Path, inside: str) -> list[str]:

@@ -1,10 +1,8 @@
-"""Which LlamaFactory or VLMEvalKit is meant, and does the overlay fit it? Nothing here imports or changes it."""
+"""Which LlamaFactory or VLMEvalKit is meant. Nothing here imports or changes it."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,13 +36,18 @@ class Target:
     def locate(self, name: str) -> Path | None:
         """Return where a file of the overlay belongs, or None if it has no place in an installed package.
 
-        Args:
-            name: The path inside the overlay, with slashes, such as "src/llamafactory/train/dpo/__init__.py".
+        A name is the path inside the overlay, with slashes, such as "src/llamafactory/train/dpo/__init__.py".
         """
         if self.checkout is not None:
             return self.checkout / name
         inside = name.removeprefix(f"{self.kind.inside}/")
         return None if inside == name else self.package / inside
+
+    def name(self, path: Path) -> str:
+        """Return the overlay's name of a place."""
+        if self.checkout is not None:
+            return path.relative_to(self.checkout).as_posix()
+        return f"{self.kind.inside}/{path.relative_to(self.package).as_posix()}"
 
     @property
     def root(self) -> Path:
@@ -65,11 +68,7 @@ def stated(file: Path, name: str) -> str | None:
 
 
 def from_checkout(folder: Path, kind: Kind = LLAMAFACTORY) -> Target:
-    """Return the upstream of a git checkout or an unpacked tree.
-
-    Raises:
-        ToolError: The folder is missing or does not hold the package.
-    """
+    """Return the upstream of a git checkout or an unpacked tree."""
     if not folder.is_dir():
         raise ToolError(f"no such folder: {folder}\n  give --checkout the root of a {kind.title} checkout")
     checkout = folder.resolve()
@@ -85,9 +84,6 @@ def from_python(python: Path | str, kind: Kind = LLAMAFACTORY) -> Target:
     """Return the upstream package that one Python interpreter would import, without importing it.
 
     An editable install leads to its checkout, since that is where the files are.
-
-    Raises:
-        ToolError: The interpreter does not run or does not have it.
     """
     command = [python, "-c", PROBE, kind.package]
     try:
@@ -112,51 +108,15 @@ def from_python(python: Path | str, kind: Kind = LLAMAFACTORY) -> Target:
     return Target(package, None, "installed package", kind)
 
 
-def interpreter_of(script: Path) -> Path:
-    """Return the Python interpreter that a console script such as `llamafactory-cli` starts.
+def from_script(script: Path, kind: Kind = LLAMAFACTORY) -> Target:
+    """Return the upstream package that a console script such as `llamafactory-cli` uses."""
+    return from_python(interpreter_of(script), kind)
 
-    Raises:
-        ToolError: The script names none that can be recognised.
-    """
+
+def interpreter_of(script: Path) -> Path:
+    """Return the Python interpreter that a console script such as `llamafactory-cli` starts."""
     with script.open("rb") as file:
         found = SHEBANG.match(file.read(2000).decode("utf-8", errors="replace"))
     if not found:
         raise ToolError(f"cannot tell which Python {script} starts")
     return Path(found.group(1) or found.group(2))
-
-
-def check_supported(target: Target) -> None:
-    """Refuse an upstream that lacks something the overlay takes hold of, or, without upstream's switch, is too old.
-
-    Raises:
-        ToolError: It names the version, or each missing piece and the file it should be in.
-    """
-    version, kind = target.version, target.kind
-    if version is None:
-        raise ToolError(
-            f"{target.package} is not a complete {kind.package}: {kind.version_file} states no version\n"
-            f"  reinstall it (pip install --force-reinstall --no-deps {kind.distribution}), then install the overlay"
-        )
-    where = f"{kind.package} {version} in {target.package}"
-    if _sortable(version) < _sortable(kind.oldest):
-        old = f"{where} is too old: the overlay needs {kind.oldest} or newer"
-        if os.environ.get("DISABLE_VERSION_CHECK", "").lower() not in ("1", "y", "true"):
-            raise ToolError(f"{old}\n  DISABLE_VERSION_CHECK=1 tries it all the same")
-        print(f"warning: {old}; going on, as DISABLE_VERSION_CHECK is set", file=sys.stderr)
-    missing = [f"  {text or 'the file'} ({file})" for file, text in kind.needed if not _has(target, file, text)]
-    if missing:
-        raise ToolError(f"the overlay does not fit {where}; not found there:\n" + "\n".join(missing))
-
-
-def _has(target: Target, file: str, text: str) -> bool:
-    """Tell whether a file holds a text; for no text, whether it is there at all, if only as a broken link of ours."""
-    path = target.package / file
-    return path.is_file() and text in path.read_text(encoding="utf-8") if text else os.path.lexists(path)
-
-
-def _sortable(version: str) -> tuple[int, ...]:
-    """Order versions well enough to tell which is older: a pre-release comes before its release."""
-    numbers = re.match(r"\d+(?:\.\d+)*", version)
-    parts = [int(part) for part in numbers.group().split(".")] if numbers else [0]
-    released = not re.search(r"(dev|a|b|rc)\d*", version)
-    return (*parts, *[0] * (3 - len(parts)), int(released))

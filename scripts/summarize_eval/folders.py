@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import ToolError
 
-from .rules import METRIC_FORMATS, METRIC_SUFFIXES
+from .rules import METRIC_ENDINGS
 
 
 _RUN_FOLDER = re.compile(r"T\d{8}(-\d{6}|_G[0-9a-fA-F]*)$")
@@ -21,36 +21,27 @@ _RUN_FOLDER = re.compile(r"T\d{8}(-\d{6}|_G[0-9a-fA-F]*)$")
 
 @dataclass(frozen=True)
 class Run:
-    """One folder that VLMEvalKit wrote results of one checkpoint into.
-
-    Attributes:
-        folder: where.
-        model: what its files' names begin with.
-        status: "datasets" of status.json; empty if there is none.
-        argv: the command line in status.json; empty if there is none.
-    """
+    """One folder that VLMEvalKit wrote results of one checkpoint into."""
 
     folder: Path
-    model: str
-    status: dict[str, dict]
-    argv: tuple[str, ...] = ()
+    model: str  # what its files' names begin with
+    status: dict[str, dict]  # "datasets" of status.json; empty if there is none
+    argv: tuple[str, ...] = ()  # the command line in status.json; empty if there is none
 
     def metric_file(self, data: str) -> Path | None:
         """The metric file of a data set, if there is one."""
-        names = [f"{self.model}_{data}{suffix}{form}" for suffix in METRIC_SUFFIXES for form in METRIC_FORMATS]
-        return next((self.folder / name for name in names if (self.folder / name).is_file()), None)
+        paths = [self.folder / f"{self.model}_{data}{ending}" for ending in METRIC_ENDINGS]
+        return next((path for path in paths if path.is_file()), None)
 
     def data_sets(self) -> set[str]:
         """Every data set with a metric file or an entry in status.json."""
-        endings = "|".join(re.escape(suffix + form) for suffix in METRIC_SUFFIXES for form in METRIC_FORMATS)
-        name = re.compile(f"{re.escape(self.model)}_(.*)({endings})", re.DOTALL)
+        name = re.compile(f"{re.escape(self.model)}_(.*)({'|'.join(map(re.escape, METRIC_ENDINGS))})", re.DOTALL)
         return {*self.status, *(found[1] for path in self.folder.iterdir() if (found := name.fullmatch(path.name)))}
 
     def tables(self, data: str, suffix: str) -> list[Path]:
         """Files of rows named MODEL_DATA<suffix>, newest first; `suffix` is a regular expression."""
         name = re.compile(re.escape(f"{self.model}_{data}") + suffix + r"\.(xlsx|tsv|json)", re.DOTALL)
-        longer = [other for other in self.data_sets() if other.startswith(data) and other != data]
-        others = tuple(f"{self.model}_{other}" for other in longer)
+        others = tuple(f"{self.model}_{other}" for other in self.data_sets() - {data} if other.startswith(data))
         found = [path for path in self.folder.iterdir() if name.fullmatch(path.name)]
         found = [path for path in found if not path.name.startswith(others)]
         return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
@@ -88,32 +79,32 @@ def find_checkpoints(arguments: Iterable[str]) -> list[Checkpoint]:
     """The checkpoints below work folders, each given as DIR or LABEL=DIR.
 
     A checkpoint is called as its model is, with the work folder before it where that is needed to tell two apart.
-
-    Raises:
-        ToolError: a folder is not there, holds no results, or two checkpoints would have one label.
     """
-    found = []
-    for argument in arguments:
-        label, equals, rest = argument.partition("=")
-        if not equals or Path(argument).exists():
-            label, rest = "", argument
-        path = Path(rest)
-        if not path.is_dir():
-            raise ToolError(f"{path} is not a folder: give what --work-dir was, or a model's folder in it")
-        models = _models(path.resolve())
-        if label and len(models) > 1:
-            names = ", ".join(sorted(folder.name for folder in models))
-            raise ToolError(f"{path} holds several models ({names}): a label needs one; give {path}/MODEL")
-        found += [(label, folder, runs) for folder, runs in models.items()]
-    names, checkpoints = [label or runs[0].model for label, _, runs in found], []
+    found = [entry for argument in arguments for entry in _labelled_models(argument)]
+    names, checkpoints = [label or runs[0].model for label, _, runs in found], {}
     for (label, folder, runs), name in zip(found, names, strict=True):
         if not label and names.count(name) > 1:
             parent = folder.parent.parent if _RUN_FOLDER.match(folder.name) else folder.parent
             name = f"{parent.name}/{name}"
-        if any(name == other.label for other in checkpoints):
+        if name in checkpoints:
             raise ToolError(f"two checkpoints would be called {name}: name them, as in LABEL=WORK_DIR")
-        checkpoints.append(Checkpoint(name, runs))
-    return checkpoints
+        checkpoints[name] = Checkpoint(name, runs)
+    return [*checkpoints.values()]
+
+
+def _labelled_models(argument: str) -> list[tuple[str, Path, tuple[Run, ...]]]:
+    """The models that one argument of the command line means: label if any, folder, and runs."""
+    label, equals, rest = argument.partition("=")
+    if not equals or Path(argument).exists():
+        label, rest = "", argument
+    path = Path(rest)
+    if not path.is_dir():
+        raise ToolError(f"{path} is not a folder: give what --work-dir was, or a model's folder in it")
+    models = _models(path.resolve())
+    if label and len(models) > 1:
+        names = ", ".join(sorted(folder.name for folder in models))
+        raise ToolError(f"{path} holds several models ({names}): a label needs one; give {path}/MODEL")
+    return [(label, folder, runs) for folder, runs in models.items()]
 
 
 def _models(path: Path) -> dict[Path, tuple[Run, ...]]:

@@ -35,25 +35,15 @@ class Difference:
 
 @dataclass
 class Result:
-    """What is known of one checkpoint on one data set.
+    """What is known of one checkpoint on one data set. What cannot be had is None, or an empty text."""
 
-    Attributes:
-        state: "scored", "failed" (VLMEvalKit gave up on it), "unfinished", or "missing".
-        note: what is wrong, in words; empty if nothing is.
-        rule: how the metric file was read; None without one.
-        score: the headline number; None without one.
-        samples: results of single questions; None if they cannot be had.
-        difference: to the baseline; None for the baseline itself and where either side is lacking.
-        unasked: the judge that read the answers, or was to, although nobody named it; empty if there is none.
-    """
-
-    state: str
-    note: str = ""
-    rule: Rule | None = None
+    state: str  # "scored", "failed" (VLMEvalKit gave up on it), "unfinished", or "missing"
+    note: str = ""  # what is wrong, in words
+    rule: Rule | None = None  # how the metric file was read
     score: Score | None = None
-    samples: Samples | None = None
-    difference: Difference | None = None
-    unasked: str = ""
+    samples: Samples | None = None  # results of single questions
+    difference: Difference | None = None  # to the baseline, if this is another
+    unasked: str = ""  # the judge that read the answers, or was to, although nobody named it
 
     @property
     def complete(self) -> bool:
@@ -145,15 +135,7 @@ def paired_difference(base: Samples, other: Samples, resamples: int = 2000, seed
 
     Every resample draws the same questions for both checkpoints, within strata, with replacement (Efron & Tibshirani,
     An Introduction to the Bootstrap, chapter 13). scipy.stats.bootstrap knows neither strata nor statistics of sums.
-
-    Args:
-        base: what is compared with.
-        other: the same questions, answered by the other checkpoint.
-        resamples: how many; the ends of the interval vary by a few hundredths of its width at 2000.
-        seed: the interval depends on nothing else.
-
-    Raises:
-        ToolError: the two did not answer the same questions.
+    With 2000 resamples the ends of an interval vary by a few hundredths of its width.
     """
     if base.keys != other.keys:
         shared = len(set(base.keys) & set(other.keys))

@@ -26,39 +26,29 @@ NINE = (
     "TextVQA_VAL",
 )
 POSTER = ("InfoVQA_VAL", "RealWorldQA")
-METRIC_SUFFIXES = ("_acc", "_score")
-METRIC_FORMATS = (".csv", ".json")
+METRIC_ENDINGS = ("_acc.csv", "_acc.json", "_score.csv", "_score.json")
 
 
 @dataclass(frozen=True)
 class Score:
-    """A headline number.
+    """A headline number."""
 
-    Attributes:
-        value: on the scale of its rule, 0 to `Rule.full`.
-        raw: as VLMEvalKit wrote it.
-        details: every number of the same row, by column.
-    """
-
-    value: float
-    raw: float
-    details: dict[str, float]
+    value: float  # on the scale of its rule, 0 to `Rule.full`
+    raw: float  # as VLMEvalKit wrote it
+    details: dict[str, float]  # every number of the same row, by column
 
 
 @dataclass(frozen=True)
 class Rule:
     """How one benchmark is read.
 
-    Attributes:
-        kind: "choice", "yes_no", "f1", "mme", "ocrbench", or for open questions how several reference answers make
-            one score: "mean", "best", "anls".
-        split: the row that is the headline, where a file has several.
-        full: the best possible score, 100 per cent or so many points.
+    Kinds are "choice", "yes_no", "f1", "mme", "ocrbench", and for open questions how several reference answers make
+    one score: "mean", "best", "anls".
     """
 
     kind: str
-    split: str | None = None
-    full: float = 100.0
+    split: str | None = None  # the row that is the headline, where a file has several
+    full: float = 100.0  # the best possible score, 100 per cent or so many points
 
 
 RULES = {
@@ -80,23 +70,11 @@ _OPEN = (("TextVQA", "mean"), ("ChartQA", "best"), ("OCRVQA", "best"), ("DocVQA"
 
 
 def read_score(data: str, path: Path) -> tuple[Rule, Score]:
-    """Read the headline number of a metric file, by the rule of its data set or, for your own, by its columns.
-
-    Raises:
-        ToolError: the file cannot be read, or does not have the row or the numbers that it should.
-    """
+    """Read the headline number of a metric file, by the rule of its data set or, for your own, by its columns."""
     try:
         rows = _rows(path)
         rule = RULES.get(data) or _rule_by_columns(data, path, set(rows[0]))
-        row = rows[0]
-        if len(rows) > 1 and rule.kind not in _HEADLINES:
-            splits, split = (
-                {row["split"]: row for row in rows},
-                rule.split or ("none" if rule.kind == "choice" else ""),
-            )
-            if split not in splits:
-                raise ValueError(f"splits {', '.join(splits)}: say in summarize_eval/rules.py which is the headline")
-            row = splits[split]
+        row = rows[0] if len(rows) == 1 or rule.kind in _HEADLINES else _headline(rows, rule)
         raw = sum(float(row[column]) for column in _HEADLINES.get(rule.kind, ("Overall",)))
         numbers = {column: _number(text) for column, text in row.items()}
     except Exception as error:  # whatever a damaged file brings about
@@ -105,6 +83,15 @@ def read_score(data: str, path: Path) -> tuple[Rule, Score]:
         raise ToolError(f"{path} holds {raw}, not a number: no row was scored")
     details = {column: number for column, number in numbers.items() if math.isfinite(number)}
     return rule, Score(100 * raw if rule.kind == "choice" else raw, raw, details)
+
+
+def _headline(rows: list[dict[str, str]], rule: Rule) -> dict[str, str]:
+    """Choose one of several splits."""
+    splits = {row["split"]: row for row in rows}
+    split = rule.split or ("none" if rule.kind == "choice" else "")
+    if split not in splits:
+        raise ValueError(f"splits {', '.join(splits)}: say in summarize_eval/rules.py which is the headline")
+    return splits[split]
 
 
 def _rule_by_columns(data: str, path: Path, columns: set[str]) -> Rule:

@@ -32,28 +32,19 @@ _SUFFIXES = {"choice": "_.+_result", "yes_no": "_auxmatch", "f1": "_auxmatch", "
 
 
 class StaleScores(ToolError):
-    """The metric file was made from other answers than those beside it."""
+    """The metric file was made from other answers than those beside it: VLMEvalKit reuses results without a word."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Units of one checkpoint on one data set.
+    """Units of one checkpoint on one data set."""
 
-    Attributes:
-        keys: what was asked, one a unit; two checkpoints are paired by it.
-        strata: (units,) ints from 0; units are resampled within their stratum.
-        sums: (units, terms) what each unit adds.
-        statistic: from totals (..., strata, terms) to headline numbers (...).
-        rows: questions.
-        failed: questions without an answer, because the model raised.
-    """
-
-    keys: tuple[str, ...]
-    strata: np.ndarray
-    sums: np.ndarray
-    statistic: Callable[[np.ndarray], np.ndarray]
-    rows: int
-    failed: int
+    keys: tuple[str, ...]  # what was asked, one a unit; two checkpoints are paired by it
+    strata: np.ndarray  # (units,) ints from 0; units are resampled within their stratum
+    sums: np.ndarray  # (units, terms) what each unit adds
+    statistic: Callable[[np.ndarray], np.ndarray]  # from totals (..., strata, terms) to headline numbers (...)
+    rows: int  # questions
+    failed: int  # questions without an answer, because the model raised
 
     def value(self) -> float:
         """The headline number, from the units."""
@@ -62,12 +53,7 @@ class Samples:
 
 
 def read_samples(run: Run, data: str, rule: Rule, value: float) -> Samples:
-    """Read the results of single questions and make sure that they give the headline number.
-
-    Raises:
-        ToolError: there are none, or none that agree with it.
-        StaleScores: VLMEvalKit reused its results of earlier answers, which it does without a word.
-    """
+    """Read the results of single questions and make sure that they give the headline number."""
     paths = run.tables(data, _SUFFIXES.get(rule.kind, "_results"))
     if not paths:
         raise ToolError("this VLMEvalKit leaves no results of single questions for it")
@@ -128,10 +114,6 @@ def _choice(table: pd.DataFrame, rule: Rule) -> Samples:
     if rule.split and "split" in table and table["split"].nunique() > 1:
         table = table[table["split"] == rule.split]
     return _mean(table, _numbers(table["hit"]))
-
-
-def _yes_no(table: pd.DataFrame, rule: Rule) -> Samples:
-    return _mean(table, _numbers(table["score"]))
 
 
 def _open(table: pd.DataFrame, rule: Rule) -> Samples:
@@ -206,7 +188,7 @@ def _numbers(column: pd.Series) -> np.ndarray:
 
 _UNITS: dict[str, Callable[[pd.DataFrame, Rule], Samples]] = {
     "choice": _choice,
-    "yes_no": _yes_no,
+    "yes_no": lambda table, rule: _mean(table, _numbers(table["score"])),
     "f1": _f1,
     "mme": _mme,
     "ocrbench": _ocrbench,

@@ -29,6 +29,7 @@ PAPER = {
     "InfoVQA_VAL": ("~37.9", "~39.8", "41.5", "45.3"),
     "RealWorldQA": ("~53.9", "54.8", "~54.0", "55.3"),
 }
+INTERVAL = "paired percentile bootstrap"
 CSV_COLUMNS = (
     *("checkpoint", "benchmark", "state", "value", "unit", "full_scale", "raw", "questions", "unanswered"),
     *("baseline", "difference", "low", "high", "note"),
@@ -37,25 +38,15 @@ CSV_COLUMNS = (
 
 @dataclass(frozen=True)
 class Table:
-    """Everything that is shown.
+    """Everything that is shown."""
 
-    Attributes:
-        checkpoints: columns, in order.
-        data: rows, in order.
-        results: by checkpoint and data set.
-        baseline: the checkpoint others are compared with; None without comparison.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-        with_paper: whether the published numbers stand beside ours.
-    """
-
-    checkpoints: Sequence[str]
-    data: Sequence[str]
+    checkpoints: Sequence[str]  # columns
+    data: Sequence[str]  # rows
     results: Results
-    baseline: str | None
+    baseline: str | None  # the checkpoint others are compared with
     resamples: int
     seed: int
-    with_paper: bool
+    with_paper: bool  # whether the published numbers stand beside ours
 
     @property
     def complete(self) -> bool:
@@ -98,12 +89,7 @@ def as_json(table: Table) -> str:
         "checkpoints": list(table.checkpoints),
         "benchmarks": list(table.data),
         "baseline": table.baseline,
-        "interval": {
-            "kind": "paired percentile bootstrap",
-            "level": LEVEL,
-            "resamples": table.resamples,
-            "seed": table.seed,
-        },
+        "interval": dict(kind=INTERVAL, level=LEVEL, resamples=table.resamples, seed=table.seed),
         "results": _entries(table),
         **({"paper": PAPER_NOTE} if table.with_paper else {}),
     }

@@ -123,11 +123,7 @@ def train(run: Run) -> int:
 
 
 def check_all(run: Run) -> None:
-    """Refuse to start unless everything is there, naming all that is missing at once.
-
-    Raises:
-        DataError: something is missing.
-    """
+    """Refuse to start unless everything is there, naming all that is missing at once."""
     checks = (
         lambda: check_environment(run.variables),
         lambda: check_llamafactory(run.root, run.is_checkout, deepspeed=bool(run.settings.get("deepspeed"))),

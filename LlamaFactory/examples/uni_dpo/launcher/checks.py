@@ -31,13 +31,7 @@ NO_PAIRS = f"""
 def check_llamafactory(root: Path, is_checkout: bool, deepspeed: bool) -> None:
     """Refuse a Python without LlamaFactory, a LlamaFactory without the overlay, and ZeRO without DeepSpeed.
 
-    Args:
-        root: the repository, or the LlamaFactory checkout that the overlay was copied over.
-        is_checkout: whether `root` is such a checkout; its `src` must be first on `sys.path`.
-        deepspeed: whether the run names a DeepSpeed configuration.
-
-    Raises:
-        DataError: the package, the overlay or DeepSpeed is missing.
+    `root` is the repository or the checkout that the overlay was copied over, whose `src` must be first on `sys.path`.
     """
     spec = importlib.util.find_spec("llamafactory")
     if spec is None or not spec.submodule_search_locations:
@@ -65,27 +59,14 @@ def check_llamafactory(root: Path, is_checkout: bool, deepspeed: bool) -> None:
 
 
 def check_environment(variables: dict[str, str]) -> None:
-    """Refuse the variables that make LlamaFactory start another trainer, in which the overlay has no part.
-
-    Raises:
-        DataError: one of them is on.
-    """
+    """Refuse the variables that make LlamaFactory start another trainer, in which the overlay has no part."""
     for name in ("USE_V1", "USE_MCA", "USE_MEGATRON_BRIDGE"):
         if variables.get(name, "0").lower() in ("1", "true", "y"):
             raise DataError(f"{name}={variables[name]} starts a trainer without Uni-DPO; unset {name}")
 
 
 def check_model(name: str, cache_dir: str | None, root: Path) -> None:
-    """Refuse a model that is neither a checkpoint folder, nor in the hub cache, nor on a hub that answers.
-
-    Args:
-        name: `model_name_or_path`: an existing folder, or a hub id such as "Qwen/Qwen2-VL-2B".
-        cache_dir: LlamaFactory's option of that name; None for the hub's default.
-        root: where `models/` is proposed to be.
-
-    Raises:
-        DataError: there is no such model, or its folder is incomplete.
-    """
+    """Refuse a model that is neither a checkpoint folder, nor in the hub cache, nor on a hub that answers."""
     folder = Path(name)
     if os.path.isdir(folder):
         if not (folder / "config.json").is_file() or not _weight_files(folder):
@@ -118,11 +99,7 @@ def check_model(name: str, cache_dir: str | None, root: Path) -> None:
 def check_data(settings: dict[str, Any]) -> None:
     """Refuse data sets that are not described, whose file is missing, or whose images do not resolve.
 
-    Args:
-        settings: the options of the run. Data on a hub, behind a script or already tokenized is left to LlamaFactory.
-
-    Raises:
-        DataError: something is missing.
+    Data on a hub, behind a script or already tokenized is left to LlamaFactory.
     """
     folder, tokenized = str(settings["dataset_dir"]), settings.get("tokenized_path")
     if folder == "ONLINE" or folder.startswith("REMOTE:") or (tokenized and os.path.isdir(tokenized)):
@@ -168,11 +145,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def disk_note(settings: dict[str, Any]) -> list[str]:
-    """Warn where the checkpoints of a full fine-tuning may not fit on the disk.
-
-    Raises:
-        DataError: not even the trained model would fit.
-    """
+    """Warn where the checkpoints of a full fine-tuning may not fit on the disk."""
     model, place = Path(settings["model_name_or_path"]), Path(settings["output_dir"])
     while not os.path.exists(place):
         place = place.parent

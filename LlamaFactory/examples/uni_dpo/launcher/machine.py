@@ -25,12 +25,7 @@ CUDA_MEMORY = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "TORCH_NCC
 def fit_to_machine(run: Run, trust_gpus: bool) -> None:
     """Choose what depends on the machine, wherever the user did not.
 
-    Args:
-        run: changed in place.
-        trust_gpus: take GPUS as it is given, to show the settings for another machine.
-
-    Raises:
-        DataError: GPUS asks for more than there are.
+    `trust_gpus` takes GPUS as it is given, to show the settings for another machine.
     """
     wanted = run.number("GPUS", 0, least=0) if "GPUS" in run.variables else None
     there = [] if wanted == 0 or (wanted and trust_gpus) else seen_by_torch()
@@ -143,11 +138,7 @@ def _fit_shared_memory(run: Run, room: int | None) -> None:
 
 
 def _fit_accumulation(run: Run) -> None:
-    """Set gradient_accumulation_steps such that a step sees the global batch.
-
-    Raises:
-        DataError: the global batch is not a multiple of what all processes take at once.
-    """
+    """Set gradient_accumulation_steps such that a step sees the global batch."""
     batch, name = "per_device_train_batch_size", "gradient_accumulation_steps"
     pairs = whole_number(batch, run.settings.get(batch, 1), least=1)
     at_once = run.world_size * pairs
@@ -183,9 +174,6 @@ def build_command(run: Run, config: Path) -> tuple[list[str], dict[str, str]]:
 
     LlamaFactory's own launcher splits its torchrun command at every space, those inside paths included. So several
     processes are started with torchrun itself, on the module which that launcher would have named.
-
-    Raises:
-        DataError: MASTER_ADDR or NODE_RANK is missing for several machines.
     """
     variables = {"PYTHONUNBUFFERED": "1"}  # or the log lags behind the training
     if "HF_UPDATE_DOWNLOAD_COUNTS" not in run.variables:  # `datasets` reports every file it loads, local ones too

@@ -44,11 +44,7 @@ class Need:
 
 
 def check_memory(run: Run) -> list[str]:
-    """Say how much memory the run needs and what there is.
-
-    Raises:
-        DataError: it certainly does not fit, and SKIP_MEMORY_CHECK is not set.
-    """
+    """Say how much memory the run needs and what there is."""
     sizes = model_sizes(run.settings["model_name_or_path"], run.settings.get("cache_dir"))
     need = needed(run.settings, sizes, run.world_size) if sizes and run.cards else None
     if need is None:

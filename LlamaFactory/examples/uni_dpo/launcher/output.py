@@ -1,23 +1,23 @@
 """The output folder: what is in it, whether a run may go on there, and moving an earlier one out of the way."""
 
+import importlib.util
 import json
 import os
 import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from pair_data.errors import DataError
 from pair_data.settings import load_yaml
 
+from . import EXAMPLES
 
+
+OPTIONS = EXAMPLES.parent.parent / "src" / "llamafactory" / "train" / "uni_dpo" / "files" / "changeable.py"
 WEIGHTS = re.compile(r"(model|adapter_model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
-# Options that may differ between the start of a run and its continuation: none changes what is learned.
-CHANGEABLE = re.compile(
-    "(logging|save|eval|dataloader|ddp|plot|report|run_name|per_device|preprocessing|overwrite)(_.*)?"
-    "|gradient_accumulation_steps|flash_attn|deepspeed|resume_from_checkpoint|do_eval|uni_dpo_log_pairs"
-)
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,6 @@ def sidecar(output: Path, name: str, node_rank: int = 0) -> Path:
     """Return the path of a file beside the output folder: there, a failed start leaves no half-written model folder.
 
     Machines that share a disk must not write to the same file, so all but the first get their own.
-
-    Raises:
-        DataError: the output folder is the root of the disk, which has nothing beside it.
     """
     if not output.name:
         raise DataError(f"output_dir is '{output}', and must be a folder with a name\n  set OUTPUT to another place")
@@ -45,13 +42,7 @@ def sidecar(output: Path, name: str, node_rank: int = 0) -> Path:
 def plan_output(output: Path, settings: dict[str, Any], resume: bool | None) -> Plan:
     """Decide between starting, resuming, replacing, and doing nothing.
 
-    Args:
-        output: the output folder, which need not exist.
-        settings: the options of this run, compared with those that the run there was started with.
-        resume: False to start anew, True to go on with changed settings, None to go on with the same ones.
-
-    Raises:
-        DataError: the folder holds another run, or a model from elsewhere.
+    `resume` is False to start anew, True to go on with changed settings, None to go on with the same ones.
     """
     checkpoint = last_checkpoint(output)
     has_weights = os.path.isdir(output) and any(WEIGHTS.fullmatch(file.name) for file in output.iterdir())
@@ -104,9 +95,20 @@ def _changed_settings(record: Path, settings: dict[str, Any]) -> list[str]:
     """List the options that matter and differ from the recorded ones, as "name: before -> now"."""
     if not record.is_file():  # started with llamafactory-cli: nothing to compare with
         return []
-    before = load_yaml(record)
-    names = sorted(name for name in {*before, *settings} if not CHANGEABLE.fullmatch(name))
-    return [f"{n}: {before.get(n)} -> {settings.get(n)}" for n in names if before.get(n) != settings.get(n)]
+    options = _options()
+    mattering = (
+        {name: value for name, value in given.items() if not options.CHANGEABLE.fullmatch(name)}
+        for given in (load_yaml(record), settings)
+    )
+    return options.changed_options(*mattering)
+
+
+def _options() -> ModuleType:
+    """Load the list of training itself by its path: LlamaFactory, which it belongs to, takes seconds to import."""
+    spec = importlib.util.spec_from_file_location("changeable", OPTIONS)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def make_way(output: Path, plan: Plan) -> None:

@@ -17,11 +17,7 @@ from pair_data.errors import DataError
 
 @contextmanager
 def open_log(path: Path) -> Iterator[BinaryIO]:
-    """Open a log for appending; while it is open, no other run can use it.
-
-    Raises:
-        DataError: another run has it open, or it cannot be written.
-    """
+    """Open a log for appending; while it is open, no other run can use it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         log = open(path, "ab", buffering=0)  # noqa: SIM115  (closed below)

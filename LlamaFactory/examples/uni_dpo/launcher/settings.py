@@ -90,11 +90,7 @@ class Run:
 
 
 def whole_number(name: str, value: object, least: int) -> int:
-    """Return `value` as a whole number.
-
-    Raises:
-        DataError: it is not one, or less than `least`, or beyond all use.
-    """
+    """Return `value` as a whole number."""
     try:
         number = int(str(value))
     except ValueError:
@@ -108,13 +104,6 @@ def read_run(config: Path, arguments: list[str]) -> Run:
     """Lay the command line over the environment over the YAML file.
 
     Relative paths in the YAML start from the root, relative paths that the user gives from the current folder.
-
-    Args:
-        config: YAML file with LlamaFactory options.
-        arguments: `key=value` with LlamaFactory's options, `resume`, or one of the variables.
-
-    Raises:
-        DataError: the file cannot be read, or an argument cannot be understood.
     """
     root, is_checkout = find_root()
     if is_checkout:

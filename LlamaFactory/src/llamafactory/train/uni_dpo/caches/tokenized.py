@@ -12,8 +12,9 @@ from typing import Any
 from ....data.parser import get_dataset_list
 from ....extras.misc import has_tokenized_data
 from ..errors import UniDPOError
+from ..files.changeable import changed_options
 from ..files.disk import read_json, replacing
-from ..files.run_record import changed_options, learning_options
+from ..files.run_record import learning_options
 from .fingerprints import FileHashes, hash_text
 from .keys import PIXEL_OPTIONS, VIDEO_OPTIONS
 
@@ -55,7 +56,7 @@ def refuse_other_source(folder: Path, source: dict[str, Any], data_args: Any) ->
         if newer:
             raise UniDPOError(f"`tokenized_path: {folder}` is older than {newer[0]}. {WAY_OUT}")
         return
-    changed = changed_options(note, source["options"])
+    changed = changed_options(note["options"], source["options"])
     if changed:
         raise UniDPOError(f"`tokenized_path: {folder}` was made with other options: {'; '.join(changed)}. {WAY_OUT}")
     for name, digest in source["files"].items():

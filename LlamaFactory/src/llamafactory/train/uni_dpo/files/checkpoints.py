@@ -18,8 +18,9 @@ from transformers import TrainerState, TrainingArguments
 from ....extras import logging
 from ....extras.constants import CHECKPOINT_NAMES
 from ..errors import AlreadyTrained, UniDPOError
+from .changeable import changed_options
 from .disk import UNFINISHED, read_json, require_writable
-from .run_record import changed_options, read_record
+from .run_record import read_record
 
 
 TRAINER_STATE = "trainer_state.json"
@@ -64,7 +65,7 @@ def prepare_output(args: TrainingArguments, options: dict[str, Any] | None, aske
 
 def _compare(checkpoint: Path, args: TrainingArguments, options: dict[str, Any], asked: bool) -> None:
     record, output = read_record(checkpoint), args.output_dir
-    changed = changed_options(record, options) if record else ["there is no record of its options"]
+    changed = changed_options(record["options"], options) if record else ["there is no record of its options"]
     # Nodes that do not share the folder do not all have results.
     changed, finished = broadcast_object_list([changed, is_finished(Path(output), args.do_eval)])
     if changed and asked:

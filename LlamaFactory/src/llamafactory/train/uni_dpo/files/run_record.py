@@ -7,29 +7,17 @@ pairs a step takes, in which order. The options must be the same unless the chec
 
 import json
 import os
-import re
 from contextlib import suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from ..errors import UniDPOError
+from .changeable import CHANGEABLE, CHANGEABLE_IN_TRAINING
 from .disk import read_json, replacing
 
 
 RECORD = "uni_dpo_run.json"
-
-# Options that may differ between the start of a run and its continuation: none of them changes what is learned. Where
-# data lie is among them, as the rows themselves are compared; so is what must not be written down.
-CHANGEABLE = re.compile(
-    "(logging|log|save|eval|ddp|fsdp|plot|report|run|per_device|preprocessing|overwrite|hub|push|torch|ray|infer|vllm"
-    "|sglang|export|swanlab|trackio|include|print|predict|offload)(_.*)?|(output|dataset|media|cache)_dir|do_.*"
-    "|dataloader_(?!drop_last).*|gradient_(accumulation|checkpointing)_.*|disable_(tqdm|gradient_checkpointing)"
-    "|.*hub_token|.*_key|tokenized_path|flash_attn|deepspeed|resume_from_checkpoint|ignore_data_skip|full_determinism"
-    "|use_cpu|no_cuda|local_rank|load_best_model_at_end|metric_for_best_model|greater_is_better|accelerator_config"
-    "|low_cpu_mem_usage|debug|data_shared_file_system|project|trust_remote_code|use_cache|remove_unused_columns"
-    "|auto_find_batch_size|pref_forward|uni_dpo_(log_pairs|reference_cache|image_cache|image_cache_gb)"
-)
 
 
 def learning_options(*groups: Any) -> dict[str, Any]:
@@ -43,24 +31,17 @@ def learning_options(*groups: Any) -> dict[str, Any]:
         for option in fields(group):
             default = option.default if option.default_factory is MISSING else option.default_factory()
             value = getattr(group, option.name)
-            if option.init and value != default and not CHANGEABLE.fullmatch(option.name):
+            if option.init and value != default and not _is_changeable(option.name):
                 found[option.name] = os.path.abspath(value) if _is_folder(value) else value
     return json.loads(json.dumps(found, default=str))
 
 
+def _is_changeable(name: str) -> bool:
+    return bool(CHANGEABLE.fullmatch(name) or CHANGEABLE_IN_TRAINING.fullmatch(name))
+
+
 def _is_folder(value: Any) -> bool:
     return isinstance(value, str) and os.path.isdir(value)
-
-
-def changed_options(record: dict[str, Any], options: dict[str, Any]) -> list[str]:
-    """List options that differ from the recorded ones, as "name: before -> now"."""
-    before = record["options"]
-    names = sorted(name for name in before.keys() | options.keys() if before.get(name) != options.get(name))
-    return [f"{name}: {_said(before, name)} -> {_said(options, name)}" for name in names]
-
-
-def _said(options: dict[str, Any], name: str) -> str:
-    return str(options[name]) if name in options else "(default)"
 
 
 def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:
