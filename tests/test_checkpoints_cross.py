@@ -43,6 +43,7 @@ def written(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("writer", "reader"), [("4", "5"), ("5", "4")])
+@pytest.mark.long
 def test_what_one_wrote_the_other_reads(written, writer, reader):
     """By training, resuming, evaluation and scoring: the logits that the trained model itself had."""
     folder, paths = written
@@ -53,6 +54,7 @@ def test_what_one_wrote_the_other_reads(written, writer, reader):
     assert all(not isinstance(seen, str) and seen < BOUND for ways in found.values() for seen in ways.values()), found
 
 
+@pytest.mark.long
 def test_what_stock_transformers_4_wrote_is_read(written, tmp_path):
     """Nothing of ours saved it: tied embeddings are stated in `text_config` alone."""
     folder, _ = written

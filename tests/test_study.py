@@ -176,6 +176,7 @@ def study(out, *words):
     return [str(word) for word in command]
 
 
+@pytest.mark.long
 def test_cells_are_done_once_and_one_that_fails_is_named(tmp_path):
     """By the study's own processes, on a seed that is as small as can be; the others of a failed cell are kept."""
     pool, out = Pool(tmp_path, plan.Size(8, 16, 8, 1, 4), CHECKPOINT, 1, ()), tmp_path / "cells"

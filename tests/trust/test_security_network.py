@@ -89,6 +89,7 @@ def test_plain_training_calls_nobody(place, tiny_model, tmp_path):
         assert run(tmp_path, *CLI, tmp_path / "run.yaml")[1] == wanted
 
 
+@pytest.mark.long
 def test_evaluation_calls_nobody(place, figure):
     """By our runner, and the table over its results."""
     data, work = write_sets(place / "sets"), place / "work"

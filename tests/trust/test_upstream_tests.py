@@ -40,6 +40,7 @@ def test_fails_for_another_reason():
 """
 
 
+@pytest.mark.long
 def test_outcomes_and_what_differs(tmp_path):
     """Of a real pytest, also of files that cannot be imported; addresses and the like are no difference."""
     found = []

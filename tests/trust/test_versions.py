@@ -194,6 +194,7 @@ def test_a_lost_seam_is_refused(train, run, patched, tmp_path):
     assert_refused(train(run, tmp_path, tree), tmp_path / "out", "_load_single_dataset")
 
 
+@pytest.mark.long
 def test_evaluation_refuses_too(tmp_path, tiny_model):
     tree = eval_tree.overlaid("installed", tmp_path / "tree")
     pretend(tree, "transformers", "4.40.0")
