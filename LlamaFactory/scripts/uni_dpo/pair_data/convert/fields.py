@@ -70,18 +70,15 @@ def look(value: Any, path: str) -> Any:
         return [look(value, one.strip()) for one in path.split(",")]
     if isinstance(value, dict) and path in value:
         return value[path]
-    names = path.split(".")
-    for place, name in enumerate(names):
-        if isinstance(value, list) and name.isdigit():
-            value = value[int(name)] if int(name) < len(value) else None
-        elif isinstance(value, list):
-            inside = [look(item, ".".join(names[place:])) for item in value]
-            return None if value and all(item is None for item in inside) else inside
-        elif isinstance(value, dict):
-            value = value.get(name)
-        else:
-            return None
-    return value
+    name, _, rest = path.partition(".")
+    if isinstance(value, list) and not name.isdigit():
+        inside = [look(item, path) for item in value]
+        return None if value and all(item is None for item in inside) else inside
+    if isinstance(value, list):
+        inside = value[int(name)] if int(name) < len(value) else None
+    else:
+        inside = value.get(name) if isinstance(value, dict) else None
+    return look(inside, rest) if rest else inside
 
 
 def first(row: dict[str, Any], names: Iterable[str]) -> str:
@@ -122,19 +119,13 @@ def number(value: Any) -> float | None:
 
 
 def score_of(value: Any) -> float | None:
-    """Return a score: a number, the one that an object names, or the mean of those ratings that are numbers."""
-    if not isinstance(value, (dict, list)):
-        return number(value)
-    if isinstance(value, dict):
-        if named := first(value, SCORES):
-            return score_of(value[named])
-        value = [part for name, part in value.items() if name not in RANKS]
-    ratings = [rating for rating in map(score_of, value) if rating is not None]
+    """Return a score: the mean of all numbers in it."""
+    ratings = [rating for rating in map(number, leaves_of(value).values()) if rating is not None]
     return sum(ratings) / len(ratings) if ratings else None
 
 
 def leaves_of(value: Any, path: str = "") -> dict[str, Any]:
-    """Return what a score is made of, by dotted names: as `score_of` goes through it, also what is no number."""
+    """Return what a score is made of, by dotted names, also what is no number; of an object with a score, only that."""
     if isinstance(value, dict):
         named = first(value, SCORES)
         parts = {named: value[named]} if named else {name: part for name, part in value.items() if name not in RANKS}

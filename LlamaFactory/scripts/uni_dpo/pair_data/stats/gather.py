@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ..errors import DataError, place
 from ..pairs import Pair, RowError, read_pair, read_score
@@ -27,19 +28,17 @@ TOGETHER = 500  # rows: tokenizers are fast in batches
 
 @dataclass
 class Gathered:
-    """Numbers of all usable rows, in their order.
+    """Numbers of all usable rows.
 
-    `counts` says how many rows are "unusable", have "several" images or are "without" one, and lack a finite score on
-    the "chosen", the "rejected" or "either" side.
+    `pairs` has a row for each, in their order: "chosen" and "rejected" (scores, NaN where there is none), "margin",
+    "chosen_length" and "rejected_length", "subset". `counts` says how many rows are "unusable", have "several" images
+    or are "without" one.
     """
 
     name: str  # of the data set
     by: str  # what subsets are made by, in words
     unit: str  # what lengths count: "characters" or "tokens"
-    scores: dict[str, np.ndarray]  # "chosen" and "rejected" to scores, shape (rows,), NaN where there is none
-    lengths: dict[str, np.ndarray]  # the same for the lengths of answers
-    subset: np.ndarray  # the number of each row's subset in `names`, shape (rows,)
-    names: list[str]
+    pairs: pd.DataFrame
     images: Sample
     counts: Counter[str]
     first_unusable: str  # what is wrong with the first row that holds no pair
@@ -58,12 +57,11 @@ def gather(source: Source, by: str | None = None, model: str | None = None, with
         DataError: there is no usable row, no row has the column `by`, or there is no such model.
     """
     tokenizer = _load_tokenizer(model) if model else None
-    scores, lengths = ({side: array(kind) for side in SIDES} for kind in "dl")
+    columns = {side: array("d") for side in SIDES} | {f"{side}_length": array("l") for side in SIDES}
     subset, names, counts, problems, sample = array("H"), {}, Counter(), [], Sample()
-    pairs = _pairs(source, counts, problems)
-    while batch := list(islice(pairs, TOGETHER)):
+    usable = _usable(source, counts, problems)
+    while batch := list(islice(usable, TOGETHER)):
         for row, pair in batch:
-            _add_scores(scores, counts, row, source)
             counts["named"] += by in row
             name = _name(row.get(by)) if by else image_folder(pair.images)
             name = name if name in names or len(names) < MOST_SUBSETS else OTHERS
@@ -72,9 +70,11 @@ def gather(source: Source, by: str | None = None, model: str | None = None, with
             counts["several"] += len(pair.images) > 1
             for image in pair.images if with_images else ():
                 sample.offer(image, source)
-        for side, kept in lengths.items():
+        for side in SIDES:
+            columns[side].extend(_score(row, source, side) for row, _ in batch)
             texts = [getattr(pair, side) for _, pair in batch]
-            kept.extend(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"] if tokenizer else texts))
+            tokens = tokenizer(texts, add_special_tokens=False)["input_ids"] if tokenizer else texts
+            columns[f"{side}_length"].extend(map(len, tokens))
     if not subset:
         why = f" The first problem: {problems[0]}." if problems else ""
         raise DataError(
@@ -83,10 +83,11 @@ def gather(source: Source, by: str | None = None, model: str | None = None, with
         )
     if by and not counts["named"]:
         raise DataError(f'{source.name} has no column "{by}"; --by names a column of the rows.')
+    pairs = pd.DataFrame({name: np.frombuffer(kept, kept.typecode) for name, kept in columns.items()})
+    pairs["margin"] = pairs["chosen"] - pairs["rejected"]
+    pairs["subset"] = pd.Categorical.from_codes(np.frombuffer(subset, "H"), list(names))
     words = (f'column "{by}"' if by else "folder of the first image", "tokens" if model else "characters")
-    found = ({side: _as_numpy(kept) for side, kept in numbers.items()} for numbers in (scores, lengths))
-    first = problems[0] if problems else ""
-    return Gathered(source.name, *words, *found, _as_numpy(subset), list(names), sample, counts, first)
+    return Gathered(source.name, *words, pairs, sample, counts, problems[0] if problems else "")
 
 
 def image_folder(images: tuple[Any, ...]) -> str:
@@ -101,14 +102,13 @@ def image_folder(images: tuple[Any, ...]) -> str:
     return _name(parts[0]) if relative else "(other images)"
 
 
-def _pairs(source: Source, counts: Counter[str], problems: list[str]) -> Iterator[tuple[dict[str, Any], Pair]]:
+def _usable(source: Source, counts: Counter[str], problems: list[str]) -> Iterator[tuple[dict[str, Any], Pair]]:
     """Yield rows with their pairs; count the others, and keep what is wrong with the first."""
     for number, row in enumerate(source.values("Reading rows")):
         try:
-            if isinstance(row, Broken):
-                raise RowError("-", row.reason)
             if not isinstance(row, dict):
-                raise RowError("-", f"{type(row).__name__} where an object with columns is expected")
+                what = f"{type(row).__name__} where an object with columns is expected"
+                raise RowError("-", row.reason if isinstance(row, Broken) else what)
             yield row, read_pair(row, source)
         except RowError as error:
             counts["unusable"] += 1
@@ -116,20 +116,11 @@ def _pairs(source: Source, counts: Counter[str], problems: list[str]) -> Iterato
                 problems.append(f'{place(number)}, column "{error.column}": {error}')
 
 
-def _add_scores(scores: dict[str, array], counts: Counter[str], row: dict[str, Any], source: Source) -> None:
-    lacking = 0
-    for side, kept in scores.items():
-        try:
-            kept.append(read_score(row, source, f"score_{side}"))
-        except RowError:
-            kept.append(np.nan)
-            counts[side] += 1
-            lacking += 1
-    counts["either"] += bool(lacking)
-
-
-def _as_numpy(kept: array) -> np.ndarray:
-    return np.frombuffer(kept, dtype=kept.typecode)
+def _score(row: dict[str, Any], source: Source, side: str) -> float:
+    try:
+        return read_score(row, source, f"score_{side}")
+    except RowError:
+        return np.nan
 
 
 def _name(value: Any) -> str:
