@@ -41,7 +41,7 @@ def find(row: dict[str, Any], given: Fields) -> Fields | None:
         found += [one for one in inside if one and (common or (one.text and (one.score or one.rank)))]
     if not found or not question:
         return None
-    return replace(max(found, key=lambda fields: fields.found), question=question, image=given.image)
+    return replace(max(found, key=lambda fields: len(fields.paths)), question=question, image=given.image)
 
 
 def read(row: dict[str, Any], fields: Fields) -> Question:

@@ -54,11 +54,6 @@ class Fields:
         """Name all that was found."""
         return ", ".join(f'{use} in "{path}"' for use, path in self.paths.items())
 
-    @property
-    def found(self) -> int:
-        """How many there are."""
-        return len(self.paths)
-
 
 def look(value: Any, path: str) -> Any:
     """Return what stands at a path of names and numbers joined by dots, None where there is nothing.
@@ -125,7 +120,7 @@ def score_of(value: Any) -> float | None:
 
 
 def leaves_of(value: Any, path: str = "") -> dict[str, Any]:
-    """Return what a score is made of, by dotted names, also what is no number; of an object with a score, only that."""
+    """Return what a score is made of, by dotted names, also what is no number; an object may name its score."""
     if isinstance(value, dict):
         named = first(value, SCORES)
         parts = {named: value[named]} if named else {name: part for name, part in value.items() if name not in RANKS}

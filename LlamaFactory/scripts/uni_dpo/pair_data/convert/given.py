@@ -50,20 +50,18 @@ class Given:
             if any(map(FITS[use][0], values)):
                 del self.missing[use, path]
             elif values and odd is None:
-                self.missing[use, path] = json.dumps(values[0], ensure_ascii=False, default=repr)
+                shown = json.dumps(values[0], ensure_ascii=False, default=repr)
+                self.missing[use, path] = shown if len(shown) <= EXAMPLE else f"{shown[:EXAMPLE]}..."
 
     def wrong(self) -> str:
         """Return a line for each option whose field no row has, and the names that there are; "" if there is none."""
         lines = []
-        no_answers = any(use == "answers" for use, _ in self.missing)
+        lost = ABOUT_ANSWERS if any(use == "answers" for use, _ in self.missing) else ()  # cannot be there either
         for (use, path), odd in self.missing.items():
-            if no_answers and use in ABOUT_ANSWERS:
-                continue  # cannot be there
-            shown = odd if not odd or len(odd) <= EXAMPLE else f"{odd[:EXAMPLE]}..."
-            problem = f"no row has {FITS[use][1]} there, the first has {shown}" if odd else "no row has anything there"
+            problem = f"no row has {FITS[use][1]} there, the first has {odd}" if odd else "no row has anything there"
             inside = use in ABOUT_ANSWERS and self.within
             there = f"Within an answer: {_listed(self.within)}; in all" if inside else "There are"
-            lines.append(f"--{use} {path}: {problem}. {there}: {_listed(self.names)}.")
+            lines += [f"--{use} {path}: {problem}. {there}: {_listed(self.names)}."] if use not in lost else []
         return "\n".join(lines)
 
 

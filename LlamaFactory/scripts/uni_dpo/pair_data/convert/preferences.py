@@ -81,11 +81,6 @@ def find_in_text(row: dict[str, Any], given: Fields) -> Fields | None:
         return None
 
 
-def read_in_text(row: dict[str, Any], fields: Fields) -> Question:
-    """Read a row whose column `text` holds question, chosen and rejected."""
-    return read(opened(row), fields)
-
-
 def opened(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row of RLHF-V with what its column `text` holds as columns; raises `Unusable`."""
     inside = row.get("text")

@@ -27,12 +27,12 @@ SHAPES = {
 KINDS = {"mm-rlhf-pairs": "trl", "mm-rlhf": "answers"}  # some of their rows seem to be of the more general shape
 # Columns that are read besides the fields: of every shape, and of some.
 READ = {"system", "history", "tools", "is_tie", *preferences.RANKS.split(",")}
-MORE = {"ms-swift": {"response"}, "alpaca": {"input"}, "rlhf-v": {"text"}}
+MORE = {"ms-swift": {"response"}, "alpaca": {"input"}}
 
 _READERS = dict.fromkeys(SHAPES, (preferences.find, preferences.read))
 _READERS |= dict.fromkeys(("mm-rlhf", "answers"), (answers.find, answers.read))
 _READERS["ms-swift"] = (preferences.find_swift, preferences.read_swift)
-_READERS["rlhf-v"] = (preferences.find_in_text, preferences.read_in_text)
+_READERS["rlhf-v"] = (preferences.find_in_text, preferences.read)
 
 
 def find(row: Row, shape: str, given: Fields) -> Fields | None:
@@ -40,14 +40,14 @@ def find(row: Row, shape: str, given: Fields) -> Fields | None:
     return _READERS[shape][0](row, given)
 
 
+def opened(row: Row, shape: str) -> Row:
+    """Return a row with the columns that its fields are in; raises `Unusable`."""
+    return preferences.opened(row) if shape == "rlhf-v" else row
+
+
 def read(row: Row, shape: str, fields: Fields) -> Question:
-    """Read a row of a shape; raises `Unusable`."""
+    """Read an opened row of a shape; raises `Unusable`."""
     return _READERS[shape][1](row, fields)
-
-
-def opened(value: Any, shape: str) -> Any:
-    """Return a row whose columns are those that `read` looks at; raises `Unusable`."""
-    return preferences.opened(value) if shape == "rlhf-v" and isinstance(value, dict) else value
 
 
 def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") -> tuple[str, Fields]:
@@ -78,7 +78,7 @@ def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") ->
     fields = [find(row, fitting[0], given) for row in alike]
     if not any(fields):
         raise DataError(_unknown(rows, where, fitting, given))
-    best = max(filter(None, fields), key=lambda one: one.found)
+    best = max(filter(None, fields), key=lambda one: len(one.paths))
     return fitting[0], answers.with_mean(rows, best, bool(given.score))
 
 
