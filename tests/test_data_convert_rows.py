@@ -13,7 +13,7 @@ from raw_shapes import convert, draw, say
 
 from pair_data.convert.fields import Fields
 from pair_data.convert.pictures import Pictures
-from pair_data.convert.question import Unusable
+from pair_data.convert.ratings import Unusable
 from pair_data.convert.shapes import read, recognise
 from pair_data.rows import read_rows
 from pair_data.writing import write_rows

@@ -135,7 +135,7 @@ def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int, str]:
         try:
             read_pair(row, source)
         except RowError as error:
-            raise DataError(f'{file}, {place(number)}, column "{error.column}": {error}') from error
+            raise DataError(f"{file}, {place(number)}, {error.where}: {error}") from error
     return entry, count, _lost(shown, missing, example, "files" if {"videos", "audios"} & names.keys() else "images")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..images import MAX_PIXELS, MIN_PIXELS
 from ..pairs import Pair, RowError, read_pair
-from ..rows import DELIMITERS, Broken, is_list, read_values, require_file
+from ..rows import DELIMITERS, is_list, read_values, require_file
 from ..sources import Source
 from .duplicates import add_pair, compare
 from .findings import Findings, Problem, printable
@@ -19,7 +19,7 @@ from .loader import LoaderCheck, Shape, not_unicode
 from .media_index import Item, MediaIndex
 from .picture import look
 from .pool import WorkerPool
-from .rows import PLACEHOLDERS, check_pair, check_scores, explain_row_error
+from .rows import PLACEHOLDERS, check_pair, check_scores
 
 
 FIRST_TABLE = 1000  # rows that `datasets` writes at a time: the first of them settle the types
@@ -144,23 +144,19 @@ class _RowReader:
     shape: Shape = field(default_factory=Shape)
 
     def read(self, value: Any, row: int) -> tuple[Pair | None, list[Problem]]:
-        if isinstance(value, Broken):
-            rest = "; nothing after it was read" if self.is_list else ""
-            return None, [("row-unreadable", None, value.reason + rest)]
-        if not isinstance(value, dict):
-            return None, [("row-not-object", None, f"{type(value).__name__} instead of an object")]
-        problems = []
-        for column, part in value.items():
+        problems, is_row = [], isinstance(value, dict)
+        for column, part in value.items() if is_row else ():
             bad = not_unicode(column) or self.shape.at(column).see(part, row)
             if bad and (self.is_list or bad[0] != "number-too-large"):  # lines make a float of it
                 problems.append((bad[0], column, bad[1]))
-        if self.scored:
+        if self.scored and is_row:
             ignored = "score-numeric-text" if self.is_table else ""  # a table has nothing but text
             problems += [problem for problem in check_scores(value, self.source) if problem[0] != ignored]
         try:
             pair = read_pair(value, self.source)
         except RowError as error:
-            return None, [*problems, explain_row_error(error, value, self.source)]
+            rest = "; nothing after it was read" if error.kind == "row-unreadable" and self.is_list else ""
+            return None, [*problems, (error.kind, error.column, f"{error}{rest}")]
         return pair, [*problems, *check_pair(pair, self.source)]
 
 

@@ -4,22 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from .fields import (
-    ANSWERS,
-    OBJECTS,
-    QUESTIONS,
-    RANKS,
-    SCORES,
-    TEXTS,
-    Fields,
-    first,
-    is_meant_as_number,
-    leaves_of,
-    look,
-    rank_of,
-    score_of,
-)
-from .question import Answer, Question, asked, make_question, rated, text_of
+from .fields import ANSWERS, OBJECTS, QUESTIONS, RANKS, SCORES, TEXTS, Fields, first, look
+from .question import Question, asked, make_question, text_of
+from .ratings import Answer, is_meant_as_number, leaves_of, rank_of, rated, score_of
 
 
 KINDS = {type(None): "missing or null", list: "a list", dict: "an object", bool: "true or false"}

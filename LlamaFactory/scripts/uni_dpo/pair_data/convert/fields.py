@@ -1,8 +1,6 @@
 """Where rows keep things: the names that columns commonly have, and dotted paths."""
 
 import json
-import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,8 +23,6 @@ SUBSETS = "subset category ds_name origin_dataset dataset source".split()
 MM_RLHF_FOLDERS = ("long", "short", "mcq", "safety")
 # What both answers of our pairs have in common; a column such as ms-swift's rejected_images is about one of them.
 SHARED = (IMAGES, VIDEOS, AUDIOS, ["system"], ["tools"], ["objects"])
-PART = re.compile(r"[-+\d.,]+\s*(?:/|out of|of|%).*")
-DECIMAL = re.compile(r"[-+]?[\d.,]+")  # a number, or 3,5
 NOTHING = (None, "", [], {})
 
 
@@ -102,46 +98,6 @@ def unused(row: dict[str, Any], fields: Fields, used: Iterable[str]) -> list[str
     known = {*used, *ONE_SIDED, *paths, *(path.split(".")[0] for path in paths), first(row, IDS), first(row, SUBSETS)}
     known |= set() if fields.image else {first(row, IMAGES)}
     return [name for name, value in row.items() if name not in known and value not in NOTHING]
-
-
-def number(value: Any) -> float | None:
-    """Return a finite number, also from text; None for all else."""
-    try:
-        read = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return read if math.isfinite(read) else None
-
-
-def score_of(value: Any) -> float | None:
-    """Return a score: the mean of all numbers in it."""
-    ratings = [rating for rating in map(number, leaves_of(value).values()) if rating is not None]
-    return sum(ratings) / len(ratings) if ratings else None
-
-
-def leaves_of(value: Any, path: str = "") -> dict[str, Any]:
-    """Return what a score is made of, by dotted names, also what is no number; an object may name its score."""
-    if isinstance(value, dict):
-        named = first(value, SCORES)
-        parts = {named: value[named]} if named else {name: part for name, part in value.items() if name not in RANKS}
-    elif isinstance(value, list):
-        parts = dict(enumerate(value))
-    else:
-        return {path: value}
-    inside = (leaves_of(part, f"{path}.{name}".lstrip(".")) for name, part in parts.items())
-    return {name: leaf for leaves in inside for name, leaf in leaves.items()}
-
-
-def is_meant_as_number(value: Any) -> bool:
-    """Tell numbers, also those that cannot be read as one: NaN, 3,5 or 4/5."""
-    if isinstance(value, str):
-        return any(pattern.fullmatch(value.strip()) for pattern in (DECIMAL, PART))
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def rank_of(value: Any) -> float | None:
-    """Return a rank: a number, or the one that an object names."""
-    return number(value.get(first(value, RANKS))) if isinstance(value, dict) else number(value)
 
 
 def extras_of(row: dict[str, Any], images: Iterable[Any]) -> dict[str, str]:

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .answers import entries
-from .fields import Fields, look, rank_of, score_of
+from .fields import Fields, look
 from .question import text_of
+from .ratings import rank_of, score_of
 
 
 LOOKED_AT = 64  # rows whose names are collected

@@ -5,7 +5,8 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from .question import MEDIA, Answer, Question, Unusable
+from .question import MEDIA, Question
+from .ratings import Answer, Unusable
 
 
 STRATEGIES = ("best-worst", "all", "adjacent")

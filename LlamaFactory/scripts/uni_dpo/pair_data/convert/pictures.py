@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..images import BASE64, LONGEST_PATH
 from ..writing import whole_file
-from .question import Unusable
+from .ratings import Unusable
 
 
 # Training would open these as pictures.

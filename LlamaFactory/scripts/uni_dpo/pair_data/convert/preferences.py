@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from .fields import QUESTIONS, Fields, first, look
-from .question import OTHER_FOR_REJECTED, Answer, Question, Turn, Unusable, asked, make_question, rated, turns_of
+from .question import OTHER_FOR_REJECTED, Question, Turn, asked, make_question, turns_of
+from .ratings import Answer, Unusable, rated
 
 
 SIDES = (("chosen", "rejected"), ("chosen_response", "rejected_response"), ("preferred", "dispreferred"))

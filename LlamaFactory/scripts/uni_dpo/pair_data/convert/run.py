@@ -16,7 +16,8 @@ from .fields import Fields, unused
 from .given import Given
 from .pairing import Pair, Pairing, choose, contradicts
 from .pictures import Pictures
-from .question import Question, Unusable
+from .question import Question
+from .ratings import Unusable
 from .reading import read_source
 from .report import ANSWERS, LEFT, NOT_UNDERSTOOD, PAIRS, Report
 from .shapes import MORE, READ, SHAPES, opened, read, recognise

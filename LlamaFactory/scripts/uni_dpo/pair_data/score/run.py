@@ -15,7 +15,6 @@ from tqdm import tqdm
 from ..errors import DataError
 from ..images import ImageError
 from ..pairs import Pair, RowError, read_pair
-from ..rows import Broken
 from ..sources import Source
 from ..stats.gather import image_folder
 from ..writing import write_rows
@@ -115,7 +114,7 @@ class Run:
             try:
                 _, keys = self._read(row, number)
             except (RowError, ImageError) as error:
-                where = getattr(error, "column", self.source.columns.get("images", "images"))
+                where = getattr(error, "column", self.source.columns.get("images", "images")) or "the whole row"
                 self._keys.append(None)
                 self._note(f"row {number}, {where}: {error}")
                 continue
@@ -136,14 +135,12 @@ class Run:
             RowError: there is no pair that can be scored (also as ImageError).
             DataError: there are scores already, or images that the scorer cannot look at.
         """
-        if not isinstance(row, dict):
-            raise RowError("the whole row", row.reason if isinstance(row, Broken) else "not an object with columns")
+        pair = read_pair(row, self.source)
         present = [column for side in SIDES if row.get(column := self.source.columns[side]) is not None]
         if present and not self.options.overwrite:
             raise DataError(
                 f'row {number} (the first is 0) has "{present[0]}" already. To replace scores: --overwrite'
             )
-        pair = read_pair(row, self.source)
         check_readable(pair, self.source)
         if pair.images and not self.scorer.reads_images:
             raise DataError(

@@ -13,7 +13,6 @@ import pandas as pd
 
 from ..errors import DataError, place
 from ..pairs import Pair, RowError, read_pair, read_score
-from ..rows import Broken
 from ..sources import Source
 from .images import Sample
 from .wording import clean
@@ -106,14 +105,11 @@ def _usable(source: Source, counts: Counter[str], problems: list[str]) -> Iterat
     """Yield rows with their pairs; count the others, and keep what is wrong with the first."""
     for number, row in enumerate(source.values("Reading rows")):
         try:
-            if not isinstance(row, dict):
-                what = f"{type(row).__name__} where an object with columns is expected"
-                raise RowError("-", row.reason if isinstance(row, Broken) else what)
             yield row, read_pair(row, source)
         except RowError as error:
             counts["unusable"] += 1
             if not problems:
-                problems.append(f'{place(number)}, column "{error.column}": {error}')
+                problems.append(f"{place(number)}, {error.where}: {error}")
 
 
 def _score(row: dict[str, Any], source: Source, side: str) -> float:
