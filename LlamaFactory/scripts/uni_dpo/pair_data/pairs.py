@@ -5,7 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from .sources import Source
+from .errors import excerpt
+from .sources import Source, listed
 from .tables import Broken
 
 
@@ -102,12 +103,6 @@ def read_score(row: dict[str, Any], source: Source, side: str) -> float:
     if not abs(score) <= FLOAT32_MAX:  # also true for NaN
         raise RowError(column, f"{excerpt(value)} is not finite in float32", "score-not-finite")
     return score
-
-
-def excerpt(value: Any, length: int = 60) -> str:
-    """Return the beginning of a value, for a message."""
-    text = repr(value)
-    return text if len(text) <= length else text[:length] + "..."
 
 
 def _read_alpaca(row: dict[str, Any], source: Source) -> tuple[Any, ...]:
@@ -212,10 +207,7 @@ def _tools(row: dict[str, Any], source: Source) -> str:
 
 
 def _media(row: dict[str, Any], source: Source, use: str) -> tuple[Any, ...]:
-    media = source.column(row, use)
-    if media is None:
-        return ()
-    media = media if isinstance(media, list) else [media]
+    media = listed(source.column(row, use))
     for item in media:
         if not isinstance(item, MEDIA[use]):
             kind = "image-entry" if use == "images" else "column-type"

@@ -16,7 +16,7 @@ from .errors import DataError, place
 from .options import DatasetDir
 from .pairs import MEDIA, RowError, read_pair
 from .rows import READ, read_rows, require_file
-from .sources import COLUMNS, TAGS, Source
+from .sources import COLUMNS, TAGS, Source, listed
 from .writing import whole_file
 
 
@@ -142,7 +142,7 @@ def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int, str]:
 def _paths(row: dict[str, Any]) -> Iterator[str]:
     """Yield the paths of a row's images, videos and sounds."""
     for value in (row.get(use) for use in MEDIA):
-        yield from (path for path in (value if isinstance(value, list) else [value]) if isinstance(path, str))
+        yield from (path for path in listed(value) if isinstance(path, str))
 
 
 def _lost(shown: int, missing: int, example: str, noun: str) -> str:

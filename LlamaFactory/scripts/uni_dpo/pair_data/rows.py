@@ -13,13 +13,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import DataError, place
+from .errors import DataError, excerpt, place
 from .tables import LONGEST, Broken, as_utf8, read_table
 
 
 SUFFIXES = (".json", ".jsonl", ".parquet")  # what is read and written
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 READ = (*SUFFIXES, ".csv")  # what training reads
+FIRST_TABLE = 1000  # rows that `datasets` writes at a time: the first of them settle the types
 CHUNK = 1 << 20  # bytes read at a time
 BATCH = 500  # rows of a Parquet file in memory at a time,
 BATCH_BYTES = 1 << 24  # or fewer, so that rows with images come to no more than about this
@@ -39,9 +40,7 @@ def read_rows(path: Path, progress: str = "") -> Iterator[dict[str, Any]]:
         if isinstance(value, Broken):
             raise DataError(f"{path}, {place(row)}: {value.reason}. Correct it, or download the file again.")
         if not isinstance(value, dict):
-            shown = repr(value)
-            shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
-            raise DataError(f"{path}, {place(row)}: {shown} is not an object with columns.")
+            raise DataError(f"{path}, {place(row)}: {excerpt(value)} is not an object with columns.")
         yield value
 
 

@@ -66,6 +66,11 @@ class Source:
         return inside if os.path.isfile(inside) else Path(image)
 
 
+def listed(media: Any) -> list[Any]:
+    """Return what stands in a column of media as a list: it may be one thing, or nothing."""
+    return media if isinstance(media, list) else [] if media is None else [media]
+
+
 def open_source(name: str, dataset_dir: Path | None = None, media_dir: Path | None = None) -> Source:
     """Find a data set by the path of a file, or by its name in the `dataset_info.json` of `dataset_dir`.
 

@@ -11,6 +11,7 @@ import numpy as np
 import xxhash
 from PIL import Image, ImageOps
 
+from ..sources import listed
 from ..writing import whole_file, write_rows
 from .findings import DROPPED
 from .picture import is_deep, resolve
@@ -98,8 +99,7 @@ class Fixer:
         faults = self.checked.media.faults_of(0, number) if self.images and FIXABLE & self.counts.keys() else []
         if any(FIXABLE & kinds for kinds in faults):
             self.repaired["rows with corrected images"] += 1
-            images = row[name] if isinstance(row[name], list) else [row[name]]
-            pairs = zip(images, faults, strict=True)
+            pairs = zip(listed(row[name]), faults, strict=True)
             changed = [self._correct(image) if FIXABLE & kinds else image for image, kinds in pairs]
             row[name] = changed if isinstance(row[name], list) else changed[0]
         return row

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ..pairs import Pair, RowError, excerpt, read_score
+from ..errors import excerpt
+from ..pairs import Pair, RowError, read_score
 from ..sources import Source
 from .findings import Problem
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..images import MAX_PIXELS, MIN_PIXELS
 from ..pairs import Pair, RowError, read_pair
-from ..rows import DELIMITERS, is_list, read_values, require_file
+from ..rows import DELIMITERS, FIRST_TABLE, is_list, read_values, require_file
 from ..sources import Source
 from .duplicates import add_pair, compare
 from .findings import Findings, Problem, printable
@@ -22,7 +22,6 @@ from .pool import WorkerPool
 from .rows import PLACEHOLDERS, check_pair, check_scores
 
 
-FIRST_TABLE = 1000  # rows that `datasets` writes at a time: the first of them settle the types
 IF_ABSENT = ("score-missing", "answer-missing", "question-empty", "messages")  # told once for a column in no row
 COMMON = {"system", "tools", "images", "videos", "audios"}  # what LlamaFactory can read besides question and answers
 ONE_SIDED = re.compile("(chosen|rejected)_(images?|videos?|audios?|system|tools|objects)")  # as ms-swift has them

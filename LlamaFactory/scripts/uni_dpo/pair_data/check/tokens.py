@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DataError
-from ..sources import Source
+from ..sources import Source, listed
 from .run import Checked
 from .training import Options
 
@@ -27,8 +27,7 @@ def check_tokens(checked: Checked, measure: "Measure", progress: bool) -> None:
         for row, value in enumerate(source.values(f"{source.name}, tokens" if progress else "")):
             if row in wrong:
                 continue
-            images = source.column(value, "images")
-            images = images if isinstance(images, list) else [] if images is None else [images]
+            images = listed(source.column(value, "images"))
             sizes = [checked.media.size_of(image, source.media_dir) for image in images]
             try:
                 problems = list(measure(convert(value), sizes).problems(options.data.cutoff_len))

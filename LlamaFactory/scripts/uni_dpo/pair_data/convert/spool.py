@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import IO, Any
 
+from ..rows import FIRST_TABLE
 from .fields import NOTHING
 
 
@@ -18,7 +19,6 @@ ABSENT: dict[str, Any] = {"history": [], "images": [], "system": "", "tools": ""
 SCORES, RANKS = ("score_chosen", "score_rejected"), ("rank_chosen", "rank_rejected")  # for all rows or for none
 # LlamaFactory's loader takes a column's type from the first 10 MB of a .jsonl: only [] there is no list of text.
 TYPED_BY = 5_000_000  # characters of text, well within
-FIRST_TABLE = 1000  # rows that `datasets` writes at a time: the first of them settle the types
 
 
 class Spool:

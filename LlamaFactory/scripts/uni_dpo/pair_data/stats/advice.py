@@ -192,24 +192,21 @@ def _strength_of(value: float, pairs: float) -> str:
 
 def _of_the_choice(pull: dict[str, Any], unit: str) -> str:
     """Say whether longer or shorter answers are preferred: what training imitates, whatever the scores say."""
-    chosen, rejected, balance = pull["chosen"], pull["rejected"], pull["balance"]
+    chosen, rejected, net = pull["chosen"], pull["rejected"], pull["longer"] - pull["shorter"]
     weighted = "weighted by w_qual, " if pull["weighted"] else ""
     figures = (
         f"{weighted}the chosen answer has {number(chosen)} {unit} on average and the rejected {number(rejected)}; it "
         f"is the longer one in {percent(pull['longer'])}, the shorter one in {percent(pull['shorter'])}"
     )
-    net, direction = pull["longer"] - pull["shorter"], "longer" if balance > 0 else "shorter"
-    word = next(word for limit, word in STRENGTHS if abs(balance) < limit)
+    word, direction = _strength_of(net, pull["pairs"] + 1), "longer" if net > 0 else "shorter"
+    chance = abs(net) * math.sqrt(pull["pairs"]) < SURE
     small = abs(chosen - rejected) <= SMALL * (chosen + rejected) / 2
     expect = f"Expect the model's answers to get {direction}, and compare them with the same prompts before and after."
     return _first(
-        (
-            abs(pull["errors"]) < SURE,
-            f"No bias for length can be told from chance in {pull['pairs']:.0f} pairs: {figures}.",
-        ),
+        (chance, f"No bias for length can be told from chance in {pull['pairs']:.0f} pairs: {figures}."),
         (small or word == "no", f"There is no bias for length to speak of in which answer is chosen: {figures}."),
         (
-            abs(net) >= STRENGTHS[0][0] and net * balance < 0,
+            net * (chosen - rejected) < 0,
             f"Which lengths are preferred depends on whether one counts pairs or {unit}: {figures}.",
         ),
         (True, f"There is a {word} bias for {direction} answers: {figures}. {expect}"),

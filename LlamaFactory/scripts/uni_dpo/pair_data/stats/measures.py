@@ -150,20 +150,16 @@ def histogram(values: np.ndarray, edges: list[float]) -> dict[str, Any]:
 def lengths_and_scores(pairs: pd.DataFrame, unit: str, eta: float) -> dict[str, Any]:
     """Return how the lengths of answers, counted in some unit, go with their scores (NaN where there is none).
 
-    "pull" is which lengths the pairs prefer, weighted by w_qual if there are scores. Its "balance" is the sum of all
-    differences in length as a share of the sum of their sizes: 1 where every chosen answer is longer, -1 where every
-    one is shorter. Its "errors" is the mean difference in standard errors, if its sign were a coin's.
+    "pull" is which lengths the pairs prefer, weighted by w_qual if there are scores.
     """
     pairs = pairs.assign(difference=pairs["chosen_length"] - pairs["rejected_length"])
     scored, difference = pairs.dropna(), pairs["difference"].to_numpy(float)
     weights = expit(eta * pairs["margin"]).fillna(0).to_numpy() if len(scored) else np.full(len(pairs), 0.5)
-    whole, pulled = weights.sum() or 1.0, weights * difference
+    whole = weights.sum() or 1.0
     pull = {side: float((weights * pairs[f"{side}_length"]).sum() / whole) for side in SIDES}
     pull |= {
         "longer": float(weights[difference > 0].sum() / whole),
         "shorter": float(weights[difference < 0].sum() / whole),
-        "balance": float(pulled.sum() / (abs(pulled).sum() or 1.0)),
-        "errors": float(pulled.sum() / (np.sqrt(np.square(pulled).sum()) or 1.0)),
         "pairs": effective_share(weights) * len(weights),
         "weighted": bool(len(scored)),
     }
