@@ -73,9 +73,6 @@ def rewrite_paths(
         image_dir: the folder that holds the prefix, or what comes after it.
         prefix: the folder (or folders) in the paths from which on they are kept.
         missing: a JSONL file to write, with every image that is not there.
-
-    Raises:
-        DataError: the data cannot be read or written, or no image has the prefix; then nothing was written.
     """
     if not prefix.strip("/\\"):
         raise DataError("--prefix must name a folder, such as MM-RLHF/")
@@ -92,11 +89,7 @@ def rewrite_paths(
 
 
 def look_at_paths(source: Source, image_dir: Path) -> "Rewriting":
-    """Find out what `rewrite_paths` would do, and write nothing.
-
-    Raises:
-        DataError: the data cannot be read, or no image has the prefix.
-    """
+    """Find out what `rewrite_paths` would do, and write nothing."""
     rewriting = Rewriting(source, image_dir, PREFIX)
     for _ in rewriting.rows(None):
         pass

@@ -32,9 +32,6 @@ def read_rows(path: Path, progress: str = "") -> Iterator[dict[str, Any]]:
     Args:
         path: a `.json` array or `.jsonl` (either content under either name, as for training), `.csv` or `.parquet`.
         progress: what to write beside a progress bar; empty for none.
-
-    Raises:
-        DataError: the file or a row cannot be read, or a row is not an object.
     """
     for row, value in enumerate(read_values(path, progress)):
         if isinstance(value, Broken):
@@ -48,9 +45,6 @@ def read_values(path: Path, progress: str = "") -> Iterator[Any]:
     """Yield what stands at the place of every row, `Broken` for what cannot be read.
 
     After a broken line of JSONL reading goes on; an array or a Parquet file ends there. Text in UTF-16 is read too.
-
-    Raises:
-        DataError: there is no such file, or its name ends in none of `READ`.
     """
     from tqdm import tqdm
 
@@ -94,11 +88,7 @@ def _is_list(file: IO[bytes]) -> bool:
 
 
 def require_file(path: Path) -> None:
-    """Refuse a file that is not there or that training could not read by its name.
-
-    Raises:
-        DataError: it is so.
-    """
+    """Refuse a file that is not there or that training could not read by its name."""
     there = os.path.isfile(path)
     if path.suffix.lower() == ".tsv" and there:
         raise DataError(f"{path}: training reads no tables with tabs. data.py convert makes pairs of it.")

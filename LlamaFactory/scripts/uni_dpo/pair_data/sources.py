@@ -79,9 +79,6 @@ def open_source(name: str, dataset_dir: Path | None = None, media_dir: Path | No
         dataset_dir: the folder of `dataset_info.json`; None looks for files only.
         media_dir: where relative image paths start, as LlamaFactory's option of that name; if None, `dataset_dir`,
             or else the folder of the file.
-
-    Raises:
-        DataError: there is no such data set, or its description cannot be used.
     """
     entries = described(dataset_dir) if dataset_dir else {}
     if name in entries:

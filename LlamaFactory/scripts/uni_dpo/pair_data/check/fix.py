@@ -45,11 +45,7 @@ class Fixer:
         self.corrected: dict[str, str] = {}  # paths of images that are written already
 
     def write(self, output: Path) -> str:
-        """Write the copy, and say what became of the rows.
-
-        Raises:
-            DataError: the place cannot be written, or a value does not fit the format.
-        """
+        """Write the copy, and say what became of the rows."""
         kept = write_rows(output, self._rows())
         lines = [f"{output}: {kept:,} rows kept, {len(self.dropped):,} left out"]
         lines += [f"  left out, {kind}: {n:,}" for kind, n in Counter(self.dropped.values()).most_common()]

@@ -76,11 +76,7 @@ class Checked:
 
 
 def check(plan: Plan, progress: bool = True) -> Checked:
-    """Check data sets the way training will read them.
-
-    Raises:
-        DataError: a file cannot be read at all, or the model of `plan.training` cannot.
-    """
+    """Check data sets the way training will read them."""
     measure = None
     if plan.training and plan.tokens and plan.images:
         from .tokens import Measure, check_tokens

@@ -41,11 +41,7 @@ class Measure:
     """Tokenises pairs whole, remembering what images of a size become."""
 
     def __init__(self, options: Options):
-        """Load what training would.
-
-        Raises:
-            DataError: the model's tokenizer or its template cannot be loaded.
-        """
+        """Load what training would."""
         from llamafactory.train.uni_dpo.data.prompts import PromptOnceProcessor
 
         tokenizer, processor, template = load(options)

@@ -46,11 +46,7 @@ class Options:
 
 
 def convert(sources: list[str], output: Path, options: Options) -> Report:
-    """Write the pairs of some sources, which `reading.read_source` describes.
-
-    Raises:
-        DataError: nothing could be made of it; then nothing is written but images.
-    """
+    """Write the pairs of some sources; if nothing could be made of them, nothing but images."""
     conversion = _Conversion(options, Pictures(output, options.image_dir), len(sources) > 1)
     report, jsonl = conversion.report, output.suffix.lower() == ".jsonl"
     with tempfile.TemporaryFile("w+", encoding="utf-8") as scratch:

@@ -58,9 +58,6 @@ def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") ->
         where: what messages call the source.
         given: fields named by the user.
         name: the shape, if the user said it.
-
-    Raises:
-        DataError: no shape fits, or rows fit several and none of these is that of most.
     """
     rows = [row for row in rows if isinstance(row, dict)]
     if given.answers and not name:

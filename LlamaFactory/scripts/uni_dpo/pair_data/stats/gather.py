@@ -51,9 +51,6 @@ def gather(source: Source, by: str | None = None, model: str | None = None, with
         by: the column whose values are the subsets; None for the part of MM-RLHF that the first image is from.
         model: folder or name of a model whose tokenizer counts lengths; None counts characters.
         with_images: whether to remember images to be looked at.
-
-    Raises:
-        DataError: there is no usable row, no row has the column `by`, or there is no such model.
     """
     tokenizer = _load_tokenizer(model) if model else None
     columns = {side: array("d") for side in SIDES} | {f"{side}_length": array("l") for side in SIDES}

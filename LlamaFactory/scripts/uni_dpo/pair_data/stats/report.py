@@ -17,11 +17,7 @@ def describe(
     model: str | None = None,
     with_images: bool = True,
 ) -> dict[str, Any]:
-    """Return all that `page` and `picture` show, ready for JSON; for the arguments see `gather` and `measure`.
-
-    Raises:
-        DataError: the data cannot be read, or the options do not fit them.
-    """
+    """Return all that `page` and `picture` show, ready for JSON; for the arguments see `gather` and `measure`."""
     found = gather(source, by, model, with_images)
     report = measure(found, eta, tau_good)
     if with_images:
