@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -21,7 +20,7 @@ from pair_data.stats.advice import (
     verdict_on_eta,
     verdict_on_tau_good,
 )
-from pair_data.stats.gather import image_folder
+from pair_data.stats.gather import as_records, image_folder
 from pair_data.stats.measures import (
     bins_for,
     histogram,
@@ -166,8 +165,9 @@ SHORTER = ("a strong bias for shorter answers", "get shorter")
 )
 def test_words_about_lengths_follow_the_figures(numbers, says):
     """Direction, size and number of pairs: what the page shows a line above must not contradict it."""
-    pairs = pd.DataFrame(dict(zip(("chosen_length", "rejected_length", "chosen", "rejected"), numbers, strict=True)))
-    pairs["margin"] = pairs["chosen"] - pairs["rejected"]
+    names = ("chosen_length", "rejected_length", "chosen", "rejected")
+    columns = dict(zip(names, np.broadcast_arrays(*numbers), strict=True))
+    pairs = as_records(columns | {"margin": columns["chosen"] - columns["rejected"]})
     said = meaning_of_lengths(lengths_and_scores(pairs, "characters", 0.7))
     assert all(words in said for words in says), said
     assert says[:2] != SHORTER or "for longer answers" not in said

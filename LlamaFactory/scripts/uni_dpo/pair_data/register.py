@@ -107,7 +107,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int, str]:
-    """Return the entry for a file with the columns that it has, the number of its rows, and which media are missing."""
+    """Return the entry for a file with the columns that it has, the number of its rows, and what media are missing."""
     require_file(file)
     if file.suffix not in READ:
         raise DataError(f"{file}: training knows the ending {file.suffix.lower()} in small letters only. Rename it.")

@@ -6,13 +6,15 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-import pandas as pd
 import xxhash
 
 from ..pairs import Pair
 from .findings import Findings
 
 
+# `asked` is all that training sees of a question, in order.
+_PAIRS = "CREATE TABLE pairs (number INTEGER PRIMARY KEY, held_out, source, row, asked, chosen, rejected)"
+_INDEX = "CREATE INDEX pairs_by_content ON pairs (held_out, asked, chosen, rejected)"
 _GOOD_ROWS = """
 SELECT source, row, question, chosen, rejected, digest
 FROM rows LEFT JOIN shown USING (source, row) LEFT JOIN media USING (number)
@@ -22,6 +24,23 @@ WHERE NOT EXISTS (
 )
 ORDER BY source, row, shown.rowid
 """
+# Every row trained on, with the first of all rows that it matches.
+_COMPARE = """
+INSERT INTO findings SELECT pair.source, pair.row, NULL, :kind, printf(:words, place(other.source, other.row))
+FROM pairs AS pair JOIN pairs AS other ON other.number = (
+    SELECT min(number) FROM pairs WHERE held_out = {held_out} AND asked = pair.asked {answers}
+)
+WHERE NOT pair.held_out AND {unless} ORDER BY pair.number
+"""
+_SAME = "AND chosen = pair.chosen AND rejected = pair.rejected"
+_SWAPPED = "AND chosen = pair.rejected AND rejected = pair.chosen"
+_LATER = "pair.number > other.number"
+_COMPARISONS = {  # kind: held out?, which answers, which rows, words around the place of the other row
+    "duplicate": (0, _SAME, _LATER, "the same as %s"),
+    "contradiction": (0, _SWAPPED, "pair.chosen <> pair.rejected", "%s prefers the other of the same two answers"),
+    "leak-pair": (1, "", "1", "asked in the held-out %s too"),
+    "leak-by-split": (0, "", _LATER, "%s asks the same"),
+}
 _LEAKING_MEDIA = """
 INSERT INTO findings SELECT source, row, column_for(source, use), 'leak-image', CASE use
     WHEN 'images' THEN 'an image' WHEN 'videos' THEN 'a video' ELSE 'a sound' END || ' of the held-out data'
@@ -43,6 +62,12 @@ def add_pair(found: Findings, source: int, row: int, pair: Pair) -> None:
     found.db.execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?)", (source, row, *digests))
 
 
+def _good_pairs(found: Findings, trained: int) -> Iterator[tuple[Any, ...]]:
+    for (source, row, question, *answers), shown in groupby(found.db.execute(_GOOD_ROWS), itemgetter(slice(5))):
+        asked = question + "".join(digest or "" for *_, digest in shown)
+        yield source >= trained, source, row, asked, *answers
+
+
 def compare(found: Findings, trained: int, split: bool) -> None:
     """Find rows that say the same, the contrary, or what is held out.
 
@@ -51,33 +76,11 @@ def compare(found: Findings, trained: int, split: bool) -> None:
         trained: how many of its data sets are trained on; the others are held out.
         split: whether training splits off its held-out rows itself (`val_size`).
     """
-    asked, whole = ["asked"], ["asked", "chosen", "rejected"]
-    rows = pd.DataFrame(_good_rows(found), columns=["source", "row", *whole]).astype(dict.fromkeys(whole, "uint64"))
-    held_out, rows = rows[rows["source"] >= trained], rows[rows["source"] < trained]
-    swapped = rows[rows["chosen"] != rows["rejected"]].rename(columns={"chosen": "rejected", "rejected": "chosen"})
-    _add(found, "duplicate", "the same as %s", _with_first(rows, rows, whole, later=True))
-    _add(found, "contradiction", "%s prefers the other of the same two answers", _with_first(rows, swapped, whole))
-    _add(found, "leak-pair", "asked in the held-out %s too", _with_first(rows, held_out, asked))
-    if split:
-        _add(found, "leak-by-split", "%s asks the same", _with_first(rows, rows, asked, later=True))
+    found.db.execute(_PAIRS)
+    found.db.executemany("INSERT INTO pairs VALUES (NULL, ?, ?, ?, ?, ?, ?)", _good_pairs(found, trained))
+    found.db.execute(_INDEX)
+    for kind, (held_out, answers, unless, words) in _COMPARISONS.items():
+        if kind != "leak-by-split" or split:
+            query = _COMPARE.format(held_out=held_out, answers=answers, unless=unless)
+            found.db.execute(query, {"kind": kind, "words": words})
     found.db.execute(_LEAKING_MEDIA, {"trained": trained})
-
-
-def _good_rows(found: Findings) -> Iterator[tuple[Any, ...]]:
-    """Yield what each row asks with all that it shows, in order, and its answers, as short as possible."""
-    for (source, row, question, *answers), shown in groupby(found.db.execute(_GOOD_ROWS), itemgetter(slice(5))):
-        asked = question + "".join(digest or "" for *_, digest in shown)
-        yield source, row, *(xxhash.xxh64_intdigest(text.encode()) for text in (asked, *answers))
-
-
-def _with_first(rows: pd.DataFrame, others: pd.DataFrame, keys: list[str], later: bool = False) -> pd.DataFrame:
-    """Return rows, each with the first of the others that has the same keys; only rows `later` than that if asked."""
-    first = others.drop_duplicates(keys).reset_index(names="at")
-    found = rows.reset_index(names="at").merge(first, on=keys, suffixes=("", "_other"))
-    return found[found["at"] > found["at_other"]] if later else found
-
-
-def _add(found: Findings, kind: str, words: str, matches: pd.DataFrame) -> None:
-    places = matches[["source", "row", "source_other", "row_other"]].to_numpy().tolist()
-    for source, row, *other in places:
-        found.add(kind, source, row, None, words % found.place(*other))

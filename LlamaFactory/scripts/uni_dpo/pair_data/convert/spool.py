@@ -38,7 +38,9 @@ class Spool:
     def add(self, row: dict[str, Any]) -> None:
         """Append a row."""
         filled = [column for column, value in row.items() if value not in NOTHING]
-        self.first = {column: (row, self.count, self.characters) for column in filled} | self.first
+        for column in filled:
+            if column not in self.first:
+                self.first[column] = (row, self.count, self.characters)
         self.seen.update(filled)
         self.count += 1
         self.characters += sum(len(row[column]) for column in ("instruction", "chosen", "rejected"))

@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ..errors import DataError, place
 from ..pairs import Pair, RowError, read_pair, read_score
@@ -29,15 +28,16 @@ TOGETHER = 500  # rows: tokenizers are fast in batches
 class Gathered:
     """Numbers of all usable rows.
 
-    `pairs` has a row for each, in their order: "chosen" and "rejected" (scores, NaN where there is none), "margin",
-    "chosen_length" and "rejected_length", "subset". `counts` says how many rows are "unusable", have "several" images
-    or are "without" one.
+    `pairs` is an array with a record for each, in their order: "chosen" and "rejected" (scores, NaN where there is
+    none), "margin", "chosen_length" and "rejected_length", and the number of its "subset" in `subsets`. `counts` says
+    how many rows are "unusable", have "several" images or are "without" one.
     """
 
     name: str  # of the data set
     by: str  # what subsets are made by, in words
     unit: str  # what lengths count: "characters" or "tokens"
-    pairs: pd.DataFrame
+    pairs: np.ndarray
+    subsets: list[str]
     images: Sample
     counts: Counter[str]
     first_unusable: str  # what is wrong with the first row that holds no pair
@@ -79,11 +79,15 @@ def gather(source: Source, by: str | None = None, model: str | None = None, with
         )
     if by and not counts["named"]:
         raise DataError(f'{source.name} has no column "{by}"; --by names a column of the rows.')
-    pairs = pd.DataFrame({name: np.frombuffer(kept, kept.typecode) for name, kept in columns.items()})
-    pairs["margin"] = pairs["chosen"] - pairs["rejected"]
-    pairs["subset"] = pd.Categorical.from_codes(np.frombuffer(subset, "H"), list(names))
     words = (f'column "{by}"' if by else "folder of the first image", "tokens" if model else "characters")
-    return Gathered(source.name, *words, pairs, sample, counts, problems[0] if problems else "")
+    found = {name: np.frombuffer(kept, kept.typecode) for name, kept in (columns | {"subset": subset}).items()}
+    pairs = as_records(found | {"margin": found["chosen"] - found["rejected"]})
+    return Gathered(source.name, *words, pairs, list(names), sample, counts, problems[0] if problems else "")
+
+
+def as_records(columns: dict[str, np.ndarray]) -> np.ndarray:
+    """Return columns as one array, from which both columns and rows can be taken."""
+    return np.rec.fromarrays(list(columns.values()), names=list(columns))
 
 
 def image_folder(images: tuple[Any, ...]) -> str:

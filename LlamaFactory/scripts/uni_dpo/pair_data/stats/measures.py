@@ -4,10 +4,9 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.ticker import MaxNLocator
 from scipy.special import expit
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from ..images import MAX_PIXELS, ImageError, vision_tokens
 from .gather import OTHERS, SIDES, Gathered
@@ -31,9 +30,9 @@ def measure(found: Gathered, eta: float, tau_good: float) -> dict[str, Any]:
         tau_good: score from which, inclusive, a chosen answer may get the NLL term.
     """
     pairs, counts = found.pairs, found.counts
-    scored, lacking = pairs.dropna(), pairs[list(SIDES)].isna()
-    edges = bins_for(scored[list(SIDES)].to_numpy().ravel()), bins_for(scored["margin"].to_numpy())
-    subsets = _subsets(pairs)
+    scored, lacking = with_scores(pairs), {side: np.isnan(pairs[side]) for side in SIDES}
+    edges = bins_for(np.concatenate([scored[side] for side in SIDES])), bins_for(scored["margin"])
+    subsets = _subsets(found)
     return {
         "data": clean(found.name),
         "rows": len(pairs) + counts["unusable"],
@@ -41,18 +40,24 @@ def measure(found: Gathered, eta: float, tau_good: float) -> dict[str, Any]:
         "first_unusable": found.first_unusable,
         "pairs": len(pairs),
         "scored": len(scored),
-        "unscored": {**lacking.sum().astype(object).to_dict(), "either": int(lacking.any(axis=1).sum())},
+        "unscored": {side: int(none.sum()) for side, none in lacking.items()} | {"either": len(pairs) - len(scored)},
         "eta": eta,
         "tau_good": tau_good,
         "by": found.by,
         "all": _part(scored, edges, eta, tau_good),
         "subsets": {
-            name: _part(part.dropna(), edges, eta, tau_good) | {"pairs": len(part)} for name, part in subsets.items()
+            name: _part(with_scores(part), edges, eta, tau_good) | {"pairs": len(part)}
+            for name, part in subsets.items()
         },
         "lengths": lengths_and_scores(pairs, found.unit, eta)
-        | {"chosen_longer_by_subset": {name: _longer(part) for name, part in subsets.items()}},
+        | {"chosen_longer_by_subset": {name: float(np.mean(_difference(part) > 0)) for name, part in subsets.items()}},
         "images": {"rows_without": counts["without"], "rows_with_several": counts["several"]},
     }
+
+
+def with_scores(pairs: np.ndarray) -> np.ndarray:
+    """Return the pairs that have both scores."""
+    return pairs[np.isfinite(pairs["margin"])]
 
 
 def measure_images(references: int, answers: list[Size | ImageError]) -> dict[str, Any]:
@@ -78,7 +83,7 @@ def quality_weights(margins: np.ndarray, eta: float) -> dict[str, Any] | None:
     """
     if not len(margins):
         return None
-    weights = expit(eta * np.asarray(margins))
+    weights = expit(eta * margins)
     return summary(weights) | {
         "eta": eta,
         "at_deciles": expit(eta * np.quantile(margins, DECILES)).tolist(),
@@ -107,7 +112,6 @@ def summary(values: np.ndarray) -> dict[str, float] | None:
     """Return mean, standard deviation and quantiles; None without values."""
     if not len(values):
         return None
-    values = np.asarray(values)
     names = ("least", "p10", "p25", "median", "p75", "p90", "most")
     quantiles = np.quantile(values, [0, 0.1, 0.25, 0.5, 0.75, 0.9, 1]).tolist()
     return {"mean": float(values.mean()), "std": float(values.std()), **dict(zip(names, quantiles, strict=True))}
@@ -147,14 +151,13 @@ def histogram(values: np.ndarray, edges: list[float]) -> dict[str, Any]:
     return {"edges": list(edges), "counts": counts.tolist(), "below": below, "above": above}
 
 
-def lengths_and_scores(pairs: pd.DataFrame, unit: str, eta: float) -> dict[str, Any]:
+def lengths_and_scores(pairs: np.ndarray, unit: str, eta: float) -> dict[str, Any]:
     """Return how the lengths of answers, counted in some unit, go with their scores (NaN where there is none).
 
     "pull" is which lengths the pairs prefer, weighted by w_qual if there are scores.
     """
-    pairs = pairs.assign(difference=pairs["chosen_length"] - pairs["rejected_length"])
-    scored, difference = pairs.dropna(), pairs["difference"].to_numpy(float)
-    weights = expit(eta * pairs["margin"]).fillna(0).to_numpy() if len(scored) else np.full(len(pairs), 0.5)
+    scored, difference = with_scores(pairs), _difference(pairs)
+    weights = np.nan_to_num(expit(eta * pairs["margin"])) if len(scored) else np.full(len(pairs), 0.5)
     whole = weights.sum() or 1.0
     pull = {side: float((weights * pairs[f"{side}_length"]).sum() / whole) for side in SIDES}
     pull |= {
@@ -163,38 +166,39 @@ def lengths_and_scores(pairs: pd.DataFrame, unit: str, eta: float) -> dict[str, 
         "pairs": effective_share(weights) * len(weights),
         "weighted": bool(len(scored)),
     }
-    of_answers = [scored[[f"{side}{what}" for side in SIDES]].to_numpy().ravel() for what in ("_length", "")]
+    of_answers = [np.concatenate([scored[side + what] for side in SIDES]) for what in ("_length", "")]
     return {
         "unit": unit,
         "chosen": summary(pairs["chosen_length"]),
         "rejected": summary(pairs["rejected_length"]),
-        "chosen_longer": _longer(pairs),
+        "chosen_longer": float(np.mean(difference > 0)),
         "same_length": float(np.mean(difference == 0)),
         "scored": len(scored),
         "pull": pull,
-        "difference_and_margin": rank_correlation(scored["difference"], scored["margin"]),
+        "difference_and_margin": rank_correlation(_difference(scored), scored["margin"]),
         "length_and_score": rank_correlation(*of_answers),
         "tenths": _tenths(scored),
     }
 
 
-def _longer(pairs: pd.DataFrame) -> float:
-    return float(np.mean(pairs["chosen_length"] > pairs["rejected_length"]))
+def _difference(pairs: np.ndarray) -> np.ndarray:
+    return pairs["chosen_length"] - pairs["rejected_length"]
 
 
-def _tenths(scored: pd.DataFrame) -> list[dict[str, float]]:
+def _tenths(scored: np.ndarray) -> list[dict[str, float]]:
     """Return ten groups of pairs by the difference in length: their margins. Equal differences stay together."""
-    groups = []
-    for _, group in scored.groupby(np.ceil(10 * scored["difference"].rank(pct=True))):
-        found = summary(group["margin"])
-        middle = {"difference": float(group["difference"].median()), "pairs": len(group)}
+    groups, difference = [], _difference(scored)
+    tenth = np.ceil(10 * rankdata(difference) / len(scored)) if len(scored) else difference
+    for inside in (tenth == number for number in np.unique(tenth)):
+        found = summary(scored["margin"][inside])
+        middle = {"difference": float(np.median(difference[inside])), "pairs": int(inside.sum())}
         groups.append(middle | {name: found[name] for name in ("p25", "median", "p75")})
     return groups
 
 
-def _part(scored: pd.DataFrame, edges: tuple[list[float], list[float]], eta: float, tau_good: float) -> dict[str, Any]:
+def _part(scored: np.ndarray, edges: tuple[list[float], list[float]], eta: float, tau_good: float) -> dict[str, Any]:
     """Return the numbers of the scored rows of a subset, or of all."""
-    chosen, rejected, margins = (scored[name].to_numpy() for name in (*SIDES, "margin"))
+    chosen, rejected, margins = (scored[name] for name in (*SIDES, "margin"))
     return {
         "scored": len(scored),
         "chosen": summary(chosen),
@@ -215,17 +219,20 @@ def _part(scored: pd.DataFrame, edges: tuple[list[float], list[float]], eta: flo
     }
 
 
-def _values(scores: pd.Series) -> dict[str, float]:
+def _values(scores: np.ndarray) -> dict[str, float]:
     """Return how many scores differ, which is found most often, its share of all, and the share of the next one."""
-    shares = scores.value_counts(normalize=True)
-    commonest, (share, share_of_next) = float(shares.index[0]), [*shares.tolist(), 0.0][:2]
-    return {"different": len(shares), "commonest": commonest, "share": share, "share_of_next": share_of_next}
+    different, counts = np.unique(scores, return_counts=True)
+    share, share_of_next = ([*np.sort(counts)[::-1], 0][:2] / np.float64(len(scores))).tolist()
+    commonest = float(different[counts.argmax()])
+    return {"different": len(different), "commonest": commonest, "share": share, "share_of_next": share_of_next}
 
 
-def _subsets(pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _subsets(found: Gathered) -> dict[str, np.ndarray]:
     """Return the rows of each of the largest subsets; the rest become one."""
-    counts = pairs["subset"].value_counts()
-    order = sorted(counts.index, key=lambda name: (-counts[name], name))
-    shown = order if len(order) <= MOST_SHOWN else [name for name in order if name != OTHERS][: MOST_SHOWN - 1]
-    parts = {name: pairs[pairs["subset"] == name] for name in shown}
-    return parts if len(shown) == len(order) else parts | {OTHERS: pairs[~pairs["subset"].isin(shown)]}
+    names, subset = found.subsets, found.pairs["subset"]
+    counts = np.bincount(subset, minlength=len(names))
+    order = sorted(range(len(names)), key=lambda number: (-counts[number], names[number]))
+    if len(order) > MOST_SHOWN:
+        order = [number for number in order if names[number] != OTHERS][: MOST_SHOWN - 1]
+    parts = {names[number]: found.pairs[subset == number] for number in order}
+    return parts if len(parts) == len(names) else parts | {OTHERS: found.pairs[~np.isin(subset, order)]}

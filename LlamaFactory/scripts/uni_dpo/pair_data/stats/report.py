@@ -6,7 +6,7 @@ from ..sources import Source
 from .advice import PUBLISHED, about_eta, about_tau_good, meaning_of_lengths, notes, suggest_eta, suggest_tau_good
 from .gather import gather
 from .images import sizes_of
-from .measures import measure, measure_images, quality_weights
+from .measures import measure, measure_images, quality_weights, with_scores
 
 
 def describe(
@@ -22,7 +22,7 @@ def describe(
     report = measure(found, eta, tau_good)
     if with_images:
         report["images"] |= measure_images(found.images.seen, sizes_of(found.images, source))
-    margins, chosen = (found.pairs.dropna()[name].to_numpy() for name in ("margin", "chosen"))
+    margins, chosen = (with_scores(found.pairs)[name] for name in ("margin", "chosen"))
     suggested = suggest_eta(report["all"]["median_positive_margin"])
     report["suggested"] = {"eta": suggested, "tau_good": suggest_tau_good(chosen)}
     etas = sorted({suggested, PUBLISHED["eta"], eta / 2, eta, 2 * eta} - {None})
