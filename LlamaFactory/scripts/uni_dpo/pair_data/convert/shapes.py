@@ -27,7 +27,7 @@ SHAPES = {
 KINDS = {"mm-rlhf-pairs": "trl", "mm-rlhf": "answers"}  # some of their rows seem to be of the more general shape
 # Columns that are read besides the fields: of every shape, and of some.
 READ = {"system", "history", "tools", "is_tie", *preferences.RANKS.split(",")}
-MORE = {"ms-swift": {"response"}, "alpaca": {"input"}}
+MORE = {"alpaca": {"input"}}
 
 _READERS = dict.fromkeys(SHAPES, (preferences.find, preferences.read))
 _READERS |= dict.fromkeys(("mm-rlhf", "answers"), (answers.find, answers.read))
