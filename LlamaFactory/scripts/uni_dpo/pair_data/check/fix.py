@@ -36,11 +36,11 @@ class Fixer:
         self.checked, self.images, self.progress = checked, images, progress
         self.source, self.counts = checked.found.sources[0], checked.found.counts
         self.dropped = checked.found.rows(0, DROPPED)
-        shapes = checked.shapes[0]
-        mixed = {name.split("[")[0].split(".")[0] for shape in shapes for name, _ in shape.conflicts()}
+        files = checked.types[0]
+        mixed = {place[0] for types in files for place in types.mixed()}
         self.listed = self.source.columns.get("images") in mixed
         self.removed = sorted(mixed - set(self.source.columns.values()))
-        self.columns = dict.fromkeys(name for shape in shapes for name in shape.fields if name not in self.removed)
+        self.columns = dict.fromkeys(name for types in files for name in types.columns if name not in self.removed)
         self.repaired: Counter[str] = Counter()
         self.corrected: dict[str, str] = {}  # paths of images that are written already
 
