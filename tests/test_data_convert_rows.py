@@ -5,11 +5,12 @@ import io
 import json
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from raw_shapes import convert, draw, say
+from raw_shapes import convert, convert_rows, draw, say
 
 from pair_data.convert.pictures import Pictures
 from pair_data.convert.ratings import Unusable
@@ -23,16 +24,7 @@ ANSWERS = [{"text": f"Because of {n}.", "score": n} for n in (1, 2, 4)]
 
 @pytest.fixture
 def run(tmp_path):
-    """Convert rows; return the report and the pairs, or the error, after which nothing is there."""
-
-    def run(rows, *options, fails=False):
-        output = tmp_path / "out.json"
-        write_rows(tmp_path / "in.jsonl", rows)
-        report = convert(tmp_path / "in.jsonl", "-o", output, *options, fails=fails)
-        assert output.exists() is not fails
-        return report if fails else (report, list(read_rows(output)))
-
-    return run
+    return partial(convert_rows, tmp_path)
 
 
 def swift(**columns):

@@ -3,10 +3,7 @@
 import json
 
 import pytest
-from raw_shapes import convert
-
-from pair_data.rows import read_rows
-from pair_data.writing import write_rows
+from raw_shapes import convert_rows
 
 
 NAMES = ["--question", "sample.ask", "--answers", "candidates", "--text", "txt"]
@@ -23,15 +20,7 @@ def row(number):
 
 @pytest.fixture
 def run(tmp_path):
-    """Convert rows; return the report and the pairs, or the error."""
-
-    def run(rows, *options, fails=False):
-        output = tmp_path / "out.json"
-        write_rows(tmp_path / "in.jsonl", rows)
-        report = convert(tmp_path / "in.jsonl", "-o", output, *(options or OPTIONS), fails=fails)
-        return report if fails else (report, list(read_rows(output)))
-
-    return run
+    return lambda rows, *options, **fails: convert_rows(tmp_path, rows, *(options or OPTIONS), **fails)
 
 
 def changed(change, count=4):
