@@ -12,6 +12,7 @@ import xxhash
 from PIL import ExifTags, Image
 
 from ..images import MAX_PIXELS, MIN_PIXELS, PATCH, ImageError, no_path, open_image, scale, stretch
+from ..sources import find_media
 
 
 DECODED = 1 << 26  # pixels: larger images are judged by their header alone, as they would take 256 MB and more
@@ -78,18 +79,10 @@ def look_at_image(image: Any, media_dir: str, max_pixels: int = MAX_PIXELS, min_
 
 
 def resolve(image: Any, media_dir: str) -> str | bytes:
-    """Return the path or the bytes that training opens.
-
-    A path is looked for in `media_dir`, then where it says; one inside an object ({"path": ...}) only where it says.
-    Where training would find neither, it is what stands in `media_dir`, to say what is wrong with that.
-    """
+    """Return the path or the bytes that training opens; a path inside an object is looked for only where it says."""
     if isinstance(image, dict):
         return image["bytes"] if image.get("bytes") is not None else str(image.get("path"))
-    if isinstance(image, bytes) or no_path(image):
-        return image
-    inside = os.path.join(media_dir, image)
-    no_file_but_there = os.path.lexists(inside) and not os.path.lexists(image)
-    return inside if os.path.isfile(inside) or no_file_but_there else image
+    return image if isinstance(image, bytes) or no_path(image) else find_media(image, media_dir)
 
 
 def _read(path: str, what: str) -> bytes:

@@ -10,7 +10,7 @@ from .question import text_of
 from .ratings import rank_of, score_of
 
 
-LOOKED_AT = 64  # rows whose names are collected
+LOOKED_AT = 64  # rows by which a source is recognised, and whose names are told
 NAMED = 40  # names in a message
 EXAMPLE = 60  # characters
 NONE = "none"

@@ -13,7 +13,7 @@ from ..errors import DataError, place
 from ..rows import Broken
 from ..writing import write_rows
 from .fields import Fields, unused
-from .given import Given
+from .given import LOOKED_AT, Given
 from .pairing import Pair, Pairing, choose, contradicts
 from .pictures import Pictures
 from .question import Question
@@ -22,9 +22,6 @@ from .reading import read_source
 from .report import ANSWERS, LEFT, NOT_UNDERSTOOD, PAIRS, Report
 from .shapes import MORE, READ, SHAPES, opened, read, recognise
 from .spool import RANKS, SCORES, Spool
-
-
-LOOKED_AT = 64  # rows by which a source is recognised
 
 
 @dataclass(frozen=True)
