@@ -56,6 +56,7 @@ ROWS = [  # and why there is no pair, if there is none
     (PAIR | {"chosen_score": "8/10", "rejected_score": "3/10"}, "not understood: a score such as 8/10"),
     ({"prompt": "?", "responses": [{"text": "a", "score": "80 %"}, {"text": "b", "score": "5"}]}, "8/10"),
     (implicit("a.png", "a.png"), ""),
+    (implicit("a.png", "a.png") | {"rejected": "No."}, ""),  # to the dialogue of the other
     (implicit("a.png", "b.png"), LOST),
     (implicit("a.png", "a.png") | {"images": ["b.png"]}, "other images in its column"),
     (swift(rejected_images=["a.png"]), ""),
