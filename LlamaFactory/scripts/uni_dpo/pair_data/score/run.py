@@ -84,11 +84,7 @@ class Run:
         self._stamp = self._stamp_now()
 
     def write(self, output: Path) -> None:
-        """Score, and write the data set with a score for each answer when all rows have theirs.
-
-        Raises:
-            DataError: rows cannot be scored and are not to be left out, or the scorer fails.
-        """
+        """Score, and write the data set with a score for each answer when all rows have theirs."""
         todo = self._look()  # what is wrong with row 41,307 is better known now than in hours
         if self.left_out and not self.options.drop_unscored:
             raise self._unscored("Nothing was scored yet. Correct them")
