@@ -18,6 +18,10 @@ OBJECTS = "annotations annotation evaluations evaluation".split()  # may hold sc
 SCORES = "overall_score score overall overall_rating rating reward human_score total_score Rating Score".split()
 SCORES += ["scores", "ratings", "rewards", *OBJECTS]
 RANKS = "rank ranking overall_rank human_rank ranks rankings".split()
+# Of rows that say which answer is preferred: both answers, their scores, and ranks as this command writes them.
+SIDES = (("chosen", "rejected"), ("chosen_response", "rejected_response"), ("preferred", "dispreferred"))
+SIDE_SCORES = "score_{} {}_score {}_rating {}-rating rating_{} {}_reward reward_{} {}_avg_rating {}_rm_score".split()
+SIDE_RANKS = "rank_chosen,rank_rejected"
 IDS = "id question_id prompt_id idx uid sample_id index".split()
 SUBSETS = "subset category ds_name origin_dataset dataset source".split()
 MM_RLHF_FOLDERS = ("long", "short", "mcq", "safety")

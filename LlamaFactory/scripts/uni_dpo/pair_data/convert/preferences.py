@@ -5,14 +5,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from .fields import QUESTIONS, Fields, first, look
+from .fields import QUESTIONS, SIDE_RANKS, SIDE_SCORES, SIDES, Fields, first, look
 from .question import OTHER_FOR_REJECTED, Question, Turn, asked, make_question, turns_of
 from .ratings import Answer, Unusable, rated
-
-
-SIDES = (("chosen", "rejected"), ("chosen_response", "rejected_response"), ("preferred", "dispreferred"))
-SCORES = "score_{} {}_score {}_rating {}-rating rating_{} {}_reward reward_{} {}_avg_rating {}_rm_score".split()
-RANKS = "rank_chosen,rank_rejected"  # what this command itself writes
 
 
 def find_sides(row: dict[str, Any]) -> str:
@@ -30,7 +25,7 @@ def find(row: dict[str, Any], given: Fields) -> Fields | None:
 
 
 def _find_scores(row: dict[str, Any]) -> str:
-    pairs = ([pattern.format(side) for side in SIDES[0]] for pattern in SCORES)
+    pairs = ([pattern.format(side) for side in SIDES[0]] for pattern in SIDE_SCORES)
     return next((",".join(pair) for pair in pairs if row.keys() >= set(pair)), "")
 
 
@@ -112,7 +107,7 @@ def _is_whole(turns: list[Turn]) -> bool:
 
 
 def _rated(row: dict[str, Any], fields: Fields, texts: tuple[str, str]) -> Iterator[Answer]:
-    found = [look(row, path) if path else None for path in (fields.score, fields.rank or RANKS)]
+    found = [look(row, path) if path else None for path in (fields.score, fields.rank or SIDE_RANKS)]
     scores, ranks = (two if isinstance(two, list) and len(two) == 2 else (None, None) for two in found)
     for text, score, rank in zip(texts, scores, ranks, strict=True):
         yield rated(text, score, rank, fields.parts)

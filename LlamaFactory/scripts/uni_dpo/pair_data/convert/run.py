@@ -21,7 +21,7 @@ from .ratings import Unusable
 from .reading import read_source
 from .report import ANSWERS, LEFT, NOT_UNDERSTOOD, PAIRS, Report
 from .shapes import MORE, READ, SHAPES, opened, read, recognise
-from .spool import RANKS, SCORES, Spool
+from .spool import PAIR_RANKS, PAIR_SCORES, Spool
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def convert(sources: list[str], output: Path, options: Options) -> Report:
         for source in sources:
             for row in conversion.rows(source):
                 spool.add(row)
-        report.pairs, report.scored, report.pictured = (spool.count, spool.seen[SCORES[0]], spool.seen["images"])
+        report.pairs, report.scored, report.pictured = (spool.count, spool.seen[PAIR_SCORES[0]], spool.seen["images"])
         if report.read and (wrong := conversion.given.wrong()):
             raise DataError(wrong)
         _require_use(sources, report, spool.is_late("history", jsonl))
@@ -129,9 +129,10 @@ def _row(question: Question, pair: Pair, images: list[str], scores: bool) -> dic
         row["history"] = [list(turn) for turn in zip(texts[:-1:2], texts[1::2], strict=True)]
     if question.system:
         row["system"] = question.system
-    for columns, known in ((SCORES, [answer.score for answer in pair]), (RANKS, [answer.rank for answer in pair])):
-        if None not in known and (scores or columns is RANKS):
-            row |= dict(zip(columns, known, strict=True))
+    if scores and None not in (known := [answer.score for answer in pair]):
+        row |= dict(zip(PAIR_SCORES, known, strict=True))
+    if None not in (known := [answer.rank for answer in pair]):
+        row |= dict(zip(PAIR_RANKS, known, strict=True))
     return row | question.extras
 
 

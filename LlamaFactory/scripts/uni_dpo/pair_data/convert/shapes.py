@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import DataError
 from . import answers, preferences
-from .fields import IMAGES, MM_RLHF_FOLDERS, QUESTIONS, VIDEOS, Fields, first
+from .fields import IMAGES, MM_RLHF_FOLDERS, QUESTIONS, SIDE_RANKS, VIDEOS, Fields, first
 from .given import Given, names_in
 from .question import Question
 
@@ -26,7 +26,7 @@ SHAPES = {
 }
 KINDS = {"mm-rlhf-pairs": "trl", "mm-rlhf": "answers"}  # some of their rows seem to be of the more general shape
 # Columns that are read besides the fields: of every shape, and of some.
-READ = {"system", "history", "tools", "is_tie", *preferences.RANKS.split(",")}
+READ = {"system", "history", "tools", "is_tie", *SIDE_RANKS.split(",")}
 MORE = {"alpaca": {"input"}}
 
 _READERS = dict.fromkeys(SHAPES, (preferences.find, preferences.read))

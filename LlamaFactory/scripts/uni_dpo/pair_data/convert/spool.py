@@ -16,7 +16,10 @@ from .fields import NOTHING
 ORDER = ("instruction", "history", "system", "tools", "chosen", "rejected", "score_chosen", "score_rejected", "images")
 ORDER += ("id", "subset", "rank_chosen", "rank_rejected")
 ABSENT: dict[str, Any] = {"history": [], "images": [], "system": "", "tools": "", "id": "", "subset": ""}
-SCORES, RANKS = ("score_chosen", "score_rejected"), ("rank_chosen", "rank_rejected")  # for all rows or for none
+PAIR_SCORES, PAIR_RANKS = (
+    ("score_chosen", "score_rejected"),
+    ("rank_chosen", "rank_rejected"),
+)  # for all rows or for none
 # LlamaFactory's loader takes a column's type from the first 10 MB of a .jsonl: only [] there is no list of text.
 TYPED_BY = 5_000_000  # characters of text, well within
 
@@ -53,7 +56,7 @@ class Spool:
 
     def rows(self, pictured_first: bool) -> Iterator[dict[str, Any]]:
         """Yield the rows, all with the same columns, in their order, but maybe the first one with an image before."""
-        partial = {column for column in (*SCORES, *RANKS) if self.seen[column] < self.count}
+        partial = {column for column in (*PAIR_SCORES, *PAIR_RANKS) if self.seen[column] < self.count}
         columns = [column for column in ORDER if column == "images" or self.seen[column] and column not in partial]
         moved, place, _ = self.first["images"] if pictured_first else (None, None, None)
         self.file.seek(0)
