@@ -261,6 +261,10 @@ def test_sources_that_give_nothing_get_one_message(tmp_path):
         assert said in message and "Hub" not in message
     assert "network" in convert("nobody/nothing", "-o", output, fails=True)
     assert "another name" in convert(tmp_path / "a.jsonl", "-o", tmp_path / "a.jsonl", fails=True)
+    (tmp_path / "folder.json").mkdir()
+    for place in ("out", "folder.json", "a.txt/out.json"):  # said before hours of reading
+        said = convert("nobody/nothing", "-o", tmp_path / place, fails=True)
+        assert place in said and "network" not in said
     assert not output.exists()
     ended = call(*DATA, "convert", "x.jsonl", "-o", "y.json", cwd=tmp_path)
     assert ended == (2, "", "Error: there is no file x.jsonl\n")
