@@ -96,20 +96,13 @@ def test_one_answer_without_a_score_does_not_hide_the_others():
     assert [(answer.score, answer.rank) for answer in found] == [(None, None), (1, 2), (3, 1)]
 
 
-def test_names_can_be_given(image, tmp_path):
-    """Data with names of its own would be out of reach."""
-    answers = [{"said": {"by": REJECTED}, "by.judge": 1}, {"said": {"by": CHOSEN}, "by.judge": 2}]
-    odd, wide, output = tmp_path / "odd.jsonl", tmp_path / "wide.jsonl", tmp_path / "pairs.parquet"
-    write_rows(odd, [{"q": {"en": ASKED}, "pic": image, "all": {"of": answers}}] * 2)
-    assert "known" in convert(odd, "-o", output, fails=True)
-    names = ["--question", "q.en", "--image", "pic", "--answers", "all.of", "--text", "said.by", "--score", "by.judge"]
-    convert(odd, "-o", output, *names)
-    (row, _) = read_rows(output)
-    assert (row["chosen"], row["score_chosen"], row["score_rejected"]) == (CHOSEN, 2.0, 1.0)
-    write_rows(wide, [{"question": "Why?", "a": "So.", "b": "No.", "sa": 1, "sb": 2}])
-    convert(wide, "-o", output, "--answers", "a,b", "--score", "sa,sb")
-    assert [(row["chosen"], row["images"]) for row in read_rows(output)] == [("No.", [])]
-    convert(wide, "-o", output, "--from", "trl", "--answers", "a,b", "--score", "sa")
+def test_two_columns_can_be_named(tmp_path):
+    """Data with names of its own would be out of reach: here answers are two columns, and the scores decide."""
+    wide, output = tmp_path / "wide.jsonl", tmp_path / "pairs.parquet"
+    write_rows(wide, [{"question": "Why?", "a": "So.", "b": "No.", "by.judge": 1, "said": {"of.b": 2}}])
+    convert(wide, "-o", output, "--answers", "a,b", "--score", "by.judge,said.of.b")
+    assert [(row["chosen"], row["score_chosen"], row["images"]) for row in read_rows(output)] == [("No.", 2.0, [])]
+    convert(wide, "-o", output, "--from", "trl", "--answers", "a,b", "--score", "by.judge")
     assert [row["chosen"] for row in read_rows(output)] == ["So."]
 
 
@@ -268,6 +261,10 @@ def test_sources_that_give_nothing_get_one_message(tmp_path):
         assert said in message and "Hub" not in message
     assert "network" in convert("nobody/nothing", "-o", output, fails=True)
     assert "another name" in convert(tmp_path / "a.jsonl", "-o", tmp_path / "a.jsonl", fails=True)
+    (tmp_path / "folder.json").mkdir()
+    for place in ("out", "folder.json", "a.txt/out.json"):  # said before hours of reading
+        said = convert("nobody/nothing", "-o", tmp_path / place, fails=True)
+        assert place in said and "network" not in said
     assert not output.exists()
     ended = call(*DATA, "convert", "x.jsonl", "-o", "y.json", cwd=tmp_path)
     assert ended == (2, "", "Error: there is no file x.jsonl\n")

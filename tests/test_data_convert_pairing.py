@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pair_data.convert.fields import score_of
 from pair_data.convert.pairing import STRATEGIES, Pairing, choose, margin
-from pair_data.convert.question import Answer, Question, Turn, Unusable
+from pair_data.convert.question import Question, Turn
+from pair_data.convert.ratings import Answer, Unusable, score_of
 
 
 ASKED = (Turn("user", "Why?"),)

@@ -2,7 +2,7 @@
 
 import io
 import json
-from pathlib import Path
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -180,7 +180,7 @@ def test_images_with_names_that_no_file_can_have(folder):
     source = described(folder, {"columns": COLUMNS})
     (folder / "loop.png").symlink_to("loop.png")
     for name in ("x" * 5000, "a\0.png", "", "loop.png"):
-        assert source.find_image(name) == Path(name)
+        assert not os.path.isfile(source.find_image(name))
 
 
 DESCRIBED = 'dataset_info.json, data set "pairs": .*'

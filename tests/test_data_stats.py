@@ -20,9 +20,15 @@ from pair_data.stats.advice import (
     verdict_on_eta,
     verdict_on_tau_good,
 )
-from pair_data.stats.gather import image_folder
-from pair_data.stats.histograms import bins_for, histogram, wide
-from pair_data.stats.measures import lengths_and_scores, quality_weights, rank_correlation, share_good
+from pair_data.stats.gather import as_records, image_folder
+from pair_data.stats.measures import (
+    bins_for,
+    histogram,
+    lengths_and_scores,
+    quality_weights,
+    rank_correlation,
+    share_good,
+)
 from pair_data.stats.report import describe
 
 
@@ -79,35 +85,26 @@ def plain(rows, subset=""):
 
 @pytest.mark.parametrize("subset", ["", *SUBSETS])
 def test_scores_and_margins(report, rows, subset):
-    """Every share and quantile is of exactly the rows with two scores, of this subset."""
+    """Every share and quantile is of exactly the rows with two scores, of this subset; the others are counted."""
     chosen, rejected, _ = plain(rows, subset)
     margins = chosen - rejected
     part = report["subsets"][subset] if subset else report["all"]
-    assert part["scored"] == len(chosen) < 2000
+    assert part["scored"] == len(chosen) < report["rows"] == report["pairs"] == 2000
+    assert report["unscored"]["chosen"] == sum(row % 17 == 0 for row in range(2000))
+    assert report["unscored"]["rejected"] == sum(row % 51 == 3 for row in range(2000))
     assert part["ties"] == sum(chosen == rejected) > 0
     assert part["reversed"] == sum(chosen < rejected) > 0
     assert part["good"] == pytest.approx(np.mean(chosen >= TAU_GOOD)) != np.mean(chosen > TAU_GOOD)
     for name, values in (("chosen", chosen), ("rejected", rejected), ("margin", margins)):
         found = part["histograms"][name]
-        assert part[name]["median"] == pytest.approx(np.median(values))
-        assert part[name]["p10"] == pytest.approx(np.percentile(values, 10))
-        assert part[name]["std"] == pytest.approx(np.std(values))
+        expected = [np.percentile(values, 10), np.median(values), np.std(values)]
+        assert [part[name][key] for key in ("p10", "median", "std")] == pytest.approx(expected)
         assert found["counts"] == np.histogram(values, found["edges"])[0].tolist()
-        assert sum(found["counts"]) + found["below"] + found["above"] == len(values)
     assert part["margin_deciles"] == pytest.approx(np.percentile(margins, range(0, 101, 10)))
     assert part["median_positive_margin"] == pytest.approx(np.median(margins[margins > 0]))
 
 
-def test_missing_scores_are_counted(report):
-    """A row without scores must neither vanish silently nor count as a tie."""
-    assert report["rows"] == report["pairs"] == 2000
-    assert report["unscored"]["chosen"] == sum(row % 17 == 0 for row in range(2000))
-    assert report["unscored"]["rejected"] == sum(row % 51 == 3 for row in range(2000))
-    assert report["all"]["scored"] == 2000 - report["unscored"]["either"]
-    assert any("lack a finite score" in note for note in report["notes"])
-
-
-@pytest.mark.parametrize("eta", [0.0, 0.05, 0.7, 40.0])
+@pytest.mark.parametrize("eta", [0.0, 0.7, 40.0])
 def test_w_qual_is_that_of_the_loss(rows, eta):
     """The weights shown are those training will use, and the effective share is (sum w)^2 / (n sum w^2) of them."""
     chosen, rejected, _ = plain(rows)
@@ -145,41 +142,35 @@ def test_lengths(report, rows):
     assert rank_correlation(np.ones(5), np.arange(5.0)) is None
 
 
-def said_of(chosen, rejected, better, worse):
-    """Return the figures about lengths, and what is said of them; lengths and scores are arrays, or one for all."""
-    count = max(np.size(value) for value in (chosen, rejected, better, worse))
-    values = [np.broadcast_to(np.asarray(value, dtype=float), count) for value in (chosen, rejected, better, worse)]
-    lengths = {"chosen": values[0].round().astype(int), "rejected": values[1].round().astype(int)}
-    found = lengths_and_scores(lengths, {"chosen": values[2], "rejected": values[3]}, "characters", 0.7)
-    return found, meaning_of_lengths(found)
+NOISE = np.random.default_rng(0).normal(0, 0.2, 200)
+SHORT, LONG = np.random.default_rng(1).integers(1, 5, 200), np.random.default_rng(2).integers(25, 45, 200)
+SHORTER = ("a strong bias for shorter answers", "get shorter")
 
 
-def test_words_about_lengths_follow_the_figures():
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [
+        # All chosen are shorter, and longer answers score lower: "no bias to speak of" it was.
+        ((SHORT, LONG, 3 + NOISE, 1 - NOISE), (*SHORTER, "score lower (strong", "says little about the margin")),
+        # They are shorter, and the less so the larger the margin: "strong bias for longer answers" it was.
+        ((SHORT, LONG, 3 + (SHORT - LONG) / 20, 1), (*SHORTER, "The longer the chosen answer is against the")),
+        # Longer and shorter by turns; mostly a little shorter, seldom much longer; a hundredth longer in every pair.
+        ((10 + np.sign(NOISE), 10 - np.sign(NOISE), 3 - NOISE, 1), ("No bias for length can be told from chance",)),
+        ((np.where(np.arange(200) % 10, 90, 900), 100, 3 + NOISE, 1), ("depends on whether",)),
+        (([101] * 200, 100, 3 + NOISE, 1), ("no bias for length to speak of",)),
+        # Three pairs tell nothing, and no scores are no weights.
+        (([1, 2, 3], [30, 40, 50], [3, 4, 5], 1), ("can be told from chance in 3 pairs",)),
+        ((SHORT, LONG, np.nan, np.nan), (*SHORTER, "can be said about weights")),
+    ],
+)
+def test_words_about_lengths_follow_the_figures(numbers, says):
     """Direction, size and number of pairs: what the page shows a line above must not contradict it."""
-    rng = np.random.default_rng(0)
-    short, long, noise = rng.integers(1, 5, 200), rng.integers(25, 45, 200), rng.normal(0, 0.2, 200)
-    # All chosen are shorter, and longer answers score lower: "no bias to speak of" it was.
-    found, said = said_of(short, long, 3 + noise, 1 - noise)
-    assert found["length_and_score"] < -0.7 and abs(found["difference_and_margin"]) < 0.1
-    assert "a strong bias for shorter answers" in said and "Longer answers score lower (strong" in said
-    assert "get shorter" in said and "says little about the margin" in said
-    # They are shorter, and the less so the larger the margin: "strong bias for longer answers" it was.
-    found, said = said_of(short, long, 3 + (short - long) / 20, 1)
-    assert found["difference_and_margin"] > 0.9
-    assert "a strong bias for shorter answers" in said and "for longer" not in said
-    assert "The longer the chosen answer is against the rejected, the larger the margin and w_qual (strong)" in said
-    # Longer and shorter by turns.
-    found, said = said_of(np.where(noise > 0, 9, 11), np.where(noise > 0, 11, 9), 3 - noise, 1)
-    assert "can be told from chance in 199 pairs" in said or "no bias for length to speak of" in said
-    # Mostly a little shorter, seldom much longer.
-    seldom = np.arange(200) % 10 == 0
-    assert "depends on whether" in said_of(np.where(seldom, 900, 90), 100, 3 + noise, 1)[1]
-    # A hundredth longer, in every pair.
-    assert "no bias for length to speak of" in said_of(101, 100, 3 + noise, 1)[1]
-    # Three pairs tell nothing, and no scores are no weights.
-    assert "can be told from chance in 3 pairs" in said_of([1, 2, 3], [30, 40, 50], [3, 4, 5], 1)[1]
-    unscored = said_of(short, long, np.nan, np.nan)[1]
-    assert "strong bias for shorter" in unscored and "w_qual, the chosen" not in unscored
+    names = ("chosen_length", "rejected_length", "chosen", "rejected")
+    columns = dict(zip(names, np.broadcast_arrays(*numbers), strict=True))
+    pairs = as_records(columns | {"margin": columns["chosen"] - columns["rejected"]})
+    said = meaning_of_lengths(lengths_and_scores(pairs, "characters", 0.7))
+    assert all(words in said for words in says), said
+    assert says[:2] != SHORTER or "for longer answers" not in said
 
 
 def test_images(tmp_path, rows):
@@ -216,10 +207,9 @@ def test_histograms_of_anything(scores):
     values = np.array(scores)
     found = histogram(values, bins_for(values))
     edges = np.array(found["edges"])
-    assert (np.diff(edges) >= 0).all() and 2 <= len(edges) <= 53
+    assert (np.diff(edges) >= 0).all() and 2 <= len(edges) <= 18
     assert sum(found["counts"]) + found["below"] + found["above"] == len(values)
     assert found["below"] + found["above"] <= 2 + 0.01 * len(values)
-    assert sum(wide(found)["counts"]) == sum(found["counts"]) and len(wide(found)["counts"]) <= 13
 
 
 def test_histograms_with_an_outlier_and_of_steps():
@@ -227,8 +217,7 @@ def test_histograms_with_an_outlier_and_of_steps():
     values = np.append(np.random.default_rng(0).normal(0, 1, 5000), 1e9)
     found = histogram(values, bins_for(values))
     assert found["above"] >= 1 and found["edges"][-1] < 10 and 0.0 in found["edges"]
-    found = histogram(np.array([1, 2, 2, 5]), bins_for(np.array([1, 2, 2, 5.0])))
-    assert found["counts"] == [1, 2, 0, 0, 1] and found["edges"] == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
+    assert bins_for(np.array([1, 2, 2, 5.0])) == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
 
 
 @few
@@ -250,20 +239,25 @@ def test_suggested_eta_gives_three_quarters(margin):
     """The median positive margin gets w_qual .75; log 3 by another base, or a sign, would not."""
     assert quality_weights(np.array([margin]), suggest_eta(margin))["mean"] == pytest.approx(0.75, abs=0.01)
     assert suggest_eta(None) is None
-    # 2.67 for two and two thirds would leave out the very answers that were meant.
-    assert suggest_tau_good(np.arange(17) / 3) == 2.66
+    # 2.7 for two and two thirds would leave out the very answers that were meant.
+    assert suggest_tau_good(np.arange(17) / 3) == 2.6
 
 
-def test_verdicts():
+@pytest.mark.parametrize(
+    ("margins", "says"),
+    [
+        (np.linspace(0.001, 0.02, 100), "almost nothing"),
+        (np.linspace(10, 200, 100), "saturates"),
+        (np.linspace(0.1, 2, 100), "in its range"),
+        (np.full(100, 1.0), "alike"),  # .67 to .67 is no range
+        (np.repeat([0.0, 3.0], [60, 40]), "for most pairs"),
+    ],
+)
+def test_verdicts(margins, says):
     """Settings that do nothing, or everything, are called that; others are not."""
-    margins = np.linspace(0.1, 2, 100)
-    assert "almost nothing" in verdict_on_eta(quality_weights(margins / 100, 0.7))
-    assert "saturates" in verdict_on_eta(quality_weights(margins * 100, 0.7))
-    assert "in its range" in verdict_on_eta(quality_weights(margins, 0.7))
-    assert "alike" in verdict_on_eta(quality_weights(np.full(100, 1.0), 0.7))  # .67 to .67 is no range
-    assert "for most pairs" in verdict_on_eta(quality_weights(np.repeat([0.0, 3.0], [60, 40]), 0.7))
-    assert "above every" in verdict_on_tau_good(0.0) and "not above any" in verdict_on_tau_good(1.0)
-    assert "lets 40.0 %" in verdict_on_tau_good(0.4)
+    assert says in verdict_on_eta(quality_weights(margins, 0.7))
+    shares = {0.0: "above every", 1.0: "not above any", 0.4: "lets 40.0 %"}
+    assert all(words in verdict_on_tau_good(share) for share, words in shares.items())
 
 
 @pytest.mark.parametrize(

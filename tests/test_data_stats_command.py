@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from data_cli import DATA, call, data
-from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from pairs import as_sharegpt, write_dataset
 from PIL import Image
@@ -20,14 +21,14 @@ from pair_data.stats.picture import draw, picture
 from pair_data.stats.report import describe
 
 
-GOOD = {
-    "instruction": "<image>Is it?",
-    "chosen": "Yes, it is.",
-    "rejected": "No.",
-    "score_chosen": 3.0,
-    "score_rejected": 1.0,
-    "images": ["x.png"],
-}
+GOOD = {"instruction": "<image>Is it?", "chosen": "Yes, it is.", "rejected": "No.", "images": ["x.png"]}
+GOOD |= {"score_chosen": 3.0, "score_rejected": 1.0}
+
+
+def scored(chosen=3.0, rejected=1.0):
+    return GOOD | {"score_chosen": chosen, "score_rejected": rejected}
+
+
 UNSCORED = {name: value for name, value in GOOD.items() if not name.startswith("score")}
 LARGE = GOOD | {"score_chosen": 3e38, "score_rejected": -3e38}
 ODD = {
@@ -36,16 +37,10 @@ ODD = {
     "reversed": ([GOOD | {"score_chosen": -4e8}] * 3, "columns swapped"),
     "unscored": ([UNSCORED] * 5, "run `data.py score` first"),
     "half": ([GOOD, GOOD | {"score_rejected": float("nan")}, UNSCORED], "2 pairs lack a finite score"),
-    "negative": (
-        [GOOD | {"score_chosen": -5.0 - i, "score_rejected": -9.5 - 2 * i} for i in range(40)],
-        "above every",
-    ),
+    "negative": ([scored(-5.0 - i, -9.5 - 2 * i) for i in range(40)], "above every"),
     "large": ([GOOD | {"score_chosen": 2 + i / 9} for i in range(400)] + [LARGE], "above"),
     "flat": ([GOOD | {"score_chosen": 1 + i / 1e6} for i in range(50)], "almost nothing"),
-    "constant side": (
-        [GOOD | {"score_chosen": 2 + i / 9} for i in range(50)],
-        "All rejected answers have the score 1",
-    ),
+    "constant side": ([scored(2 + i / 9) for i in range(50)], "All rejected answers have the score 1"),
     "default": ([GOOD | {"score_rejected": max(-1.0, 1 - i / 9)} for i in range(50)], "are exactly -1"),
     "broken": ([GOOD, [1], {"a": 1}, GOOD | {"chosen": 7}], "3 rows hold no pair and are left out (row 1"),
     "images": ([GOOD | {"images": ["a\0b"]}, GOOD | {"images": [{"path": None}]}, GOOD | {"images": None}], "1 pairs"),
@@ -130,7 +125,7 @@ def test_subsets_of_a_column(tmp_path):
     assert found["part c"]["chosen"]["median"] == ord("c") / 10
 
 
-def test_picture_can_be_read(tmp_path):
+def test_picture_can_be_read(tmp_path, monkeypatch):
     """With six long names no text of the picture lies over another, nor outside it."""
     names = [f"{topic}: {'visual questions with explanations ' * 4}" for topic in ("charts", "maps", "$x", *"def")]
     rows = [
@@ -139,32 +134,13 @@ def test_picture_can_be_read(tmp_path):
     ]
     report = described(tmp_path, rows + [LARGE | {"part": names[0]}], by="part", with_images=False)
     assert max(map(len, page(report).splitlines())) <= 100
-    figure = picture(report)
-    renderer = Recorder(*figure.bbox.size.astype(int), figure.dpi)
-    figure.draw(renderer)
-    drawn = " ".join(text for text, _ in renderer.texts)
-    assert all(name[:30] in drawn for name in names) and "further right" in drawn
-    canvas = Bbox([[0, 0], figure.bbox.size])
-    for text, box in renderer.texts:
-        assert Bbox.intersection(box, canvas).size == pytest.approx(box.size), f"{text!r} is cut off"
-    for (first, one), (second, other) in itertools.combinations(renderer.texts, 2):
+    drawn, draw_text, figure = [], Text.draw, picture(report)
+    monkeypatch.setattr(Text, "draw", lambda text, renderer: drawn.append(text) or draw_text(text, renderer))
+    FigureCanvasAgg(figure).draw()
+    texts = [(text.get_text(), text.get_window_extent()) for text in drawn if text.get_visible() and text.get_text()]
+    said = " ".join(text for text, _ in texts)
+    assert all(name[:30] in said for name in names) and "further right" in said
+    for text, box in texts:
+        assert Bbox.intersection(box, figure.bbox).size == pytest.approx(box.size), f"{text!r} is cut off"
+    for (first, one), (second, other) in itertools.combinations(texts, 2):
         assert not one.overlaps(other), f"{first!r} lies over {second!r}"
-
-
-class Recorder(RendererAgg):
-    """Draws as usual, and remembers which text was drawn where."""
-
-    def __init__(self, *arguments):
-        """Start with none."""
-        super().__init__(*arguments)
-        self.texts = []
-
-    def draw_text(self, gc, x, y, s, prop, angle, ismath=False, mtext=None):
-        """Draw and remember."""
-        width, height, descent = self.get_text_width_height_descent(s, prop, ismath)
-        if angle:  # by 90 degrees, from its lower end up
-            box = Bbox([[x - height + descent, y - width], [x + descent, y]])
-        else:
-            box = Bbox([[x, y - height + descent], [x + width, y + descent]])
-        self.texts.append((s, box))
-        super().draw_text(gc, x, y, s, prop, angle, ismath, mtext)

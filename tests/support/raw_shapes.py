@@ -7,6 +7,9 @@ from typing import Any
 from data_cli import data
 from PIL import Image
 
+from pair_data.rows import read_rows
+from pair_data.writing import write_rows
+
 
 ASKED, CHOSEN, REJECTED = "What colour is it?", "It is red, all over.", "A cat."
 
@@ -16,6 +19,16 @@ def convert(*arguments: Any, fails: bool = False) -> str:
     status, out, error = data("convert", *arguments)
     assert status == (2 if fails else 0), out + error
     return error if fails else out
+
+
+def convert_rows(folder: Path, rows: list[Any], *options: Any, fails: bool = False) -> Any:
+    """Convert rows; return the report and the pairs, or the error, after which nothing is there."""
+    output = folder / "out.json"
+    output.unlink(missing_ok=True)
+    write_rows(folder / "in.jsonl", rows)
+    said = convert(folder / "in.jsonl", "-o", output, *options, fails=fails)
+    assert output.exists() is not fails
+    return said if fails else (said, list(read_rows(output)))
 
 
 def draw(path: Path, colour: str = "red") -> str:

@@ -15,11 +15,7 @@ RECIPE_FILE = "uni_dpo_image_only_mcq_short_long_50k.json"
 
 
 def described(folder: Path) -> dict[str, Any]:
-    """Return the entries of a folder's dataset_info.json.
-
-    Raises:
-        DataError: there is none, or it is not an object of data sets.
-    """
+    """Return the entries of a folder's dataset_info.json."""
     info = folder / "dataset_info.json"
     try:
         return parse(info.read_text(encoding="utf-8"), info)
@@ -28,11 +24,7 @@ def described(folder: Path) -> dict[str, Any]:
 
 
 def parse(text: str, info: Path) -> dict[str, Any]:
-    """Return the entries in the text of a dataset_info.json; `info` is its path, for messages.
-
-    Raises:
-        DataError: they are none.
-    """
+    """Return the entries in the text of a dataset_info.json; `info` is its path, for messages."""
     try:
         entries = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -43,11 +35,7 @@ def parse(text: str, info: Path) -> dict[str, Any]:
 
 
 def entry_of(name: str, folder: Path) -> dict[str, Any]:
-    """Return the entry of a data set, whose parts have the types that LlamaFactory takes for granted.
-
-    Raises:
-        DataError: there is no such entry, or it cannot be used.
-    """
+    """Return the entry of a data set, whose parts have the types that LlamaFactory takes for granted."""
     entries, info = described(folder), folder / "dataset_info.json"
     if name not in entries:
         raise DataError(
@@ -70,11 +58,7 @@ def entry_of(name: str, folder: Path) -> dict[str, Any]:
 
 
 def names_in(dataset: Any) -> list[str]:
-    """Split LlamaFactory's option `dataset` (or `eval_dataset`): names with commas between them, or a list.
-
-    Raises:
-        DataError: they are not texts.
-    """
+    """Split LlamaFactory's option `dataset` (or `eval_dataset`): names with commas between them, or a list."""
     names = dataset.split(",") if isinstance(dataset, str) else dataset or []
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise DataError(f"dataset and eval_dataset are names with commas between them, and not {dataset!r}")

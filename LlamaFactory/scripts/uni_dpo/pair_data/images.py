@@ -33,28 +33,31 @@ def no_path(text: str) -> tuple[str, str] | None:
 
 
 class ImageError(ValueError):
-    """An image that cannot be opened; the message says why."""
+    """An image (of `check` also a video or sound) that cannot be used; `kind` is what `check` calls the reason."""
+
+    def __init__(self, message: str, kind: str = "image-unreadable"):
+        """Say why."""
+        super().__init__(message)
+        self.kind = kind
 
 
-def open_image(image: Any, source: Source) -> Image.Image:
-    """Open an image (a path, bytes, or a dictionary with either) the way training does, reading its header only.
-
-    Raises:
-        ImageError: there is no such file, or it is not an image.
-    """
+def open_image(image: Any, source: Source | None = None) -> Image.Image:
+    """Open an image (bytes, or in a source a path or a dictionary) the way training does, reading its header only."""
     if isinstance(image, dict):
         image = image.get("bytes") or image.get("path")
     if isinstance(image, str) and (refused := no_path(image)):
-        raise ImageError(f"{refused[1]}; data.py check says more")
+        raise ImageError(f"{refused[1]}; data.py check says more", refused[0])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large images are the caller's to judge
             return Image.open(io.BytesIO(image) if isinstance(image, bytes) else source.find_image(str(image)))
     except FileNotFoundError as error:
-        raise ImageError("there is no such file") from error
+        raise ImageError("there is no such file", "image-missing") from error
     except UnidentifiedImageError as error:
-        raise ImageError("not an image, or one that is damaged from its start") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError("not an image, or damaged from its start") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{error}", "image-too-large") from error
+    except Exception as error:  # a decoder may raise anything; training would stop with it
         raise ImageError(f"{type(error).__name__}: {error}") from error
 
 

@@ -5,7 +5,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from .sources import Source
+from .errors import excerpt
+from .sources import Source, listed
+from .tables import Broken
 
 
 # What an entry of a column of media may be. A video is a file, or a list of its frames.
@@ -14,12 +16,22 @@ FLOAT32_MAX = 3.4028234663852886e38  # training carries scores in float32
 
 
 class RowError(ValueError):
-    """A row in which there is no pair that training could use; `column` is where to look."""
+    """A row in which there is no pair that training could use.
 
-    def __init__(self, column: str, message: str):
+    Attributes:
+        column: where to look, None for the whole row.
+        kind: what is wrong, as `check` calls it.
+    """
+
+    def __init__(self, column: str | None, message: str, kind: str = "column-type"):
         """Say what is wrong with a column."""
         super().__init__(message)
-        self.column = column
+        self.column, self.kind = column, kind
+
+    @property
+    def where(self) -> str:
+        """The column as messages name it."""
+        return f'column "{self.column}"' if self.column else "the whole row"
 
 
 @dataclass(frozen=True)
@@ -54,12 +66,16 @@ class Pair:
         return "\n".join(text for _, text in self.messages)
 
 
-def read_pair(row: dict[str, Any], source: Source) -> Pair:
-    """Read the pair of a row; its scores are read by `read_score`.
+def read_pair(row: Any, source: Source) -> Pair:
+    """Read the pair of a row, as `rows.read_values` gives it; its scores are read by `read_score`.
 
     Raises:
-        RowError: a column is missing or holds something else than training expects.
+        RowError: it is no row, or a column is missing or holds something else than training expects.
     """
+    if isinstance(row, Broken):
+        raise RowError(None, row.reason, "row-unreadable")
+    if not isinstance(row, dict):
+        raise RowError(None, f"{type(row).__name__} instead of an object", "row-not-object")
     read = _read_alpaca if source.formatting == "alpaca" else _read_conversation
     messages, chosen, rejected, system, *roles = read(row, source)
     images, videos, audios = (_media(row, source, use) for use in MEDIA)
@@ -73,15 +89,19 @@ def read_score(row: dict[str, Any], source: Source, side: str) -> float:
         RowError: there is no such number.
     """
     column = source.columns[side]
-    if column not in row:
-        raise RowError(column, "there is no score")
-    value = row[column]
+    value = row.get(column)
+    if value is None:
+        raise RowError(column, "there is no score", "score-missing")
+    if isinstance(value, bool):
+        raise RowError(column, f"{value} is not a number", "score-boolean")
     try:
-        score = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        score = math.nan
+        score = float(value)
+    except OverflowError:
+        score = math.inf
+    except (TypeError, ValueError):
+        raise RowError(column, f"{excerpt(value)} is not a number", "score-text") from None
     if not abs(score) <= FLOAT32_MAX:  # also true for NaN
-        raise RowError(column, "there is no score" if value is None else f"{value!r} is not a finite number")
+        raise RowError(column, f"{excerpt(value)} is not finite in float32", "score-not-finite")
     return score
 
 
@@ -93,7 +113,7 @@ def _read_alpaca(row: dict[str, Any], source: Source) -> tuple[Any, ...]:
         messages += [("user", turn[0]), ("assistant", turn[1])]
     asked = [_text(row, source, use) for use in ("prompt", "query") if source.column(row, use) is not None]
     if not any(asked):
-        raise RowError(source.columns.get("prompt", "prompt"), "there is no question")
+        raise RowError(source.columns.get("prompt", "prompt"), "there is no question", "question-empty")
     messages.append(("user", "\n".join(filter(None, asked))))
     answers = [_text(row, source, side) for side in ("chosen", "rejected")]
     return messages, *answers, _system(row, source)
@@ -101,9 +121,10 @@ def _read_alpaca(row: dict[str, Any], source: Source) -> tuple[Any, ...]:
 
 def _text(row: dict[str, Any], source: Source, use: str) -> str:
     value = source.column(row, use)
+    if value is None:
+        raise RowError(source.columns.get(use, use), "there is no answer", "answer-missing")
     if not isinstance(value, str):
-        what = "there is no answer" if value is None else f"text expected, not {type(value).__name__}"
-        raise RowError(source.columns.get(use, use), what)
+        raise RowError(source.columns[use], f"text expected, not {type(value).__name__}")
     return value
 
 
@@ -115,7 +136,7 @@ def _read_conversation(row: dict[str, Any], source: Source) -> tuple[Any, ...]:
     column, tags = source.columns.get("messages", "messages"), source.tags
     turns = row.get(column)
     if not isinstance(turns, list) or not turns:
-        raise RowError(column, "a list of messages expected")
+        raise RowError(column, "a list of messages expected", "messages")
     openai = source.formatting == "openai"
     turns = _with_tools(turns, column, tags) if openai else [_message(turn, column, tags) for turn in turns]
     system = _system(row, source)
@@ -125,15 +146,17 @@ def _read_conversation(row: dict[str, Any], source: Source) -> tuple[Any, ...]:
     answers = (tags["assistant_tag"], tags["function_tag"])
     for number, (role, _) in enumerate(turns):
         if role not in (answers if number % 2 else asks):
-            raise RowError(column, f"message {number} is from {role!r}; questions and answers must take turns")
+            wrong = f"message {number} is from {role!r}; questions and answers must take turns"
+            raise RowError(column, wrong, "messages")
     if len(turns) % 2 == 0:
-        raise RowError(column, "the last message must be the question; the answers are columns of their own")
+        wrong = "the last message must be the question; the answers are columns of their own"
+        raise RowError(column, wrong, "messages")
     given = []
     for use in ("chosen", "rejected"):
         side = source.columns.get(use, use)
         if row.get(side) is None:
-            raise RowError(side, "there is no answer")
-        given.append(_message(row[side], side, tags))
+            raise RowError(side, "there is no answer", "answer-missing")
+        given.append(_message(row[side], side, tags, "column-type"))
         if given[-1][0] not in answers:
             raise RowError(side, f"the answer is from {given[-1][0]!r}, not from {tags['assistant_tag']!r}")
     messages = [("assistant" if role in answers else "user", text) for role, text in turns]
@@ -142,10 +165,10 @@ def _read_conversation(row: dict[str, Any], source: Source) -> tuple[Any, ...]:
     return messages, *(text for _, text in given), system, roles
 
 
-def _message(turn: Any, column: str, tags: dict[str, str | None]) -> tuple[str, str]:
+def _message(turn: Any, column: str, tags: dict[str, str | None], kind: str = "messages") -> tuple[str, str]:
     role, text = (turn.get(tags["role_tag"]), turn.get(tags["content_tag"])) if isinstance(turn, dict) else (0, 0)
     if not isinstance(role, str) or not isinstance(text, str):
-        raise RowError(column, f'a message needs text in "{tags["role_tag"]}" and "{tags["content_tag"]}"')
+        raise RowError(column, f'a message needs text in "{tags["role_tag"]}" and "{tags["content_tag"]}"', kind)
     return role, text
 
 
@@ -162,7 +185,8 @@ def _with_tools(turns: list[Any], column: str, tags: dict[str, str | None]) -> l
             text = joined.pop()[1] + "\n</tool_response>\n<tool_response>\n" + text
         joined.append((role, text))
     if joined[-1][0] == answer:
-        raise RowError(column, 'as "openai", training drops the answer of a tool that comes last; use "sharegpt"')
+        wrong = 'as "openai", training drops the answer of a tool that comes last; use "sharegpt"'
+        raise RowError(column, wrong, "messages")
     return joined
 
 
@@ -183,11 +207,9 @@ def _tools(row: dict[str, Any], source: Source) -> str:
 
 
 def _media(row: dict[str, Any], source: Source, use: str) -> tuple[Any, ...]:
-    media = source.column(row, use)
-    if media is None:
-        return ()
-    media = media if isinstance(media, list) else [media]
+    media = listed(source.column(row, use))
     for item in media:
         if not isinstance(item, MEDIA[use]):
-            raise RowError(source.columns[use], f"a path expected, not {type(item).__name__}")
+            kind = "image-entry" if use == "images" else "column-type"
+            raise RowError(source.columns[use], f"a path expected, not {type(item).__name__}", kind)
     return tuple(media)

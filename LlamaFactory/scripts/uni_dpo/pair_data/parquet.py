@@ -14,9 +14,6 @@ def write_parquet(path: Path, file: IO, rows: Iterable[dict[str, Any]]) -> int:
     """Write Parquet to a file that will be called `path`, and return how many rows there were.
 
     There are two passes, since the types of all columns are known only after the last row.
-
-    Raises:
-        DataError: a column holds values that have no common type.
     """
     import pyarrow
     import pyarrow.parquet

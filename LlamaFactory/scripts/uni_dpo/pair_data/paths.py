@@ -14,7 +14,7 @@ import typer
 from .errors import DataError
 from .options import Data, DatasetDir, MediaDir
 from .rows import read_rows
-from .sources import Source, open_source
+from .sources import Source, listed, open_source
 from .writing import require_new_name, require_writable, to_json, whole_file, write_rows
 
 
@@ -73,9 +73,6 @@ def rewrite_paths(
         image_dir: the folder that holds the prefix, or what comes after it.
         prefix: the folder (or folders) in the paths from which on they are kept.
         missing: a JSONL file to write, with every image that is not there.
-
-    Raises:
-        DataError: the data cannot be read or written, or no image has the prefix; then nothing was written.
     """
     if not prefix.strip("/\\"):
         raise DataError("--prefix must name a folder, such as MM-RLHF/")
@@ -92,11 +89,7 @@ def rewrite_paths(
 
 
 def look_at_paths(source: Source, image_dir: Path) -> "Rewriting":
-    """Find out what `rewrite_paths` would do, and write nothing.
-
-    Raises:
-        DataError: the data cannot be read, or no image has the prefix.
-    """
+    """Find out what `rewrite_paths` would do, and write nothing."""
     rewriting = Rewriting(source, image_dir, PREFIX)
     for _ in rewriting.rows(None):
         pass
@@ -142,7 +135,7 @@ class Rewriting:
         if self.image_dir.name == self.prefix[-1]:
             return self.image_dir
         for row in islice(self._read(), LOOKED_AT):
-            for image in _listed(row.get(self.column)):
+            for image in listed(row.get(self.column)):
                 rest = self._after_prefix(_path_of(image) or "")
                 if rest and os.path.isfile(self.image_dir.joinpath(*rest)):
                     return self.image_dir
@@ -156,7 +149,7 @@ class Rewriting:
         """Yield the changed rows, and list what is missing."""
         for row in self._read("paths"):
             images = row.get(self.column)
-            changed = [self._image(image, listing) for image in _listed(images)]
+            changed = [self._image(image, listing) for image in listed(images)]
             if images is not None:
                 row[self.column] = changed if isinstance(images, list) else changed[0]
             self.count += 1
@@ -204,10 +197,6 @@ class Rewriting:
             if parts[start : start + length] == self.prefix:
                 return [] if ".." in rest else rest
         return []
-
-
-def _listed(images: Any) -> list[Any]:
-    return images if isinstance(images, list) else [] if images is None else [images]
 
 
 def _path_of(image: Any) -> str | None:

@@ -16,7 +16,7 @@ from .errors import DataError, place
 from .options import DatasetDir
 from .pairs import MEDIA, RowError, read_pair
 from .rows import READ, read_rows, require_file
-from .sources import COLUMNS, TAGS, Source
+from .sources import COLUMNS, TAGS, Source, listed
 from .writing import whole_file
 
 
@@ -107,11 +107,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int, str]:
-    """Return the entry for a file, with the columns that it has, the number of its rows, and which media are missing.
-
-    Raises:
-        DataError: the file cannot be read, or its first rows are not pairs that training could use.
-    """
+    """Return the entry for a file with the columns that it has, the number of its rows, and what media are missing."""
     require_file(file)
     if file.suffix not in READ:
         raise DataError(f"{file}: training knows the ending {file.suffix.lower()} in small letters only. Rename it.")
@@ -135,14 +131,14 @@ def describe(file: Path, dataset_dir: Path) -> tuple[dict[str, Any], int, str]:
         try:
             read_pair(row, source)
         except RowError as error:
-            raise DataError(f'{file}, {place(number)}, column "{error.column}": {error}') from error
+            raise DataError(f"{file}, {place(number)}, {error.where}: {error}") from error
     return entry, count, _lost(shown, missing, example, "files" if {"videos", "audios"} & names.keys() else "images")
 
 
 def _paths(row: dict[str, Any]) -> Iterator[str]:
     """Yield the paths of a row's images, videos and sounds."""
     for value in (row.get(use) for use in MEDIA):
-        yield from (path for path in (value if isinstance(value, list) else [value]) if isinstance(path, str))
+        yield from (path for path in listed(value) if isinstance(path, str))
 
 
 def _lost(shown: int, missing: int, example: str, noun: str) -> str:

@@ -13,13 +13,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import DataError, place
+from .errors import DataError, excerpt, place
 from .tables import LONGEST, Broken, as_utf8, read_table
 
 
 SUFFIXES = (".json", ".jsonl", ".parquet")  # what is read and written
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 READ = (*SUFFIXES, ".csv")  # what training reads
+FIRST_TABLE = 1000  # rows that `datasets` writes at a time: the first of them settle the types
 CHUNK = 1 << 20  # bytes read at a time
 BATCH = 500  # rows of a Parquet file in memory at a time,
 BATCH_BYTES = 1 << 24  # or fewer, so that rows with images come to no more than about this
@@ -31,17 +32,12 @@ def read_rows(path: Path, progress: str = "") -> Iterator[dict[str, Any]]:
     Args:
         path: a `.json` array or `.jsonl` (either content under either name, as for training), `.csv` or `.parquet`.
         progress: what to write beside a progress bar; empty for none.
-
-    Raises:
-        DataError: the file or a row cannot be read, or a row is not an object.
     """
     for row, value in enumerate(read_values(path, progress)):
         if isinstance(value, Broken):
             raise DataError(f"{path}, {place(row)}: {value.reason}. Correct it, or download the file again.")
         if not isinstance(value, dict):
-            shown = repr(value)
-            shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
-            raise DataError(f"{path}, {place(row)}: {shown} is not an object with columns.")
+            raise DataError(f"{path}, {place(row)}: {excerpt(value)} is not an object with columns.")
         yield value
 
 
@@ -49,9 +45,6 @@ def read_values(path: Path, progress: str = "") -> Iterator[Any]:
     """Yield what stands at the place of every row, `Broken` for what cannot be read.
 
     After a broken line of JSONL reading goes on; an array or a Parquet file ends there. Text in UTF-16 is read too.
-
-    Raises:
-        DataError: there is no such file, or its name ends in none of `READ`.
     """
     from tqdm import tqdm
 
@@ -95,11 +88,7 @@ def _is_list(file: IO[bytes]) -> bool:
 
 
 def require_file(path: Path) -> None:
-    """Refuse a file that is not there or that training could not read by its name.
-
-    Raises:
-        DataError: it is so.
-    """
+    """Refuse a file that is not there or that training could not read by its name."""
     there = os.path.isfile(path)
     if path.suffix.lower() == ".tsv" and there:
         raise DataError(f"{path}: training reads no tables with tabs. data.py convert makes pairs of it.")

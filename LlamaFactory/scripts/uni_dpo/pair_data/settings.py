@@ -11,11 +11,7 @@ DEEPEST = 100  # levels: tens of thousands would end this process inside the lib
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Read LlamaFactory's options from a file.
-
-    Raises:
-        DataError: it cannot be read, is too large or too deep, or holds no options.
-    """
+    """Read LlamaFactory's options from a file."""
     from omegaconf import OmegaConf
 
     try:
@@ -42,11 +38,7 @@ def _refuse_deep(path: Path) -> None:
 
 
 def parse_options(options: list[str]) -> dict[str, Any]:
-    """Read `key=value` as LlamaFactory does.
-
-    Raises:
-        DataError: a value is not what YAML takes.
-    """
+    """Read `key=value` as LlamaFactory does."""
     from omegaconf import OmegaConf
 
     try:

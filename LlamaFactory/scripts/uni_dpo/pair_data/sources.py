@@ -61,9 +61,23 @@ class Source:
         return row.get(self.columns.get(use))
 
     def find_image(self, image: str) -> Path:
-        """Return where training looks for an image: in `media_dir` if it is there, else where its path says."""
-        inside = self.media_dir / image
-        return inside if os.path.isfile(inside) else Path(image)
+        """Return where training looks for an image."""
+        return Path(find_media(image, str(self.media_dir)))
+
+
+def find_media(path: str, media_dir: str) -> str:
+    """Return where training looks for a file: in `media_dir` if it is there, else where its path says.
+
+    Where training would find neither, it is what stands in `media_dir`, to say what is wrong with that.
+    """
+    inside = os.path.join(media_dir, path)
+    no_file_but_there = os.path.lexists(inside) and not os.path.lexists(path)
+    return inside if os.path.isfile(inside) or no_file_but_there else path
+
+
+def listed(media: Any) -> list[Any]:
+    """Return what stands in a column of media as a list: it may be one thing, or nothing."""
+    return media if isinstance(media, list) else [] if media is None else [media]
 
 
 def open_source(name: str, dataset_dir: Path | None = None, media_dir: Path | None = None) -> Source:
@@ -74,9 +88,6 @@ def open_source(name: str, dataset_dir: Path | None = None, media_dir: Path | No
         dataset_dir: the folder of `dataset_info.json`; None looks for files only.
         media_dir: where relative image paths start, as LlamaFactory's option of that name; if None, `dataset_dir`,
             or else the folder of the file.
-
-    Raises:
-        DataError: there is no such data set, or its description cannot be used.
     """
     entries = described(dataset_dir) if dataset_dir else {}
     if name in entries:

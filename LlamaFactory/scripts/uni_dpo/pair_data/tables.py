@@ -34,11 +34,7 @@ def encoding_of(file: IO[bytes]) -> str:
 
 
 def as_utf8(path: Path, file: IO[bytes]) -> IO[bytes]:
-    """Return a file of the same text in UTF-8: the file itself, or a temporary one.
-
-    Raises:
-        DataError: it is not throughout in the encoding that it starts with.
-    """
+    """Return a file of the same text in UTF-8: the file itself, or a temporary one."""
     encoding = encoding_of(file)
     if encoding in UTF_8:
         return file

@@ -20,9 +20,6 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO]:
     Args:
         path: where it will be; folders above it are made. A link is followed, so that what it names is replaced.
         mode: "w" (UTF-8) or "wb".
-
-    Raises:
-        DataError: the place cannot be written.
     """
     path = Path(os.path.realpath(path))
     _require_free(path)
@@ -61,9 +58,6 @@ def keeping_original(path: Path) -> Iterator[Path]:
 
     Only the first original is kept: a file that is replaced a second time is no original any more. If the block fails,
     the file is what it was, and nothing is left beside it.
-
-    Raises:
-        DataError: the place cannot be written.
     """
     path = Path(os.path.realpath(path))
     original = path.with_name(f"{path.stem}.original{path.suffix}")
@@ -80,11 +74,7 @@ def keeping_original(path: Path) -> Iterator[Path]:
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    """Write rows as `.json` (an array), `.jsonl` or `.parquet`, and return how many there were.
-
-    Raises:
-        DataError: the name ends otherwise, the place cannot be written, or a value does not fit the format.
-    """
+    """Write rows as `.json` (an array), `.jsonl` or `.parquet`, and return how many there were."""
     from .parquet import write_parquet
 
     path = Path(path)
@@ -104,11 +94,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
 
 
 def to_json(row: dict[str, Any], path: Path) -> str:
-    """Return a row as one line of JSON; `path` is where it will be, for messages.
-
-    Raises:
-        DataError: it holds bytes (an image), which JSON cannot.
-    """
+    """Return a row as one line of JSON; `path` is where it will be, for messages."""
     try:
         text = json.dumps(row, ensure_ascii=False)
         text.encode()  # half a surrogate pair cannot be written
@@ -129,11 +115,7 @@ def _fits_json(value: Any) -> bool:
 
 
 def require_writable(path: Path, suffixes: Iterable[str] = SUFFIXES) -> None:
-    """Refuse an output before any work goes into it.
-
-    Raises:
-        DataError: its name ends otherwise, there is a folder or something else that is no file, or one may not write.
-    """
+    """Refuse an output before any work goes into it."""
     _require_suffix(path, suffixes)
     path = Path(os.path.realpath(path))
     _require_free(path)
@@ -143,11 +125,7 @@ def require_writable(path: Path, suffixes: Iterable[str] = SUFFIXES) -> None:
 
 
 def require_new_name(output: Path, others: Iterable[Path | None]) -> None:
-    """Refuse to write over one of the other files of a command, which is read or written as well.
-
-    Raises:
-        DataError: the output is one of them.
-    """
+    """Refuse to write over one of the other files of a command, which is read or written as well."""
     if any(other is not None and os.path.realpath(output) == os.path.realpath(other) for other in others):
         raise DataError(f"{output} is also read, or written twice, by this command. Give the output another name.")
 

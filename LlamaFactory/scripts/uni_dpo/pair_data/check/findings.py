@@ -185,11 +185,7 @@ class Findings:
             yield f"{', '.join(parts)}: {found['message']}"
 
     def write(self, path: Path) -> None:
-        """Write all findings as JSONL, by data set and row.
-
-        Raises:
-            DataError: the place cannot be written.
-        """
+        """Write all findings as JSONL, by data set and row."""
         with whole_file(path) as file:
             for found in self._select("ORDER BY source, row, rowid"):
                 file.write(json.dumps(found) + "\n")

@@ -11,6 +11,7 @@ import numpy as np
 import xxhash
 from PIL import Image, ImageOps
 
+from ..sources import listed
 from ..writing import whole_file, write_rows
 from .findings import DROPPED
 from .picture import is_deep, resolve
@@ -35,20 +36,16 @@ class Fixer:
         self.checked, self.images, self.progress = checked, images, progress
         self.source, self.counts = checked.found.sources[0], checked.found.counts
         self.dropped = checked.found.rows(0, DROPPED)
-        shapes = checked.shapes[0]
-        mixed = {name.split("[")[0].split(".")[0] for shape in shapes for name, _ in shape.conflicts()}
+        files = checked.types[0]
+        mixed = {place[0] for types in files for place in types.mixed()}
         self.listed = self.source.columns.get("images") in mixed
         self.removed = sorted(mixed - set(self.source.columns.values()))
-        self.columns = dict.fromkeys(name for shape in shapes for name in shape.fields if name not in self.removed)
+        self.columns = dict.fromkeys(name for types in files for name in types.columns if name not in self.removed)
         self.repaired: Counter[str] = Counter()
         self.corrected: dict[str, str] = {}  # paths of images that are written already
 
     def write(self, output: Path) -> str:
-        """Write the copy, and say what became of the rows.
-
-        Raises:
-            DataError: the place cannot be written, or a value does not fit the format.
-        """
+        """Write the copy, and say what became of the rows."""
         kept = write_rows(output, self._rows())
         lines = [f"{output}: {kept:,} rows kept, {len(self.dropped):,} left out"]
         lines += [f"  left out, {kind}: {n:,}" for kind, n in Counter(self.dropped.values()).most_common()]
@@ -98,8 +95,7 @@ class Fixer:
         faults = self.checked.media.faults_of(0, number) if self.images and FIXABLE & self.counts.keys() else []
         if any(FIXABLE & kinds for kinds in faults):
             self.repaired["rows with corrected images"] += 1
-            images = row[name] if isinstance(row[name], list) else [row[name]]
-            pairs = zip(images, faults, strict=True)
+            pairs = zip(listed(row[name]), faults, strict=True)
             changed = [self._correct(image) if FIXABLE & kinds else image for image, kinds in pairs]
             row[name] = changed if isinstance(row[name], list) else changed[0]
         return row

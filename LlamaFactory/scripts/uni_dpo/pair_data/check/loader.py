@@ -2,112 +2,23 @@
 
 A list of rows becomes a table in one go, with one type a column. Lines (JSONL) become tables of 10 MB, each with types
 of its own, and all of them must fit the types of the first. Here Arrow reads the lines as the loader does, so only its
-verdict counts; `Shape` knows which rows are to blame. Source: `datasets.packaged_modules.json` and `ArrowWriter` of
+verdict counts; `Types` knows which rows are to blame. Source: `datasets.packaged_modules.json` and `ArrowWriter` of
 datasets 4.0.
 """
 
 import io
-from array import array
-from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..rows import DELIMITERS, is_list
 from ..tables import UTF_8, encoding_of
 from .findings import Findings
+from .value_types import Types, named
 
 
 CHUNK = 10 << 20  # bytes that become one table: datasets' JsonConfig.chunksize
 TEXTS = ("prompt", "query", "system", "chosen", "rejected")  # what an alpaca row has as text
-NUMBER, TEXT, BOOLEAN, LIST, OBJECT, BYTES = "numbers", "text", "true/false", "lists", "objects", "bytes"
-_NAMES = {str: TEXT, int: NUMBER, float: NUMBER, bool: BOOLEAN, list: LIST, dict: OBJECT, bytes: BYTES}
-
-
-@dataclass
-class Shape:
-    """The types seen in one place: a column, the elements of its lists, or a field of its objects.
-
-    Attributes:
-        rows: for each type, the rows it was seen in.
-        elements: the shape of what is in the lists.
-        fields: the shapes of what is in the objects.
-    """
-
-    rows: dict[str, array] = field(default_factory=dict)
-    elements: "Shape | None" = None
-    fields: "dict[str, Shape]" = field(default_factory=dict)
-
-    def see(self, value: Any, row: int) -> tuple[str, str] | None:
-        """Take a value in; return what the loader refuses in it whatever the others are: kind and message."""
-        if value is None:  # fits anything
-            return None
-        name = _NAMES.get(type(value)) or type(value).__name__
-        rows = self.rows.get(name)
-        if rows is None:
-            rows = self.rows[name] = array("I")
-        if not rows or rows[-1] != row:
-            rows.append(row)
-        if name == TEXT:
-            return not_unicode(value)
-        if name == NUMBER and isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
-            return "number-too-large", f"{str(value)[:30]}... does not fit into 64 bits"
-        if name == OBJECT:
-            problems = [not_unicode(key) or self.at(key).see(part, row) for key, part in value.items()]
-        elif name == LIST:
-            self.elements = self.elements or Shape()
-            problems = [self.elements.see(element, row) for element in value]
-        else:
-            return None
-        return next(filter(None, problems), None)
-
-    def at(self, name: str) -> "Shape":
-        """Return the shape of a field."""
-        if name not in self.fields:
-            self.fields[name] = Shape()
-        return self.fields[name]
-
-    def conflicts(self, name: str = "") -> list[tuple[str, dict[str, array]]]:
-        """Return every place with more than one type: its name, and the rows of each type, most frequent first."""
-        found = []
-        if len(self.rows) > 1:
-            found.append((name, dict(sorted(self.rows.items(), key=lambda item: -len(item[1])))))
-        if self.elements is not None:
-            found += self.elements.conflicts(f"{name}[]")
-        for key, shape in self.fields.items():
-            found += shape.conflicts(f"{name}.{key}" if name else key)
-        return found
-
-    def has_something(self) -> bool:
-        """Return whether there is more than nulls and empty lists."""
-        return bool(self.rows.keys() - {LIST} or (self.elements and self.elements.rows))
-
-    def first_from(self, start: int) -> int:
-        """Return the first row, from `start` on, that has something here."""
-        places = ((rows, bisect_left(rows, start)) for rows in self.rows.values())
-        return min((rows[at] for rows, at in places if at < len(rows)), default=start)
-
-    def arrow_type(self) -> Any:
-        """Return the type that Arrow has for it."""
-        import pyarrow
-
-        name = next(iter(self.rows), None)
-        if name == LIST:
-            return pyarrow.list_((self.elements or Shape()).arrow_type())
-        if name == OBJECT:
-            return pyarrow.struct([(key, part.arrow_type()) for key, part in self.fields.items()])
-        types = {TEXT: pyarrow.string(), NUMBER: pyarrow.float64(), BOOLEAN: pyarrow.bool_(), BYTES: pyarrow.binary()}
-        return types.get(name, pyarrow.null())
-
-
-def not_unicode(text: str) -> tuple[str, str] | None:
-    """Return the kind of finding and a message if a text cannot be written in any encoding."""
-    try:
-        text.isascii() or text.encode()
-    except UnicodeEncodeError as error:
-        return "text-not-unicode", f"{text[error.start : error.end]!r} at character {error.start}"
-    return None
 
 
 class LoaderCheck:
@@ -118,47 +29,46 @@ class LoaderCheck:
         self.found, self.source = found, source
         self.reference: Any = None  # the schema of the first table, which settles all types; of CSV its columns
 
-    def check_file(self, path: Path, shape: Shape, start: int) -> None:
+    def check_file(self, path: Path, types: Types, start: int) -> None:
         """Look at one file after its rows have been read: the types in it, and the number of its first row."""
         import pyarrow
         import pyarrow.parquet
 
         if path.suffix.lower() == ".parquet":
             if not self.found.rows(self.source, {"row-unreadable"}):
-                self._must_fit(pyarrow.parquet.read_schema(path).empty_table(), shape, start)
+                self._must_fit(pyarrow.parquet.read_schema(path).empty_table(), types, start)
             return
-        mixed = self._report_mixed(shape)
+        mixed = self._report_mixed(types)
         with path.open("rb") as file:
             encoding = encoding_of(file)
         if encoding not in UTF_8:
             self._add("file-encoding", None, None, f"{path} is in {encoding.upper()}")
         if path.suffix.lower() in DELIMITERS:
-            if self.reference not in (None, list(shape.fields)):
+            if self.reference not in (None, types.columns):
                 message = f"the columns of {path} are not those of the first file, in their order"
                 self._add("loader-refuses", None, None, message)
-            self.reference = self.reference or list(shape.fields)
+            self.reference = self.reference or types.columns
         elif is_list(path):
             if encoding == "utf-8-sig":
                 self._add("file-bom", None, None, f"{path} starts with a byte order mark")
             if not mixed:
-                fields = [(name, part.arrow_type()) for name, part in shape.fields.items()]
-                self._must_fit(pyarrow.schema(fields).empty_table(), shape, start)
+                self._must_fit(pyarrow.schema(types.arrow_type()).empty_table(), types, start)
         elif encoding in UTF_8:
-            self._check_lines(path, shape, start, mixed)
+            self._check_lines(path, types, start, mixed)
 
     def _add(self, kind: str, row: int | None, column: str | None, message: str) -> None:
         self.found.add(kind, self.source, row, column, message)
 
-    def _report_mixed(self, shape: Shape) -> bool:
-        columns = shape.conflicts()
-        for name, rows in columns:
+    def _report_mixed(self, types: Types) -> bool:
+        mixed = types.mixed()
+        for place, rows in mixed.items():
             (usual, most), *others = rows.items()
             for other, odd in others:
                 for row in odd:
-                    self._add("column-mixed", row, name, f"{other}, where {len(most):,} rows have {usual}")
-        return bool(columns)
+                    self._add("column-mixed", row, named(place), f"{other}, where {len(most):,} rows have {usual}")
+        return bool(mixed)
 
-    def _check_lines(self, path: Path, shape: Shape, start: int, mixed: bool) -> None:
+    def _check_lines(self, path: Path, types: Types, start: int, mixed: bool) -> None:
         import pyarrow
 
         # Arrow does not survive a table that starts with `null`.
@@ -170,7 +80,7 @@ class LoaderCheck:
             except pyarrow.ArrowException:
                 table = self._without_bad_lines(rows, mixed)
             if table is not None and not mixed:
-                self._must_fit(table, shape, start)
+                self._must_fit(table, types, start)
             start += len(lines)
 
     def _without_bad_lines(self, rows: dict[int, bytes], mixed: bool) -> Any:
@@ -192,7 +102,7 @@ class LoaderCheck:
                 self._add("loader-refuses", None, None, f"rows {min(rows)} to {max(rows)}: {_first_line(error)}")
             return None
 
-    def _must_fit(self, table: Any, shape: Shape, start: int) -> None:
+    def _must_fit(self, table: Any, types: Types, start: int) -> None:
         """Compare a table with the first."""
         if self.reference is None:
             self.reference = table.schema
@@ -204,7 +114,7 @@ class LoaderCheck:
 
         reference = Features.from_arrow_schema(self.reference).arrow_schema
         for name in table.column_names:
-            at = shape.fields.get(name, Shape()).first_from(start)
+            at = types.first_row(name, start)
             if name not in reference.names:
                 self._add("column-late", at, name, "the column is not in what comes before")
                 continue
@@ -215,12 +125,12 @@ class LoaderCheck:
                 self._add("column-late", at, name, f"{kind.type} up to here, and then: {_first_line(error)}")
 
     def _require_text(self, schema: Any) -> None:
-        import pyarrow.types as types
+        from pyarrow.types import is_timestamp
 
         source = self.found.sources[self.source]
         for use in TEXTS if source.formatting == "alpaca" else ():
             name = source.columns.get(use)
-            if name in schema.names and types.is_timestamp(schema.field(name).type):
+            if name in schema.names and is_timestamp(schema.field(name).type):
                 message = "every text looks like a date, and the loader makes dates of them; write .json or .parquet"
                 self._add("column-late", None, name, message)
 

@@ -1,19 +1,18 @@
 """One image, video or sound: whether training can read it, and what it will see."""
 
-import io
 import math
 import os
 import stat
 import time
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import xxhash
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
-from ..images import MAX_PIXELS, MIN_PIXELS, PATCH, no_path, scale, stretch
+from ..images import MAX_PIXELS, MIN_PIXELS, PATCH, ImageError, no_path, open_image, scale, stretch
+from ..sources import find_media
 
 
 DECODED = 1 << 26  # pixels: larger images are judged by their header alone, as they would take 256 MB and more
@@ -39,10 +38,6 @@ class Seen:
     problems: list[tuple[str, str]] = field(default_factory=list)
 
 
-class Refused(Exception):
-    """A file that training cannot use: the kind of finding, and its message."""
-
-
 def look(item: tuple[int, str, Any, str], max_pixels: int, min_pixels: int) -> Seen:
     """Look at a `media_index.Item`; never raises for what is wrong with it.
 
@@ -60,8 +55,8 @@ def look(item: tuple[int, str, Any, str], max_pixels: int, min_pixels: int) -> S
     try:
         seen.digest = xxhash.xxh64_hexdigest(_read(path, "media"))
         _play(path, STREAMS[use])
-    except Refused as refusal:
-        seen.problems.append(refusal.args)
+    except ImageError as error:
+        seen.problems.append((error.kind, str(error)))
     return seen
 
 
@@ -71,72 +66,53 @@ def look_at_image(image: Any, media_dir: str, max_pixels: int = MAX_PIXELS, min_
     try:
         data = image if isinstance(image, bytes) else _read(image, "image")
         seen.digest = xxhash.xxh64_hexdigest(data)
-        with _open(data) as opened:
+        with open_image(data) as opened:
             seen.width, seen.height = opened.size
             _judge_size(opened.size, scale(*opened.size, max_pixels, min_pixels), seen.problems)
             _judge_header(opened, "" if isinstance(image, bytes) else image, seen.problems)
             if math.prod(opened.size) <= DECODED:
                 _decode(opened)
                 _judge_content(opened, seen.problems)
-    except Refused as refusal:
-        seen.problems.append(refusal.args)
+    except ImageError as error:
+        seen.problems.append((error.kind, str(error)))
     return seen
 
 
 def resolve(image: Any, media_dir: str) -> str | bytes:
-    """Return the path or the bytes that training opens.
-
-    A path is looked for in `media_dir`, then where it says; one inside an object ({"path": ...}) only where it says.
-    Where training would find neither, it is what stands in `media_dir`, to say what is wrong with that.
-    """
+    """Return the path or the bytes that training opens; a path inside an object is looked for only where it says."""
     if isinstance(image, dict):
         return image["bytes"] if image.get("bytes") is not None else str(image.get("path"))
-    if isinstance(image, bytes) or no_path(image):
-        return image
-    inside = os.path.join(media_dir, image)
-    no_file_but_there = os.path.lexists(inside) and not os.path.lexists(image)
-    return inside if os.path.isfile(inside) or no_file_but_there else image
+    return image if isinstance(image, bytes) or no_path(image) else find_media(image, media_dir)
 
 
 def _read(path: str, what: str) -> bytes:
     """Read a file; a pipe or a device, which may never end, is refused, and what is no path.
 
     Raises:
-        Refused: it cannot be read, or is empty; the kind begins with `what`, "image" or "media".
+        ImageError: it cannot be read, or is empty; the kind begins with `what`, "image" or "media".
     """
     if refused := no_path(path):
-        raise Refused(*refused)
+        raise ImageError(refused[1], refused[0])
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
-            raise Refused(f"{what}-not-a-file", "a folder" if stat.S_ISDIR(mode) else "not a regular file")
+            raise ImageError("a folder" if stat.S_ISDIR(mode) else "not a regular file", f"{what}-not-a-file")
         data = Path(path).read_bytes()
+    except ImageError:
+        raise
     except FileNotFoundError as error:
-        raise Refused(f"{what}-missing", "there is no such file") from error
+        raise ImageError("there is no such file", f"{what}-missing") from error
     except (OSError, ValueError) as error:
-        raise Refused(f"{what}-missing", f"{getattr(error, 'strerror', None) or error}") from error
+        raise ImageError(f"{getattr(error, 'strerror', None) or error}", f"{what}-missing") from error
     if not data:
-        raise Refused(f"{what}-empty", "the file is empty")
+        raise ImageError("the file is empty", f"{what}-empty")
     return data
-
-
-def _open(data: bytes) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's about size: see "image-huge"
-        try:
-            return Image.open(io.BytesIO(data))
-        except UnidentifiedImageError as error:
-            raise Refused("image-unreadable", "not an image, or damaged from its start") from error
-        except Image.DecompressionBombError as error:
-            raise Refused("image-too-large", f"{error}") from error
-        except Exception as error:  # a decoder may raise anything; training would stop with it
-            raise Refused("image-unreadable", f"{type(error).__name__}: {error}") from error
 
 
 def _judge_size(size: tuple[int, int], scaled: tuple[int, int], problems: list[tuple[str, str]]) -> None:
     shape = f"{size[0]} x {size[1]} pixels"
     if not min(scaled):
-        raise Refused("image-too-thin", f"{shape} become {scaled[0]} x {scaled[1]}")
+        raise ImageError(f"{shape} become {scaled[0]} x {scaled[1]}", "image-too-thin")
     if stretch(*scaled) != tuple(max(side, PATCH) for side in scaled):
         problems.append(("image-squashed", shape))
     if min(size) < PATCH:
@@ -161,9 +137,10 @@ def _decode(image: Image.Image) -> None:
     try:
         image.draft("RGB", (1, 1))  # a JPEG: all of its data is read, and only every eighth pixel is made
         image.crop((0, 0, 1, 1)).convert("RGB")  # decodes all of it, and shows whether there is a way to RGB
-    except Exception as error:  # as above
+    except Exception as error:  # a decoder may raise anything; training would stop with it
         cut = any(word in str(error).lower() for word in ("truncated", "unexpected end", "not enough", "eof"))
-        raise Refused(f"image-{'truncated' if cut else 'unreadable'}", f"{type(error).__name__}: {error}") from error
+        kind = "image-truncated" if cut else "image-unreadable"
+        raise ImageError(f"{type(error).__name__}: {error}", kind) from error
 
 
 def _judge_content(image: Image.Image, problems: list[tuple[str, str]]) -> None:
@@ -210,13 +187,15 @@ def _play(path: str, stream: str) -> None:
         with av.open(os.fspath(path)) as container:
             found = [one for one in container.streams if one.type == stream]
             if not found:
-                raise Refused("media-unreadable", f"there is no {stream} in it")
+                raise ImageError(f"there is no {stream} in it", "media-unreadable")
             for _ in container.decode(found[0]):
                 count += 1
                 if time.monotonic() - start > PLAYED:
                     return
+    except ImageError:
+        raise
     except (av.FFmpegError, OSError, ValueError) as error:
         words = getattr(error, "strerror", None) or error
-        raise Refused("media-unreadable", f"{words}, after {count} frames" if count else f"{words}") from error
+        raise ImageError(f"{words}, after {count} frames" if count else f"{words}", "media-unreadable") from error
     if not count:
-        raise Refused("media-unreadable", f"not a frame of {stream} in it")
+        raise ImageError(f"not a frame of {stream} in it", "media-unreadable")

@@ -31,9 +31,6 @@ class WorkerPool:
         """Yield (item, result) for every item, in the order in which they are done.
 
         A result is `DIED` or `HUNG` where there is none. An item is taken when a process is free for it.
-
-        Raises:
-            DataError: processes do not start.
         """
         items, idle, busy = iter(items), [], []
         try:

@@ -11,18 +11,18 @@ import numpy as np
 
 from ..images import MAX_PIXELS, MIN_PIXELS
 from ..pairs import Pair, RowError, read_pair
-from ..rows import DELIMITERS, Broken, is_list, read_values, require_file
+from ..rows import DELIMITERS, FIRST_TABLE, is_list, read_values, require_file
 from ..sources import Source
 from .duplicates import add_pair, compare
 from .findings import Findings, Problem, printable
-from .loader import LoaderCheck, Shape, not_unicode
+from .loader import LoaderCheck
 from .media_index import Item, MediaIndex
 from .picture import look
 from .pool import WorkerPool
-from .rows import PLACEHOLDERS, check_pair, check_scores, explain_row_error
+from .rows import PLACEHOLDERS, check_pair, check_scores
+from .value_types import Types, not_unicode
 
 
-FIRST_TABLE = 1000  # rows that `datasets` writes at a time: the first of them settle the types
 IF_ABSENT = ("score-missing", "answer-missing", "question-empty", "messages")  # told once for a column in no row
 COMMON = {"system", "tools", "images", "videos", "audios"}  # what LlamaFactory can read besides question and answers
 ONE_SIDED = re.compile("(chosen|rejected)_(images?|videos?|audios?|system|tools|objects)")  # as ms-swift has them
@@ -67,21 +67,17 @@ class Checked:
         plan: what was checked.
         found: the findings.
         media: the images, videos and sounds.
-        shapes: the types of the columns of every data set, by file.
+        types: of the values of every data set, by file.
     """
 
     plan: Plan
     found: Findings
     media: MediaIndex
-    shapes: list[list[Shape]]
+    types: list[list[Types]]
 
 
 def check(plan: Plan, progress: bool = True) -> Checked:
-    """Check data sets the way training will read them.
-
-    Raises:
-        DataError: a file cannot be read at all, or the model of `plan.training` cannot.
-    """
+    """Check data sets the way training will read them."""
     measure = None
     if plan.training and plan.tokens and plan.images:
         from .tokens import Measure, check_tokens
@@ -114,7 +110,7 @@ def _read(checked: Checked, number: int, progress: bool) -> Iterator[Item]:
     for path in source.files:
         require_file(path)
         reader = _RowReader(source, checked.plan.scored, is_list(path), path.suffix.lower() in DELIMITERS)
-        checked.shapes[number].append(reader.shape)
+        checked.types[number].append(reader.types)
         found.starts[number].append(row)
         for value in read_values(path, source.name if progress else ""):
             pair, problems = reader.read(value, row)
@@ -127,7 +123,7 @@ def _read(checked: Checked, number: int, progress: bool) -> Iterator[Item]:
             row += 1
         found.ends[number] = row
         if row > found.starts[number][-1]:
-            loader.check_file(path, reader.shape, found.starts[number][-1])
+            loader.check_file(path, reader.types, found.starts[number][-1])
         else:
             found.add("file-empty", number, None, None, f"no rows in {path}")
     _report_columns(checked, number)
@@ -141,33 +137,29 @@ class _RowReader:
     scored: bool
     is_list: bool
     is_table: bool
-    shape: Shape = field(default_factory=Shape)
+    types: Types = field(default_factory=Types)
 
     def read(self, value: Any, row: int) -> tuple[Pair | None, list[Problem]]:
-        if isinstance(value, Broken):
-            rest = "; nothing after it was read" if self.is_list else ""
-            return None, [("row-unreadable", None, value.reason + rest)]
-        if not isinstance(value, dict):
-            return None, [("row-not-object", None, f"{type(value).__name__} instead of an object")]
-        problems = []
-        for column, part in value.items():
-            bad = not_unicode(column) or self.shape.at(column).see(part, row)
+        problems, is_row = [], isinstance(value, dict)
+        for column, part in value.items() if is_row else ():
+            bad = not_unicode(column) or self.types.see((column,), part, row)
             if bad and (self.is_list or bad[0] != "number-too-large"):  # lines make a float of it
                 problems.append((bad[0], column, bad[1]))
-        if self.scored:
+        if self.scored and is_row:
             ignored = "score-numeric-text" if self.is_table else ""  # a table has nothing but text
             problems += [problem for problem in check_scores(value, self.source) if problem[0] != ignored]
         try:
             pair = read_pair(value, self.source)
         except RowError as error:
-            return None, [*problems, explain_row_error(error, value, self.source)]
+            rest = "; nothing after it was read" if error.kind == "row-unreadable" and self.is_list else ""
+            return None, [*problems, (error.kind, error.column, f"{error}{rest}")]
         return pair, [*problems, *check_pair(pair, self.source)]
 
 
 def _report_columns(checked: Checked, number: int) -> None:
     """Tell once of a column that no row has, instead of in every row, and of columns that training does not read."""
-    found, source, shapes = checked.found, checked.found.sources[number], checked.shapes[number]
-    seen = dict.fromkeys(name for shape in shapes for name in shape.fields)
+    found, source, files = checked.found, checked.found.sources[number], checked.types[number]
+    seen = dict.fromkeys(name for types in files for name in types.columns)
     marks = ", ".join("?" * len(IF_ABSENT))
     where = f"source = ? AND kind IN ({marks}) AND field IS NOT NULL"
     told = found.db.execute(f"SELECT DISTINCT field FROM findings WHERE {where}", (number, *IF_ABSENT))
@@ -176,7 +168,7 @@ def _report_columns(checked: Checked, number: int) -> None:
         found.db.execute(f"DELETE FROM findings WHERE {where} AND field = ?", (number, *IF_ABSENT, column))
         found.add("column-missing", number, None, column, f"no row has it; the columns are {', '.join(seen)}")
     meant = COMMON | ({"input", "history"} if source.formatting == "alpaca" else set())
-    filled = dict.fromkeys(name for shape in shapes for name, part in shape.fields.items() if part.has_something())
+    filled = dict.fromkeys(name for types in files for name in types.filled)
     for name in [name for name in filled if name not in source.columns.values()]:
         if name in meant:
             message = 'training does not see it, as "columns" in dataset_info.json do not name it'

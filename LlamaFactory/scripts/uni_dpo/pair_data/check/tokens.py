@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DataError
-from ..sources import Source
+from ..sources import Source, listed
 from .run import Checked
 from .training import Options
 
@@ -27,8 +27,7 @@ def check_tokens(checked: Checked, measure: "Measure", progress: bool) -> None:
         for row, value in enumerate(source.values(f"{source.name}, tokens" if progress else "")):
             if row in wrong:
                 continue
-            images = source.column(value, "images")
-            images = images if isinstance(images, list) else [] if images is None else [images]
+            images = listed(source.column(value, "images"))
             sizes = [checked.media.size_of(image, source.media_dir) for image in images]
             try:
                 problems = list(measure(convert(value), sizes).problems(options.data.cutoff_len))
@@ -42,11 +41,7 @@ class Measure:
     """Tokenises pairs whole, remembering what images of a size become."""
 
     def __init__(self, options: Options):
-        """Load what training would.
-
-        Raises:
-            DataError: the model's tokenizer or its template cannot be loaded.
-        """
+        """Load what training would."""
         from llamafactory.train.uni_dpo.data.prompts import PromptOnceProcessor
 
         tokenizer, processor, template = load(options)

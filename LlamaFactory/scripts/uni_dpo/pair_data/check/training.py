@@ -22,11 +22,7 @@ class Options:
 
 
 def read_options(given: dict[str, Any]) -> Options:
-    """Let LlamaFactory read those options that are about data or model, so that its defaults hold.
-
-    Raises:
-        DataError: LlamaFactory cannot be imported or refuses an option.
-    """
+    """Let LlamaFactory read those options that are about data or model, so that its defaults hold."""
     try:
         from llamafactory.hparams import DataArguments, ModelArguments
     except ImportError as error:
@@ -48,9 +44,6 @@ def plan_from_config(config: Path, overrides: list[str], **settings: Any) -> Pla
         config: its YAML.
         overrides: `key=value`, as `llamafactory-cli train` takes them.
         **settings: fields of the plan that training has no say in.
-
-    Raises:
-        DataError: the file cannot be read, or says nothing of data.
     """
     given = _read_config(config, overrides)
     _require_known(given, config)

@@ -4,22 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from .fields import (
-    ANSWERS,
-    OBJECTS,
-    QUESTIONS,
-    RANKS,
-    SCORES,
-    TEXTS,
-    Fields,
-    first,
-    is_meant_as_number,
-    leaves_of,
-    look,
-    rank_of,
-    score_of,
-)
-from .question import Answer, Question, asked, make_question, rated, text_of
+from .fields import ANSWERS, OBJECTS, QUESTIONS, RANKS, SCORES, TEXTS, Fields, first, look
+from .question import Question, asked, make_question, text_of
+from .ratings import Answer, is_meant_as_number, leaves_of, rank_of, rated, score_of
 
 
 KINDS = {type(None): "missing or null", list: "a list", dict: "an object", bool: "true or false"}
@@ -41,7 +28,7 @@ def find(row: dict[str, Any], given: Fields) -> Fields | None:
         found += [one for one in inside if one and (common or (one.text and (one.score or one.rank)))]
     if not found or not question:
         return None
-    return replace(max(found, key=lambda fields: fields.found), question=question, image=given.image)
+    return replace(max(found, key=lambda fields: len(fields.paths)), question=question, image=given.image)
 
 
 def read(row: dict[str, Any], fields: Fields) -> Question:

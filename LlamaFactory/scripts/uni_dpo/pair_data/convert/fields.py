@@ -1,8 +1,6 @@
 """Where rows keep things: the names that columns commonly have, and dotted paths."""
 
 import json
-import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,13 +18,15 @@ OBJECTS = "annotations annotation evaluations evaluation".split()  # may hold sc
 SCORES = "overall_score score overall overall_rating rating reward human_score total_score Rating Score".split()
 SCORES += ["scores", "ratings", "rewards", *OBJECTS]
 RANKS = "rank ranking overall_rank human_rank ranks rankings".split()
+# Of rows that say which answer is preferred: both answers, their scores, and ranks as this command writes them.
+SIDES = (("chosen", "rejected"), ("chosen_response", "rejected_response"), ("preferred", "dispreferred"))
+SIDE_SCORES = "score_{} {}_score {}_rating {}-rating rating_{} {}_reward reward_{} {}_avg_rating {}_rm_score".split()
+SIDE_RANKS = "rank_chosen,rank_rejected"
 IDS = "id question_id prompt_id idx uid sample_id index".split()
 SUBSETS = "subset category ds_name origin_dataset dataset source".split()
 MM_RLHF_FOLDERS = ("long", "short", "mcq", "safety")
 # What both answers of our pairs have in common; a column such as ms-swift's rejected_images is about one of them.
 SHARED = (IMAGES, VIDEOS, AUDIOS, ["system"], ["tools"], ["objects"])
-PART = re.compile(r"[-+\d.,]+\s*(?:/|out of|of|%).*")
-DECIMAL = re.compile(r"[-+]?[\d.,]+")  # a number, or 3,5
 NOTHING = (None, "", [], {})
 
 
@@ -54,11 +54,6 @@ class Fields:
         """Name all that was found."""
         return ", ".join(f'{use} in "{path}"' for use, path in self.paths.items())
 
-    @property
-    def found(self) -> int:
-        """How many there are."""
-        return len(self.paths)
-
 
 def look(value: Any, path: str) -> Any:
     """Return what stands at a path of names and numbers joined by dots, None where there is nothing.
@@ -70,18 +65,15 @@ def look(value: Any, path: str) -> Any:
         return [look(value, one.strip()) for one in path.split(",")]
     if isinstance(value, dict) and path in value:
         return value[path]
-    names = path.split(".")
-    for place, name in enumerate(names):
-        if isinstance(value, list) and name.isdigit():
-            value = value[int(name)] if int(name) < len(value) else None
-        elif isinstance(value, list):
-            inside = [look(item, ".".join(names[place:])) for item in value]
-            return None if value and all(item is None for item in inside) else inside
-        elif isinstance(value, dict):
-            value = value.get(name)
-        else:
-            return None
-    return value
+    name, _, rest = path.partition(".")
+    if isinstance(value, list) and not name.isdigit():
+        inside = [look(item, path) for item in value]
+        return None if value and all(item is None for item in inside) else inside
+    if isinstance(value, list):
+        inside = value[int(name)] if int(name) < len(value) else None
+    else:
+        inside = value.get(name) if isinstance(value, dict) else None
+    return look(inside, rest) if rest else inside
 
 
 def first(row: dict[str, Any], names: Iterable[str]) -> str:
@@ -110,52 +102,6 @@ def unused(row: dict[str, Any], fields: Fields, used: Iterable[str]) -> list[str
     known = {*used, *ONE_SIDED, *paths, *(path.split(".")[0] for path in paths), first(row, IDS), first(row, SUBSETS)}
     known |= set() if fields.image else {first(row, IMAGES)}
     return [name for name, value in row.items() if name not in known and value not in NOTHING]
-
-
-def number(value: Any) -> float | None:
-    """Return a finite number, also from text; None for all else."""
-    try:
-        read = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return read if math.isfinite(read) else None
-
-
-def score_of(value: Any) -> float | None:
-    """Return a score: a number, the one that an object names, or the mean of those ratings that are numbers."""
-    if not isinstance(value, (dict, list)):
-        return number(value)
-    if isinstance(value, dict):
-        if named := first(value, SCORES):
-            return score_of(value[named])
-        value = [part for name, part in value.items() if name not in RANKS]
-    ratings = [rating for rating in map(score_of, value) if rating is not None]
-    return sum(ratings) / len(ratings) if ratings else None
-
-
-def leaves_of(value: Any, path: str = "") -> dict[str, Any]:
-    """Return what a score is made of, by dotted names: as `score_of` goes through it, also what is no number."""
-    if isinstance(value, dict):
-        named = first(value, SCORES)
-        parts = {named: value[named]} if named else {name: part for name, part in value.items() if name not in RANKS}
-    elif isinstance(value, list):
-        parts = dict(enumerate(value))
-    else:
-        return {path: value}
-    inside = (leaves_of(part, f"{path}.{name}".lstrip(".")) for name, part in parts.items())
-    return {name: leaf for leaves in inside for name, leaf in leaves.items()}
-
-
-def is_meant_as_number(value: Any) -> bool:
-    """Tell numbers, also those that cannot be read as one: NaN, 3,5 or 4/5."""
-    if isinstance(value, str):
-        return any(pattern.fullmatch(value.strip()) for pattern in (DECIMAL, PART))
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def rank_of(value: Any) -> float | None:
-    """Return a rank: a number, or the one that an object names."""
-    return number(value.get(first(value, RANKS))) if isinstance(value, dict) else number(value)
 
 
 def extras_of(row: dict[str, Any], images: Iterable[Any]) -> dict[str, str]:

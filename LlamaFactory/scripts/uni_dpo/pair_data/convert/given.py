@@ -5,13 +5,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .answers import entries
-from .fields import Fields, look, rank_of, score_of
+from .fields import Fields, look
 from .question import text_of
+from .ratings import rank_of, score_of
 
 
-LOOKED_AT = 64  # rows whose names are collected
+LOOKED_AT = 64  # rows by which a source is recognised, and whose names are told
 NAMED = 40  # names in a message
 EXAMPLE = 60  # characters
+NONE = "none"
 ABOUT_ANSWERS = ("text", "score", "rank")
 FITS = {  # what a value has to be, and how messages say it
     "question": (lambda value: value is not None, "a question"),
@@ -30,9 +32,7 @@ class Given:
         """Look for all that are given; several joined by commas one by one, but for answers."""
         several = {use: [path] if use == "answers" else path.split(",") for use, path in given.paths.items()}
         self.missing = {(use, path.strip()): None for use, paths in several.items() for path in paths}
-        self.rows = 0
-        self.names: dict[str, None] = {}  # of the first rows, and of their answers
-        self.within: dict[str, None] = {}
+        self.first: list[tuple[dict[str, Any], list[Any]]] = []  # rows, with their answers
 
     def look_for(self, row: Any, answers: str) -> None:
         """Look for what is missing so far in a row, whose answers are there if that is known."""
@@ -41,42 +41,38 @@ class Given:
         within = [
             one for part in ([look(row, answers)] if answers else row.values()) for one in entries(part).values()
         ]
-        self.rows += 1
-        if self.rows <= LOOKED_AT:
-            self.names |= dict.fromkeys(_names(row))
-            self.within |= {name: None for one in within if isinstance(one, dict) for name in _names(one)}
+        if len(self.first) < LOOKED_AT:
+            self.first.append((row, within))
         for (use, path), odd in list(self.missing.items()):
             values = [value for value in _values(row, within, use, path) if value is not None]
             if any(map(FITS[use][0], values)):
                 del self.missing[use, path]
             elif values and odd is None:
-                self.missing[use, path] = json.dumps(values[0], ensure_ascii=False, default=repr)
+                shown = json.dumps(values[0], ensure_ascii=False, default=repr)
+                self.missing[use, path] = shown if len(shown) <= EXAMPLE else f"{shown[:EXAMPLE]}..."
 
     def wrong(self) -> str:
         """Return a line for each option whose field no row has, and the names that there are; "" if there is none."""
-        lines = []
-        no_answers = any(use == "answers" for use, _ in self.missing)
+        lines, names = [], names_in(row for row, _ in self.first)
+        within = names_in(one for _, answers in self.first for one in answers if isinstance(one, dict))
+        lost = ABOUT_ANSWERS if any(use == "answers" for use, _ in self.missing) else ()  # cannot be there either
         for (use, path), odd in self.missing.items():
-            if no_answers and use in ABOUT_ANSWERS:
-                continue  # cannot be there
-            shown = odd if not odd or len(odd) <= EXAMPLE else f"{odd[:EXAMPLE]}..."
-            problem = f"no row has {FITS[use][1]} there, the first has {shown}" if odd else "no row has anything there"
-            inside = use in ABOUT_ANSWERS and self.within
-            there = f"Within an answer: {_listed(self.within)}; in all" if inside else "There are"
-            lines.append(f"--{use} {path}: {problem}. {there}: {_listed(self.names)}.")
+            problem = f"no row has {FITS[use][1]} there, the first has {odd}" if odd else "no row has anything there"
+            inside = use in ABOUT_ANSWERS and within != NONE
+            there = f"Within an answer: {within}; in all" if inside else "There are"
+            lines += [f"--{use} {path}: {problem}. {there}: {names}."] if use not in lost else []
         return "\n".join(lines)
 
 
 def names_in(rows: Iterable[Any]) -> str:
-    """Return the names in some rows with dots for those inside of others, [] after that of a list of objects."""
-    return _listed(dict.fromkeys(name for row in rows for name in _names(row)))
+    """Return the names in some rows with dots for those inside of others, [] after that of a list of objects.
 
-
-def _listed(names: Iterable[str]) -> str:
-    """Join names, without those that are no more than the start of another."""
+    Those that are no more than the start of another are left out.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in _names(row)))
     starts = {name[:end] for name in names for end in range(len(name)) if name[end] in ".["}
     names = [name for name in names if name not in starts]
-    return ", ".join(names[:NAMED] + ([f"{len(names) - NAMED} more"] if len(names) > NAMED else [])) or "none"
+    return ", ".join(names[:NAMED] + ([f"{len(names) - NAMED} more"] if len(names) > NAMED else [])) or NONE
 
 
 def _names(value: Any, path: str = "") -> Iterator[str]:

@@ -5,7 +5,8 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from .question import MEDIA, Answer, Question, Unusable
+from .question import MEDIA, Question
+from .ratings import Answer, Unusable
 
 
 STRATEGIES = ("best-worst", "all", "adjacent")
@@ -39,27 +40,20 @@ def choose(question: Question, pairing: Pairing, counts: Counter[str]) -> list[P
     answers = _usable(question, counts)
     if len(answers) < 2:
         raise Unusable("less than two answers that can be used")
-    if question.given:
-        candidates, by = [question.answers[:2]], ""
-    else:
-        answers = _decided(answers, counts)
-        other = {"rank": "score", "score": "rank"}[pairing.by]
-        by = pairing.by if sum(getattr(answer, pairing.by) is not None for answer in answers) > 1 else other
-        candidates = _candidates(answers, by, pairing.strategy, counts)
-    different = [pair for pair in dict.fromkeys(candidates) if pair[0].text.strip() != pair[1].text.strip()]
-    if not different:
+    values = {} if question.given else _values(_decided(answers, counts), pairing.by, counts)
+    pairs = [question.answers[:2]] if question.given else _candidates(values, pairing.strategy)
+    pairs = [pair for pair in pairs if pair[0].text.strip() != pair[1].text.strip()]
+    if not pairs:
         raise Unusable("the answers are the same", understood=True)
     if pairing.min_margin is not None:
-        margins = {pair: margin(pair) for pair in different}
-        different = [pair for pair, apart in margins.items() if apart is not None and apart >= pairing.min_margin]
-    if not different:
+        margins = {pair: margin(pair) for pair in pairs}
+        pairs = [pair for pair, apart in margins.items() if apart is not None and apart >= pairing.min_margin]
+    if not pairs:
         raise Unusable("the margin is less than --min-margin, or unknown", understood=True)
     if pairing.strategy == "best-worst" and not question.given:
-        return [max(different, key=lambda pair: _value(pair[0], by) - _value(pair[1], by))]
-    if pairing.most is None or len(different) <= pairing.most:
-        return different
-    drawn = sorted(different, key=lambda pair: _lot(question, pair, pairing.seed))[: pairing.most]
-    return [pair for pair in different if pair in drawn]
+        return [max(pairs, key=lambda pair: values[pair[0]] - values[pair[1]])]
+    drawn = sorted(pairs, key=lambda pair: _lot(question, pair, pairing.seed))[: pairing.most]
+    return [pair for pair in pairs if pair in drawn]
 
 
 def margin(pair: Pair) -> float | None:
@@ -111,24 +105,27 @@ def _decided(answers: list[Answer], counts: Counter[str]) -> list[Answer]:
     return decided
 
 
-def _candidates(answers: list[Answer], by: str, strategy: str, counts: Counter[str]) -> list[Pair]:
-    """Pair answers of different preference: all of them, or only those of neighbouring levels of preference."""
-    known = [answer for answer in answers if getattr(answer, by) is not None]
-    if len(known) < len(answers):
-        counts[f"without a {by}"] += len(answers) - len(known)
-    if len(known) < 2:
+def _values(answers: list[Answer], by: str, counts: Counter[str]) -> dict[Answer, float]:
+    """Return the numbers that decide, higher for better: `by`, or the other kind where only that is known."""
+    ranks = {answer: -answer.rank for answer in answers if answer.rank is not None}
+    scores = {answer: answer.score for answer in answers if answer.score is not None}
+    first, other = (ranks, scores) if by == "rank" else (scores, ranks)
+    values = first if len(first) > 1 else other
+    if len(values) < len(answers):
+        counts[f"without a {'rank' if values is ranks else 'score'}"] += len(answers) - len(values)
+    if len(values) < 2:
         raise Unusable("less than two answers with a number for score or rank (are --score and --rank right?)")
-    levels: dict[float, list[Answer]] = {}
-    for answer in sorted(known, key=lambda answer: -_value(answer, by)):
-        levels.setdefault(_value(answer, by), []).append(answer)
+    return values
+
+
+def _candidates(values: dict[Answer, float], strategy: str) -> list[Pair]:
+    """Pair answers of different values, or only of neighbouring ones."""
+    levels = sorted(set(values.values()), reverse=True)
     if len(levels) < 2:
         raise Unusable("all answers tie", understood=True)
-    steps = pairwise(levels.values()) if strategy == "adjacent" else combinations(levels.values(), 2)
-    return [(better, worse) for above, below in steps for better in above for worse in below]
-
-
-def _value(answer: Answer, by: str) -> float:
-    return answer.score if by == "score" else -answer.rank
+    steps = set(pairwise(levels) if strategy == "adjacent" else combinations(levels, 2))
+    ordered = sorted(values, key=values.get, reverse=True)
+    return [pair for pair in combinations(ordered, 2) if (values[pair[0]], values[pair[1]]) in steps]
 
 
 def _lot(question: Question, pair: Pair, seed: int) -> bytes:

@@ -2,19 +2,15 @@
 
 import base64
 import hashlib
-import io
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from PIL import Image, UnidentifiedImageError
-
-from ..images import BASE64, LONGEST_PATH
+from ..images import BASE64, LONGEST_PATH, ImageError, open_image
 from ..writing import whole_file
-from .question import Unusable
+from .ratings import Unusable
 
 
 # Training would open these as pictures.
@@ -81,10 +77,8 @@ class Pictures:
     def _store(self, data: bytes) -> str:
         """Write a file named by its content, once; folders by the first letters keep them small."""
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # large images are for `check` to report
-                kind = Image.open(io.BytesIO(data)).format.lower()
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            kind = open_image(data).format.lower()
+        except ImageError as error:
             raise Unusable("an embedded image that cannot be read") from error
         suffix = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}.get(kind, kind)
         name = hashlib.sha256(data).hexdigest()[:32]

@@ -5,13 +5,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from .fields import QUESTIONS, Fields, first, look
-from .question import OTHER_FOR_REJECTED, Answer, Question, Turn, Unusable, asked, make_question, rated, turns_of
-
-
-SIDES = (("chosen", "rejected"), ("chosen_response", "rejected_response"), ("preferred", "dispreferred"))
-SCORES = "score_{} {}_score {}_rating {}-rating rating_{} {}_reward reward_{} {}_avg_rating {}_rm_score".split()
-RANKS = "rank_chosen,rank_rejected"  # what this command itself writes
+from .fields import QUESTIONS, SIDE_RANKS, SIDE_SCORES, SIDES, Fields, first, look
+from .question import OTHER_FOR_REJECTED, Question, Turn, asked, make_question, turns_of
+from .ratings import Answer, Unusable, rated
 
 
 def find_sides(row: dict[str, Any]) -> str:
@@ -29,7 +25,7 @@ def find(row: dict[str, Any], given: Fields) -> Fields | None:
 
 
 def _find_scores(row: dict[str, Any]) -> str:
-    pairs = ([pattern.format(side) for side in SIDES[0]] for pattern in SCORES)
+    pairs = ([pattern.format(side) for side in SIDES[0]] for pattern in SIDE_SCORES)
     return next((",".join(pair) for pair in pairs if row.keys() >= set(pair)), "")
 
 
@@ -39,38 +35,32 @@ def read(row: dict[str, Any], fields: Fields) -> Question:
     for side, value in zip(SIDES[0], sides, strict=True):
         if value in (None, []):
             raise Unusable(f"there is no {side} answer")
-    chosen, rejected = (turns_of(side, "assistant") for side in sides)
     prompt = asked(row, fields)
-    if (not fields.question or look(row, fields.question) == []) and _is_text(chosen) and _is_text(rejected):
-        texts = [chosen[0].text, rejected[0].text]
-        shared = os.path.commonprefix(texts).removesuffix(" ")  # as trl splits them
+    if (not fields.question or look(row, fields.question) == []) and all(isinstance(side, str) for side in sides):
+        shared = os.path.commonprefix(sides).removesuffix(" ")  # as trl splits them
         prompt.append(Turn("user", shared))
-        chosen, rejected = ([Turn("assistant", text.removeprefix(shared))] for text in texts)
-    return _question(row, fields, prompt, chosen, rejected)
+        sides = [side.removeprefix(shared) for side in sides]
+    return _question(row, fields, prompt, *(turns_of(side, "assistant") for side in sides))
 
 
 def find_swift(row: dict[str, Any], given: Fields) -> Fields | None:
-    """Find the columns of ms-swift."""
-    question = first(row, ("messages", "query", "question") if row.get("response") else ("messages",))
+    """Find the columns of ms-swift, whose preferred answer is a column or the last message."""
     other = first(row, ("rejected_response", "rejected_messages"))
-    score = given.score or _find_scores(row)
-    return Fields(given.question or question, given.image, other, score=score) if question and other else None
+    preferred = first(row, ("response", "messages"))
+    question = given.question or (first(row, ("messages", "query", "question")) if preferred == "response" else "")
+    if not other or not preferred or not (question or preferred == "messages"):
+        return None
+    return Fields(question, given.image, f"{preferred},{other}", score=given.score or _find_scores(row))
 
 
 def read_swift(row: dict[str, Any], fields: Fields) -> Question:
-    """Read a row of ms-swift: the last message is the preferred answer, the other is a column of its own."""
-    other = look(row, fields.answers)
+    """Read a row of ms-swift, whose rejected answer may be a list of that one."""
+    other = row.get("rejected_response")
     if isinstance(other, list) and all(isinstance(text, str) for text in other):
         if len(other) != 1:
             raise Unusable("several rejected answers in one row: make a row of each")
-        other = other[0]
-    other = turns_of(other, "assistant")
-    whole = [*asked(row, fields), *turns_of(row.get("response"), "assistant")]
-    if len(whole) < 2:
-        raise Unusable("there is no question")
-    if any(turn.role == "user" for turn in other):
-        return _question(row, fields, [], whole, other)
-    return _question(row, fields, whole[:-1], whole[-1:], other)
+        row = row | {"rejected_response": other[0]}
+    return read(row, fields)
 
 
 def find_in_text(row: dict[str, Any], given: Fields) -> Fields | None:
@@ -79,11 +69,6 @@ def find_in_text(row: dict[str, Any], given: Fields) -> Fields | None:
         return find(opened(row), given)
     except Unusable:
         return None
-
-
-def read_in_text(row: dict[str, Any], fields: Fields) -> Question:
-    """Read a row whose column `text` holds question, chosen and rejected."""
-    return read(opened(row), fields)
 
 
 def opened(row: dict[str, Any]) -> dict[str, Any]:
@@ -98,18 +83,14 @@ def opened(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "text"} | inside
 
 
-def _is_text(turns: list[Turn]) -> bool:
-    return len(turns) == 1 and turns[0].role == "assistant"
-
-
 def _question(
     row: dict[str, Any], fields: Fields, prompt: list[Turn], chosen: list[Turn], rejected: list[Turn]
 ) -> Question:
     """Join a dialogue and its answers, which may be whole dialogues themselves, with or without the prompt."""
-    if not any(turn.role == "user" for turn in chosen + rejected):
-        chosen, rejected = prompt + chosen, prompt + rejected
     if not chosen or not rejected:
         raise Unusable("an answer is missing")
+    prompt = chosen[:-1] if _is_whole(chosen) else prompt
+    chosen, rejected = (side if _is_whole(side) else prompt + side for side in (chosen, rejected))
     if len(rejected) != len(chosen) or chosen[:-1] != rejected[:-1]:
         raise Unusable("the two dialogues differ before their last answer")
     shown = [[turn.images for turn in side[:-1] if turn.images] for side in (chosen, rejected)]
@@ -121,8 +102,12 @@ def _question(
     return make_question(row, fields, chosen[:-1], answers, given=True)
 
 
+def _is_whole(turns: list[Turn]) -> bool:
+    return any(turn.role == "user" for turn in turns)
+
+
 def _rated(row: dict[str, Any], fields: Fields, texts: tuple[str, str]) -> Iterator[Answer]:
-    found = [look(row, path) if path else None for path in (fields.score, fields.rank or RANKS)]
+    found = [look(row, path) if path else None for path in (fields.score, fields.rank or SIDE_RANKS)]
     scores, ranks = (two if isinstance(two, list) and len(two) == 2 else (None, None) for two in found)
     for text, score, rank in zip(texts, scores, ranks, strict=True):
         yield rated(text, score, rank, fields.parts)

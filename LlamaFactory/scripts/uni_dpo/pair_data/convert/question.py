@@ -4,24 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .fields import (
-    AUDIOS,
-    IMAGES,
-    PART,
-    SHARED,
-    VIDEOS,
-    Fields,
-    extras_of,
-    first,
-    is_meant_as_number,
-    leaves_of,
-    listed,
-    look,
-    number,
-    of_side,
-    rank_of,
-    score_of,
-)
+from .fields import AUDIOS, IMAGES, SHARED, VIDEOS, Fields, extras_of, first, listed, look, of_side
+from .ratings import Answer, Unusable
 
 
 MEDIA = ("<image>", "<video>", "<audio>")  # what training counts against images, videos and sounds
@@ -32,20 +16,6 @@ ROLES |= {"bot": "assistant", "system": "system"}
 OTHER_FOR_REJECTED = "something else to look at, or to go by, for the rejected answer than for the chosen"
 
 
-class Unusable(ValueError):
-    """A row of which nothing can be made.
-
-    Attributes:
-        reason: what is wrong, in the same words for all rows alike; they are counted by it.
-        understood: whether the row is as it should be, and left out all the same (a video, a tie).
-    """
-
-    def __init__(self, reason: str, understood: bool = False):
-        """Say why."""
-        super().__init__(reason)
-        self.reason, self.understood = reason, understood
-
-
 @dataclass(frozen=True)
 class Turn:
     """One message: role "user", "assistant" or "system", text with `<image>` where a picture is, images inside it."""
@@ -53,35 +23,6 @@ class Turn:
     role: str
     text: str
     images: tuple[Any, ...] = field(default=(), compare=False)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer; a higher score is better, rank 1 is best, None is unknown; `problem` is why it cannot be used."""
-
-    text: str
-    score: float | None = None
-    rank: float | None = None
-    problem: str = ""
-
-
-def rated(text: str, score: Any, rank: Any, parts: dict[str, str]) -> Answer:
-    """Return an answer with what was said about it; a score of so much of so much would be taken for missing.
-
-    Of a score that is the mean of `parts` (see `Fields`), each has to be there.
-    """
-    if parts and (isinstance(score, (dict, list)) or (score is not None and "" not in parts)):
-        leaves = leaves_of(score)
-        numbers = {name: number(leaves.get(name)) for name in parts}
-        lacking = next((name for name, value in numbers.items() if value is None), None)
-        if lacking is not None:
-            mean = ", of which the score is a mean" if len(parts) > 1 else ""
-            text_instead = " (3,5 or 4/5 is none)" if is_meant_as_number(leaves.get(lacking)) else ""
-            return Answer(text, problem=f"no number in {parts[lacking]}{mean}{text_instead}")
-        score = sum(numbers.values()) / len(numbers)
-    if isinstance(score, str) and PART.fullmatch(score.strip()):
-        raise Unusable("a score such as 8/10 or 80 %: write the number alone")
-    return Answer(text, score_of(score), rank_of(rank))
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,6 @@ def read_source(source: str, split: str = "", config: str = "") -> Iterator[Any]
             `datasets` can load), or the id of a data set on the hub.
         split: which split of a folder or hub data set; if empty, the only one.
         config: which configuration of a hub data set; if empty, its default.
-
-    Raises:
-        DataError: there is no such source, or the end of it is missing.
     """
     path, progress = Path(source), f"reading {Path(source).name}"
     if os.path.isfile(path) and path.suffix.lower() not in READ:

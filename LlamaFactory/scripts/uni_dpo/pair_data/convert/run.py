@@ -13,17 +13,15 @@ from ..errors import DataError, place
 from ..rows import Broken
 from ..writing import write_rows
 from .fields import Fields, unused
-from .given import Given
+from .given import LOOKED_AT, Given
 from .pairing import Pair, Pairing, choose, contradicts
 from .pictures import Pictures
-from .question import Question, Unusable
+from .question import Question
+from .ratings import Unusable
 from .reading import read_source
 from .report import ANSWERS, LEFT, NOT_UNDERSTOOD, PAIRS, Report
 from .shapes import MORE, READ, SHAPES, opened, read, recognise
-from .spool import RANKS, SCORES, Spool
-
-
-LOOKED_AT = 64  # rows by which a source is recognised
+from .spool import PAIR_RANKS, PAIR_SCORES, Spool
 
 
 @dataclass(frozen=True)
@@ -45,20 +43,16 @@ class Options:
 
 
 def convert(sources: list[str], output: Path, options: Options) -> Report:
-    """Write the pairs of some sources, which `reading.read_source` describes.
-
-    Raises:
-        DataError: nothing could be made of it; then nothing is written but images.
-    """
-    report, pictures, given = Report(), Pictures(output, options.image_dir), Given(options.fields)
-    jsonl = output.suffix.lower() == ".jsonl"
+    """Write the pairs of some sources; if nothing could be made of them, nothing but images."""
+    conversion = _Conversion(options, Pictures(output, options.image_dir), len(sources) > 1)
+    report, jsonl = conversion.report, output.suffix.lower() == ".jsonl"
     with tempfile.TemporaryFile("w+", encoding="utf-8") as scratch:
         spool = Spool(scratch)
         for source in sources:
-            for row in _rows(source, len(sources) > 1, options, pictures, report, given):
+            for row in conversion.rows(source):
                 spool.add(row)
-        report.pairs, report.scored, report.pictured = spool.count, spool.seen["score_chosen"], spool.with_images
-        if report.read and (wrong := given.wrong()):
+        report.pairs, report.scored, report.pictured = (spool.count, spool.seen[PAIR_SCORES[0]], spool.seen["images"])
+        if report.read and (wrong := conversion.given.wrong()):
             raise DataError(wrong)
         _require_use(sources, report, spool.is_late("history", jsonl))
         report.moved = spool.is_late("images", jsonl)
@@ -66,58 +60,66 @@ def convert(sources: list[str], output: Path, options: Options) -> Report:
     return report
 
 
-def _rows(
-    source: str, several: bool, options: Options, pictures: Pictures, report: Report, given: Given
-) -> Iterator[dict[str, Any]]:
-    """Yield a row for each pair of a source; keep count of what gives none."""
-    left = None if options.limit is None else options.limit - report.read
-    values = islice(read_source(source, options.split, options.config), left)
-    start = list(islice(values, LOOKED_AT))
-    if not start:
-        return
-    shape, fields = recognise(start, source, options.fields, options.shape)
-    print(f"{source}: {'read as' if options.shape else 'recognised as'} {shape} ({SHAPES[shape]}); {fields}")
-    report.means[fields.mean] = None
-    prefix = options.image_prefix
-    if prefix is None:
-        prefix = "MM-RLHF/" if shape.startswith("mm-rlhf") else ""
-    base = options.media_dir or (Path(source).parent if os.path.isfile(source) else None)
-    for number, value in enumerate(chain(start, values)):
-        report.read += 1
-        where = f"{source}, row {number}" if several else f"row {number}"
-        counts: Counter[str] = Counter()
+class _Conversion:
+    """Makes rows of pairs from one source after another, and keeps count of what gives none."""
+
+    def __init__(self, options: Options, pictures: Pictures, several: bool):
+        self.options, self.pictures, self.several = options, pictures, several
+        self.report, self.given = Report(), Given(options.fields)
+
+    def rows(self, source: str) -> Iterator[dict[str, Any]]:
+        """Yield a row for each pair of a source."""
+        options, report = self.options, self.report
+        left = None if options.limit is None else options.limit - report.read
+        values = islice(read_source(source, options.split, options.config), left)
+        start = list(islice(values, LOOKED_AT))
+        if not start:
+            return
+        shape, fields = recognise(start, source, options.fields, options.shape)
+        print(f"{source}: {'read as' if options.shape else 'recognised as'} {shape} ({SHAPES[shape]}); {fields}")
+        report.means[fields.mean] = None
+        prefix = options.image_prefix
+        if prefix is None:
+            prefix = "MM-RLHF/" if shape.startswith("mm-rlhf") else ""
+        base = options.media_dir or (Path(source).parent if os.path.isfile(source) else None)
+        for number, value in enumerate(chain(start, values)):
+            report.read += 1
+            where = f"{source}, row {number}" if self.several else f"row {number}"
+            try:
+                question, pairs = self._pairs(value, shape, fields, where)
+                images = [self.pictures.place(image, base, prefix) for image in question.images]
+            except Unusable as error:
+                if options.strict and not error.understood:
+                    message = f"{source}, {place(number)}: {error.reason}. Leave --strict out to skip it."
+                    raise DataError(message) from None
+                report.leave_out(LEFT if error.understood else NOT_UNDERSTOOD, error.reason, where)
+                continue
+            contradictions = sum(map(contradicts, pairs))
+            report.contradictions += contradictions
+            report.by_rank |= bool(contradictions) and not question.given
+            for row in (_row(question, pair, images, options.scores != "none") for pair in pairs):
+                if options.scores == "only" and "score_chosen" not in row:
+                    report.leave_out(PAIRS, "no scores", where)
+                else:
+                    yield row
+
+    def _pairs(self, value: Any, shape: str, fields: Fields, where: str) -> tuple[Question, list[Pair]]:
+        """Read a row and choose its pairs."""
+        if not isinstance(value, dict):
+            broken = isinstance(value, Broken)
+            raise Unusable(value.reason.split(" (")[0] if broken else "not an object with columns")
+        row, report, counts = opened(value, shape), self.report, Counter()
+        self.given.look_for(row, fields.answers)
+        if row.get("is_tie") in (True, 1, "true", "True") and not self.options.keep_ties:
+            raise Unusable("a tie (--keep-ties keeps them)", understood=True)
+        question = read(row, shape, fields)
+        report.unused.update(unused(row, fields, READ | MORE.get(shape, set())))
         try:
-            given.look_for(opened(value, shape), fields.answers)
-            question = _question(value, shape, fields, options.keep_ties)
-            report.unused.update(unused(value, fields, READ | MORE.get(shape, set())))
-            pairs = choose(question, options.pairing, counts)
-            images = [pictures.place(image, base, prefix) for image in question.images]
-        except Unusable as error:
-            if options.strict and not error.understood:
-                raise DataError(f"{source}, {place(number)}: {error.reason}. Leave --strict out to skip it.") from None
-            report.leave_out(LEFT if error.understood else NOT_UNDERSTOOD, error.reason, where)
-            continue
+            pairs = choose(question, self.options.pairing, counts)
         finally:
             for reason, count in counts.items():
                 report.leave_out(ANSWERS, reason, where, count)
-        contradictions = sum(map(contradicts, pairs))
-        report.contradictions += contradictions
-        report.by_rank |= bool(contradictions) and not question.given
-        for row in (_row(question, pair, images, options.scores != "none") for pair in pairs):
-            if options.scores == "only" and "score_chosen" not in row:
-                report.leave_out(PAIRS, "no scores", where)
-            else:
-                yield row
-
-
-def _question(value: Any, shape: str, fields: Fields, keep_ties: bool) -> Question:
-    if isinstance(value, Broken):
-        raise Unusable(value.reason.split(" (")[0])
-    if not isinstance(value, dict):
-        raise Unusable("not an object with columns")
-    if value.get("is_tie") in (True, 1, "true", "True") and not keep_ties:
-        raise Unusable("a tie (--keep-ties keeps them)", understood=True)
-    return read(value, shape, fields)
+        return question, pairs
 
 
 def _row(question: Question, pair: Pair, images: list[str], scores: bool) -> dict[str, Any]:
@@ -127,9 +129,10 @@ def _row(question: Question, pair: Pair, images: list[str], scores: bool) -> dic
         row["history"] = [list(turn) for turn in zip(texts[:-1:2], texts[1::2], strict=True)]
     if question.system:
         row["system"] = question.system
-    for columns, known in ((SCORES, [answer.score for answer in pair]), (RANKS, [answer.rank for answer in pair])):
-        if None not in known and (scores or columns is RANKS):
-            row |= dict(zip(columns, known, strict=True))
+    if scores and None not in (known := [answer.score for answer in pair]):
+        row |= dict(zip(PAIR_SCORES, known, strict=True))
+    if None not in (known := [answer.rank for answer in pair]):
+        row |= dict(zip(PAIR_RANKS, known, strict=True))
     return row | question.extras
 
 

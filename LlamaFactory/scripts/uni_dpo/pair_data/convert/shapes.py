@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import DataError
 from . import answers, preferences
-from .fields import IMAGES, MM_RLHF_FOLDERS, QUESTIONS, VIDEOS, Fields, first
+from .fields import IMAGES, MM_RLHF_FOLDERS, QUESTIONS, SIDE_RANKS, VIDEOS, Fields, first
 from .given import Given, names_in
 from .question import Question
 
@@ -26,13 +26,13 @@ SHAPES = {
 }
 KINDS = {"mm-rlhf-pairs": "trl", "mm-rlhf": "answers"}  # some of their rows seem to be of the more general shape
 # Columns that are read besides the fields: of every shape, and of some.
-READ = {"system", "history", "tools", "is_tie", *preferences.RANKS.split(",")}
-MORE = {"ms-swift": {"response"}, "alpaca": {"input"}, "rlhf-v": {"text"}}
+READ = {"system", "history", "tools", "is_tie", *SIDE_RANKS.split(",")}
+MORE = {"alpaca": {"input"}}
 
 _READERS = dict.fromkeys(SHAPES, (preferences.find, preferences.read))
 _READERS |= dict.fromkeys(("mm-rlhf", "answers"), (answers.find, answers.read))
 _READERS["ms-swift"] = (preferences.find_swift, preferences.read_swift)
-_READERS["rlhf-v"] = (preferences.find_in_text, preferences.read_in_text)
+_READERS["rlhf-v"] = (preferences.find_in_text, preferences.read)
 
 
 def find(row: Row, shape: str, given: Fields) -> Fields | None:
@@ -40,14 +40,14 @@ def find(row: Row, shape: str, given: Fields) -> Fields | None:
     return _READERS[shape][0](row, given)
 
 
+def opened(row: Row, shape: str) -> Row:
+    """Return a row with the columns that its fields are in; raises `Unusable`."""
+    return preferences.opened(row) if shape == "rlhf-v" else row
+
+
 def read(row: Row, shape: str, fields: Fields) -> Question:
-    """Read a row of a shape; raises `Unusable`."""
+    """Read an opened row of a shape; raises `Unusable`."""
     return _READERS[shape][1](row, fields)
-
-
-def opened(value: Any, shape: str) -> Any:
-    """Return a row whose columns are those that `read` looks at; raises `Unusable`."""
-    return preferences.opened(value) if shape == "rlhf-v" and isinstance(value, dict) else value
 
 
 def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") -> tuple[str, Fields]:
@@ -58,9 +58,6 @@ def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") ->
         where: what messages call the source.
         given: fields named by the user.
         name: the shape, if the user said it.
-
-    Raises:
-        DataError: no shape fits, or rows fit several and none of these is that of most.
     """
     rows = [row for row in rows if isinstance(row, dict)]
     if given.answers and not name:
@@ -78,7 +75,7 @@ def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") ->
     fields = [find(row, fitting[0], given) for row in alike]
     if not any(fields):
         raise DataError(_unknown(rows, where, fitting, given))
-    best = max(filter(None, fields), key=lambda one: one.found)
+    best = max(filter(None, fields), key=lambda one: len(one.paths))
     return fitting[0], answers.with_mean(rows, best, bool(given.score))
 
 

@@ -73,11 +73,7 @@ def describe_pairs(folder: Path) -> Remote:
 
 
 def fetch(remote: Remote, folder: Path) -> Path:
-    """Download a file into a folder unless it is there, continuing an earlier attempt, and check its content.
-
-    Raises:
-        DataError: the connection broke for good, or the content is not what the hub says; a wrong file is removed.
-    """
+    """Download a file into a folder unless it is there, continuing an earlier attempt, and check its content."""
     path = _download(remote, folder)
     if path.stat().st_size != remote.size or _checksum(path, remote) != remote.checksum:
         path.unlink()

@@ -41,9 +41,6 @@ def unpack(archive: Path, folder: Path) -> int:
 
     Returns:
         How many files were written.
-
-    Raises:
-        DataError: the archive is damaged, or an entry could do harm; then nothing was written.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -64,11 +61,7 @@ def unpack(archive: Path, folder: Path) -> int:
 
 
 def require_room(folder: Path, needed: int) -> None:
-    """Make a folder, and refuse to fill its disk.
-
-    Raises:
-        DataError: it has not so many bytes free, and some to spare.
-    """
+    """Make a folder, and refuse to fill its disk."""
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed + SPARE:

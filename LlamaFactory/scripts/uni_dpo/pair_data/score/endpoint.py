@@ -31,11 +31,7 @@ class Endpoint:
     reads_images = True
 
     def __init__(self, options: SimpleNamespace, pictures: Pictures):
-        """Prepare, with the options of `data.py score`; nothing is sent yet.
-
-        Raises:
-            DataError: an option cannot be used.
-        """
+        """Prepare, with the options of `data.py score`; nothing is sent yet."""
         self.options, self.pictures = options, pictures
         self.low, self.high, self.rubric = options.low, options.high, read_rubric(options.rubric, NUMBER)
         if not options.endpoint.startswith(("http://", "https://")):
@@ -64,9 +60,6 @@ class Endpoint:
         """Score answers, several at a time, each as soon as it is there.
 
         Whatever ends this, no further request is sent, and nobody waits for those under way.
-
-        Raises:
-            DataError: the endpoint refuses the key, or there is no such model.
         """
         requests, running = iter(requests), set()
         with asyncio.Runner() as runner:

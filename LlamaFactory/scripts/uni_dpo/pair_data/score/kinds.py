@@ -61,11 +61,7 @@ class TransformersScorer(BatchScorer):
     kind: str
 
     def __init__(self, checkpoint: Checkpoint, pictures: Pictures, options: SimpleNamespace):
-        """Prepare, with the options of `data.py score`; the model is loaded when there is something to score.
-
-        Raises:
-            DataError: the folder holds no such model, or there is no such device.
-        """
+        """Prepare, with the options of `data.py score`; the model is loaded when there is something to score."""
         self.checkpoint, self.pictures, self.batch_size = checkpoint, pictures, options.batch_size
         self.device, self.dtype = choose_device(options.device), options.dtype
         if self.dtype == "auto":  # on a GPU the precision of the weights

@@ -44,11 +44,7 @@ _ALONE = re.compile(rf"{_MARKS}{_NUMBER}{_MARKS}\.?\s*$", re.I)
 
 
 def read_rubric(path: Path | None, default: str) -> str:
-    """Read a rubric from a file, a text with {question} and {answer}; None stands for the default.
-
-    Raises:
-        DataError: the file cannot be read, or lacks one of the two.
-    """
+    """Read a rubric from a file, a text with {question} and {answer}; None stands for the default."""
     if path is None:
         return default
     try:

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from ..errors import DataError
 from ..images import ImageError
 from ..pairs import Pair, RowError, read_pair
-from ..rows import Broken
 from ..sources import Source
 from ..stats.gather import image_folder
 from ..writing import write_rows
@@ -85,11 +84,7 @@ class Run:
         self._stamp = self._stamp_now()
 
     def write(self, output: Path) -> None:
-        """Score, and write the data set with a score for each answer when all rows have theirs.
-
-        Raises:
-            DataError: rows cannot be scored and are not to be left out, or the scorer fails.
-        """
+        """Score, and write the data set with a score for each answer when all rows have theirs."""
         todo = self._look()  # what is wrong with row 41,307 is better known now than in hours
         if self.left_out and not self.options.drop_unscored:
             raise self._unscored("Nothing was scored yet. Correct them")
@@ -115,7 +110,7 @@ class Run:
             try:
                 _, keys = self._read(row, number)
             except (RowError, ImageError) as error:
-                where = getattr(error, "column", self.source.columns.get("images", "images"))
+                where = getattr(error, "column", self.source.columns.get("images", "images")) or "the whole row"
                 self._keys.append(None)
                 self._note(f"row {number}, {where}: {error}")
                 continue
@@ -136,14 +131,12 @@ class Run:
             RowError: there is no pair that can be scored (also as ImageError).
             DataError: there are scores already, or images that the scorer cannot look at.
         """
-        if not isinstance(row, dict):
-            raise RowError("the whole row", row.reason if isinstance(row, Broken) else "not an object with columns")
+        pair = read_pair(row, self.source)
         present = [column for side in SIDES if row.get(column := self.source.columns[side]) is not None]
         if present and not self.options.overwrite:
             raise DataError(
                 f'row {number} (the first is 0) has "{present[0]}" already. To replace scores: --overwrite'
             )
-        pair = read_pair(row, self.source)
         check_readable(pair, self.source)
         if pair.images and not self.scorer.reads_images:
             raise DataError(

@@ -12,7 +12,6 @@ import numpy as np
 
 from ..errors import DataError, place
 from ..pairs import Pair, RowError, read_pair, read_score
-from ..rows import Broken
 from ..sources import Source
 from .images import Sample
 from .wording import clean
@@ -27,19 +26,18 @@ TOGETHER = 500  # rows: tokenizers are fast in batches
 
 @dataclass
 class Gathered:
-    """Numbers of all usable rows, in their order.
+    """Numbers of all usable rows.
 
-    `counts` says how many rows are "unusable", have "several" images or are "without" one, and lack a finite score on
-    the "chosen", the "rejected" or "either" side.
+    `pairs` is an array with a record for each, in their order: "chosen" and "rejected" (scores, NaN where there is
+    none), "margin", "chosen_length" and "rejected_length", and the number of its "subset" in `subsets`. `counts` says
+    how many rows are "unusable", have "several" images or are "without" one.
     """
 
     name: str  # of the data set
     by: str  # what subsets are made by, in words
     unit: str  # what lengths count: "characters" or "tokens"
-    scores: dict[str, np.ndarray]  # "chosen" and "rejected" to scores, shape (rows,), NaN where there is none
-    lengths: dict[str, np.ndarray]  # the same for the lengths of answers
-    subset: np.ndarray  # the number of each row's subset in `names`, shape (rows,)
-    names: list[str]
+    pairs: np.ndarray
+    subsets: list[str]
     images: Sample
     counts: Counter[str]
     first_unusable: str  # what is wrong with the first row that holds no pair
@@ -53,17 +51,13 @@ def gather(source: Source, by: str | None = None, model: str | None = None, with
         by: the column whose values are the subsets; None for the part of MM-RLHF that the first image is from.
         model: folder or name of a model whose tokenizer counts lengths; None counts characters.
         with_images: whether to remember images to be looked at.
-
-    Raises:
-        DataError: there is no usable row, no row has the column `by`, or there is no such model.
     """
     tokenizer = _load_tokenizer(model) if model else None
-    scores, lengths = ({side: array(kind) for side in SIDES} for kind in "dl")
+    columns = {side: array("d") for side in SIDES} | {f"{side}_length": array("l") for side in SIDES}
     subset, names, counts, problems, sample = array("H"), {}, Counter(), [], Sample()
-    pairs = _pairs(source, counts, problems)
-    while batch := list(islice(pairs, TOGETHER)):
+    usable = _usable(source, counts, problems)
+    while batch := list(islice(usable, TOGETHER)):
         for row, pair in batch:
-            _add_scores(scores, counts, row, source)
             counts["named"] += by in row
             name = _name(row.get(by)) if by else image_folder(pair.images)
             name = name if name in names or len(names) < MOST_SUBSETS else OTHERS
@@ -72,9 +66,11 @@ def gather(source: Source, by: str | None = None, model: str | None = None, with
             counts["several"] += len(pair.images) > 1
             for image in pair.images if with_images else ():
                 sample.offer(image, source)
-        for side, kept in lengths.items():
+        for side in SIDES:
+            columns[side].extend(_score(row, source, side) for row, _ in batch)
             texts = [getattr(pair, side) for _, pair in batch]
-            kept.extend(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"] if tokenizer else texts))
+            tokens = tokenizer(texts, add_special_tokens=False)["input_ids"] if tokenizer else texts
+            columns[f"{side}_length"].extend(map(len, tokens))
     if not subset:
         why = f" The first problem: {problems[0]}." if problems else ""
         raise DataError(
@@ -84,9 +80,14 @@ def gather(source: Source, by: str | None = None, model: str | None = None, with
     if by and not counts["named"]:
         raise DataError(f'{source.name} has no column "{by}"; --by names a column of the rows.')
     words = (f'column "{by}"' if by else "folder of the first image", "tokens" if model else "characters")
-    found = ({side: _as_numpy(kept) for side, kept in numbers.items()} for numbers in (scores, lengths))
-    first = problems[0] if problems else ""
-    return Gathered(source.name, *words, *found, _as_numpy(subset), list(names), sample, counts, first)
+    found = {name: np.frombuffer(kept, kept.typecode) for name, kept in (columns | {"subset": subset}).items()}
+    pairs = as_records(found | {"margin": found["chosen"] - found["rejected"]})
+    return Gathered(source.name, *words, pairs, list(names), sample, counts, problems[0] if problems else "")
+
+
+def as_records(columns: dict[str, np.ndarray]) -> np.ndarray:
+    """Return columns as one array, from which both columns and rows can be taken."""
+    return np.rec.fromarrays(list(columns.values()), names=list(columns))
 
 
 def image_folder(images: tuple[Any, ...]) -> str:
@@ -101,35 +102,22 @@ def image_folder(images: tuple[Any, ...]) -> str:
     return _name(parts[0]) if relative else "(other images)"
 
 
-def _pairs(source: Source, counts: Counter[str], problems: list[str]) -> Iterator[tuple[dict[str, Any], Pair]]:
+def _usable(source: Source, counts: Counter[str], problems: list[str]) -> Iterator[tuple[dict[str, Any], Pair]]:
     """Yield rows with their pairs; count the others, and keep what is wrong with the first."""
     for number, row in enumerate(source.values("Reading rows")):
         try:
-            if isinstance(row, Broken):
-                raise RowError("-", row.reason)
-            if not isinstance(row, dict):
-                raise RowError("-", f"{type(row).__name__} where an object with columns is expected")
             yield row, read_pair(row, source)
         except RowError as error:
             counts["unusable"] += 1
             if not problems:
-                problems.append(f'{place(number)}, column "{error.column}": {error}')
+                problems.append(f"{place(number)}, {error.where}: {error}")
 
 
-def _add_scores(scores: dict[str, array], counts: Counter[str], row: dict[str, Any], source: Source) -> None:
-    lacking = 0
-    for side, kept in scores.items():
-        try:
-            kept.append(read_score(row, source, f"score_{side}"))
-        except RowError:
-            kept.append(np.nan)
-            counts[side] += 1
-            lacking += 1
-    counts["either"] += bool(lacking)
-
-
-def _as_numpy(kept: array) -> np.ndarray:
-    return np.frombuffer(kept, dtype=kept.typecode)
+def _score(row: dict[str, Any], source: Source, side: str) -> float:
+    try:
+        return read_score(row, source, f"score_{side}")
+    except RowError:
+        return np.nan
 
 
 def _name(value: Any) -> str:

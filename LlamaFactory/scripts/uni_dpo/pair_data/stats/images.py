@@ -1,14 +1,12 @@
 """Sizes of a sample of the images, read from their headers by a few threads."""
 
 import random
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from ..images import MAX_PIXELS, ImageError, open_image, vision_tokens
+from ..images import ImageError, open_image
 from ..sources import Source
 
 
@@ -55,27 +53,8 @@ def size_of(image: Any, source: Source) -> Size | ImageError:
         return error
 
 
-def measure(sample: Sample, source: Source) -> dict[str, Any]:
-    """Look at the sampled images.
-
-    Returns:
-        How many were referred to, looked at, missing and unreadable; and of the others, quantiles of width, height
-        (pixels) and tokens, a histogram of tokens, and the share that training scales down.
-    """
+def sizes_of(sample: Sample, source: Source) -> list[Size | ImageError]:
+    """Look at the sampled images."""
     with ThreadPoolExecutor(THREADS) as threads:
         answers = threads.map(lambda kept: size_of(kept, source) if isinstance(kept, str) else kept, sample.kept)
-        answers = list(tqdm(answers, "Reading image headers", len(sample.kept), unit="image", leave=False))
-    failures = Counter(str(answer) for answer in answers if isinstance(answer, ImageError))
-    found: dict[str, Any] = {"references": sample.seen, "looked_at": len(sample.kept)}
-    found["missing"] = failures.pop("there is no such file", 0)
-    found["unreadable"] = failures.total()
-    sizes = np.array([answer for answer in answers if not isinstance(answer, ImageError)]).reshape(-1, 2)
-    if len(sizes):
-        tokens = np.array([vision_tokens(int(width), int(height)) for width, height in sizes])
-        for name, values in zip(("width", "height", "tokens"), (*sizes.T, tokens), strict=True):
-            quantiles = np.quantile(values, [0, 0.1, 0.5, 0.9, 1]).tolist()
-            found[name] = dict(zip(("least", "p10", "median", "p90", "most"), quantiles, strict=True))
-        found["scaled_down"] = float(np.mean(sizes.prod(axis=1) > MAX_PIXELS))
-        counts, edges = np.histogram(tokens, bins=30)
-        found["histogram"] = {"edges": edges.tolist(), "counts": counts.tolist()}
-    return found
+        return list(tqdm(answers, "Reading image headers", len(sample.kept), unit="image", leave=False))

@@ -1,20 +1,24 @@
 """From the numbers of the rows to the numbers of the report."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 from scipy.special import expit
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
+from ..images import MAX_PIXELS, ImageError, vision_tokens
 from .gather import OTHERS, SIDES, Gathered
-from .histograms import bins_for, histogram
+from .images import Size
 from .wording import clean
 
 
 MOST_SHOWN = 6  # subsets with lines of their own; the smallest are put together
 DECILES = np.linspace(0, 1, 11)
-
-Sides = dict[str, np.ndarray]  # "chosen" and "rejected" to something of shape (rows,)
+BINS = 16  # of a histogram at most
+EDGE = 0.005  # share of values at either end that a histogram may leave out if they lie far out,
+ROOM = 0.2  # by this many widths of the others
 
 
 def measure(found: Gathered, eta: float, tau_good: float) -> dict[str, Any]:
@@ -25,34 +29,51 @@ def measure(found: Gathered, eta: float, tau_good: float) -> dict[str, Any]:
         eta: steepness of w_qual.
         tau_good: score from which, inclusive, a chosen answer may get the NLL term.
     """
-    scores, lengths, counts = found.scores, found.lengths, found.counts
-    scored = np.isfinite(scores["chosen"] - scores["rejected"])
-    bins = {
-        "scores": bins_for(np.concatenate([scores[side][scored] for side in SIDES])),
-        "margins": bins_for((scores["chosen"] - scores["rejected"])[scored]),
-    }
-    parts = _subsets(found)
-    longer = lengths["chosen"] > lengths["rejected"]
+    pairs, counts = found.pairs, found.counts
+    scored, lacking = with_scores(pairs), {side: np.isnan(pairs[side]) for side in SIDES}
+    edges = bins_for(np.concatenate([scored[side] for side in SIDES])), bins_for(scored["margin"])
+    subsets = _subsets(found)
     return {
         "data": clean(found.name),
-        "rows": len(found.subset) + counts["unusable"],
+        "rows": len(pairs) + counts["unusable"],
         "unusable": counts["unusable"],
         "first_unusable": found.first_unusable,
-        "pairs": len(found.subset),
-        "scored": int(scored.sum()),
-        "unscored": {side: counts[side] for side in (*SIDES, "either")},
+        "pairs": len(pairs),
+        "scored": len(scored),
+        "unscored": {side: int(none.sum()) for side, none in lacking.items()} | {"either": len(pairs) - len(scored)},
         "eta": eta,
         "tau_good": tau_good,
         "by": found.by,
-        "all": _part(scores, scored, bins, eta, tau_good),
+        "all": _part(scored, edges, eta, tau_good),
         "subsets": {
-            name: _part(scores, scored & inside, bins, eta, tau_good) | {"pairs": int(inside.sum())}
-            for name, inside in parts.items()
+            name: _part(with_scores(part), edges, eta, tau_good) | {"pairs": len(part)}
+            for name, part in subsets.items()
         },
-        "lengths": lengths_and_scores(lengths, scores, found.unit, eta)
-        | {"chosen_longer_by_subset": {name: float(np.mean(longer[inside])) for name, inside in parts.items()}},
+        "lengths": lengths_and_scores(pairs, found.unit, eta)
+        | {"chosen_longer_by_subset": {name: float(np.mean(_difference(part) > 0)) for name, part in subsets.items()}},
         "images": {"rows_without": counts["without"], "rows_with_several": counts["several"]},
     }
+
+
+def with_scores(pairs: np.ndarray) -> np.ndarray:
+    """Return the pairs that have both scores."""
+    return pairs[np.isfinite(pairs["margin"])]
+
+
+def measure_images(references: int, answers: list[Size | ImageError]) -> dict[str, Any]:
+    """Return how many images were referred to, looked at, missing and unreadable; of the others sizes and tokens."""
+    failures = Counter(str(answer) for answer in answers if isinstance(answer, ImageError))
+    found: dict[str, Any] = {"references": references, "looked_at": len(answers)}
+    found["missing"] = failures.pop("there is no such file", 0)
+    found["unreadable"] = failures.total()
+    sizes = np.array([answer for answer in answers if not isinstance(answer, ImageError)]).reshape(-1, 2)
+    if len(sizes):
+        tokens = np.array([vision_tokens(int(width), int(height)) for width, height in sizes])
+        counts, edges = np.histogram(tokens, bins=30)
+        found |= {"width": summary(sizes[:, 0]), "height": summary(sizes[:, 1]), "tokens": summary(tokens)}
+        found["scaled_down"] = float(np.mean(sizes.prod(axis=1) > MAX_PIXELS))
+        found["histogram"] = {"edges": edges.tolist(), "counts": counts.tolist()}
+    return found
 
 
 def quality_weights(margins: np.ndarray, eta: float) -> dict[str, Any] | None:
@@ -63,14 +84,8 @@ def quality_weights(margins: np.ndarray, eta: float) -> dict[str, Any] | None:
     if not len(margins):
         return None
     weights = expit(eta * margins)
-    low, median, high = np.quantile(weights, [0.1, 0.5, 0.9]).tolist()
-    return {
+    return summary(weights) | {
         "eta": eta,
-        "mean": float(weights.mean()),
-        "std": float(weights.std()),
-        "p10": low,
-        "median": median,
-        "p90": high,
         "at_deciles": expit(eta * np.quantile(margins, DECILES)).tolist(),
         "effective": effective_share(weights),
         "about_half": float(np.mean(np.abs(weights - 0.5) <= 0.01)),
@@ -109,48 +124,83 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
     return float(spearmanr(first, second).statistic)
 
 
-def lengths_and_scores(lengths: Sides, scores: Sides, unit: str, eta: float) -> dict[str, Any]:
+def bins_for(values: np.ndarray) -> list[float]:
+    """Return edges that hold all values, or all but `EDGE` at either end where those lie far out.
+
+    Edges are round numbers, 0 among them if it is within. Values on a scale of a few steps, such as 1 to 5, have a
+    bin around each instead, so that none falls on an edge.
+    """
+    if not len(values):
+        return [0.0, 1.0]
+    low, high = np.quantile(values, [EDGE, 1 - EDGE])
+    room = ROOM * (high - low) or np.inf
+    different = np.unique(values[(values >= low - room) & (values <= high + room)])
+    low, high = different[[0, -1]]
+    step = np.diff(different).min() if len(different) > 1 else max(abs(low) * 0.1, 1)
+    steps = (different - low) / step
+    if steps[-1] < BINS and np.abs(steps - np.round(steps)).max() <= 1e-6:
+        return (low + step * (np.arange(round(steps[-1]) + 2) - 0.5)).tolist()
+    edges = MaxNLocator(BINS - 2, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return [min(edges[0], low), *edges[1:-1], max(edges[-1], high)]  # ticks may be off by the last digit
+
+
+def histogram(values: np.ndarray, edges: list[float]) -> dict[str, Any]:
+    """Return counts, shape (bins,), and how many values lie below the first edge and above the last."""
+    counts, _ = np.histogram(values, bins=edges)
+    below, above = int((values < edges[0]).sum()), int((values > edges[-1]).sum())
+    return {"edges": list(edges), "counts": counts.tolist(), "below": below, "above": above}
+
+
+def lengths_and_scores(pairs: np.ndarray, unit: str, eta: float) -> dict[str, Any]:
     """Return how the lengths of answers, counted in some unit, go with their scores (NaN where there is none).
 
-    "pull" is which lengths the pairs prefer, weighted by w_qual if there are scores. Its "balance" is the sum of all
-    differences in length as a share of the sum of their sizes: 1 where every chosen answer is longer, -1 where every
-    one is shorter. Its "errors" is the mean difference in standard errors, if its sign were a coin's.
+    "pull" is which lengths the pairs prefer, weighted by w_qual if there are scores.
     """
-    difference = lengths["chosen"].astype(float) - lengths["rejected"]
-    margins = scores["chosen"] - scores["rejected"]
-    scored = np.isfinite(margins)
-    weights = np.where(scored, expit(eta * np.where(scored, margins, 0.0)), 0.0) if scored.any() else scored + 0.5
-    whole, pulled = weights.sum() or 1.0, weights * difference
-    pull = {side: float((weights * lengths[side]).sum() / whole) for side in SIDES}
+    scored, difference = with_scores(pairs), _difference(pairs)
+    weights = np.nan_to_num(expit(eta * pairs["margin"])) if len(scored) else np.full(len(pairs), 0.5)
+    whole = weights.sum() or 1.0
+    pull = {side: float((weights * pairs[f"{side}_length"]).sum() / whole) for side in SIDES}
     pull |= {
         "longer": float(weights[difference > 0].sum() / whole),
         "shorter": float(weights[difference < 0].sum() / whole),
-        "balance": float(pulled.sum() / (abs(pulled).sum() or 1.0)),
-        "errors": float(pulled.sum() / (np.sqrt(np.square(pulled).sum()) or 1.0)),
         "pairs": effective_share(weights) * len(weights),
-        "weighted": bool(scored.any()),
+        "weighted": bool(len(scored)),
     }
-    of_answers = [np.concatenate([kind[side][scored] for side in SIDES]) for kind in (lengths, scores)]
+    of_answers = [np.concatenate([scored[side + what] for side in SIDES]) for what in ("_length", "")]
     return {
         "unit": unit,
-        "chosen": summary(lengths["chosen"]),
-        "rejected": summary(lengths["rejected"]),
+        "chosen": summary(pairs["chosen_length"]),
+        "rejected": summary(pairs["rejected_length"]),
         "chosen_longer": float(np.mean(difference > 0)),
         "same_length": float(np.mean(difference == 0)),
-        "scored": int(scored.sum()),
+        "scored": len(scored),
         "pull": pull,
-        "difference_and_margin": rank_correlation(difference[scored], margins[scored]),
+        "difference_and_margin": rank_correlation(_difference(scored), scored["margin"]),
         "length_and_score": rank_correlation(*of_answers),
-        "tenths": _tenths(difference[scored], margins[scored]),
+        "tenths": _tenths(scored),
     }
 
 
-def _part(scores: Sides, rows: np.ndarray, bins: dict[str, Any], eta: float, tau_good: float) -> dict[str, Any]:
+def _difference(pairs: np.ndarray) -> np.ndarray:
+    return pairs["chosen_length"] - pairs["rejected_length"]
+
+
+def _tenths(scored: np.ndarray) -> list[dict[str, float]]:
+    """Return ten groups of pairs by the difference in length: their margins. Equal differences stay together."""
+    groups, difference = [], _difference(scored)
+    tenth = np.ceil(10 * rankdata(difference) / len(scored)) if len(scored) else difference
+    for inside in (tenth == number for number in np.unique(tenth)):
+        found = summary(scored["margin"][inside])
+        middle = {"difference": float(np.median(difference[inside])), "pairs": int(inside.sum())}
+        groups.append(middle | {name: found[name] for name in ("p25", "median", "p75")})
+    return groups
+
+
+def _part(scored: np.ndarray, edges: tuple[list[float], list[float]], eta: float, tau_good: float) -> dict[str, Any]:
     """Return the numbers of the scored rows of a subset, or of all."""
-    chosen, rejected = (scores[side][rows] for side in SIDES)
-    margins = chosen - rejected
+    chosen, rejected, margins = (scored[name] for name in (*SIDES, "margin"))
     return {
-        "scored": len(margins),
+        "scored": len(scored),
         "chosen": summary(chosen),
         "rejected": summary(rejected),
         "margin": summary(margins),
@@ -158,13 +208,13 @@ def _part(scores: Sides, rows: np.ndarray, bins: dict[str, Any], eta: float, tau
         "reversed": int((margins < 0).sum()),
         "median_positive_margin": float(np.median(margins[margins > 0])) if (margins > 0).any() else None,
         "margin_deciles": np.quantile(margins, DECILES).tolist() if len(margins) else None,
-        "values": {"chosen": _values(chosen), "rejected": _values(rejected)} if len(margins) else None,
+        "values": {side: _values(scored[side]) for side in SIDES} if len(margins) else None,
         "good": share_good(chosen, tau_good),
         "w_qual": quality_weights(margins, eta),
         "histograms": {
-            "chosen": histogram(chosen, bins["scores"]),
-            "rejected": histogram(rejected, bins["scores"]),
-            "margin": histogram(margins, bins["margins"]),
+            "chosen": histogram(chosen, edges[0]),
+            "rejected": histogram(rejected, edges[0]),
+            "margin": histogram(margins, edges[1]),
         },
     }
 
@@ -178,28 +228,11 @@ def _values(scores: np.ndarray) -> dict[str, float]:
 
 
 def _subsets(found: Gathered) -> dict[str, np.ndarray]:
-    """Return which rows are in each of the largest subsets, shape (rows,); the rest become one."""
-    counts = np.bincount(found.subset, minlength=len(found.names))
-    order = sorted(range(len(counts)), key=lambda number: (-counts[number], found.names[number]))
-    if len(order) <= MOST_SHOWN:
-        return {found.names[number]: found.subset == number for number in order}
-    shown = [number for number in order if found.names[number] != OTHERS][: MOST_SHOWN - 1]
-    parts = {found.names[number]: found.subset == number for number in shown}
-    return parts | {OTHERS: ~np.isin(found.subset, shown)}
-
-
-def _tenths(difference: np.ndarray, margins: np.ndarray) -> list[dict[str, float]]:
-    """Return ten groups of pairs, alike in number, by the difference in length: their margins.
-
-    Pairs of one length difference stay together, so that there may be fewer groups.
-    """
-    if not len(difference):
-        return []
-    borders = np.unique(np.quantile(difference, DECILES))
-    group = np.clip(np.searchsorted(borders, difference, side="right") - 1, 0, max(0, len(borders) - 2))
-    groups = []
-    for inside in (group == number for number in np.unique(group)):
-        low, median, high = np.quantile(margins[inside], [0.25, 0.5, 0.75]).tolist()
-        middle = float(np.median(difference[inside]))
-        groups.append({"difference": middle, "p25": low, "median": median, "p75": high, "pairs": int(inside.sum())})
-    return groups
+    """Return the rows of each of the largest subsets; the rest become one."""
+    names, subset = found.subsets, found.pairs["subset"]
+    counts = np.bincount(subset, minlength=len(names))
+    order = sorted(range(len(names)), key=lambda number: (-counts[number], names[number]))
+    if len(order) > MOST_SHOWN:
+        order = [number for number in order if names[number] != OTHERS][: MOST_SHOWN - 1]
+    parts = {names[number]: found.pairs[subset == number] for number in order}
+    return parts if len(parts) == len(names) else parts | {OTHERS: found.pairs[~np.isin(subset, order)]}

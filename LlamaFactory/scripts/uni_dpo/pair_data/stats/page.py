@@ -3,7 +3,6 @@
 import textwrap
 from typing import Any
 
-from .histograms import wide
 from .wording import number, percent, weight
 
 
@@ -20,7 +19,7 @@ def page(report: dict[str, Any]) -> str:
     )
     sections = ["\n".join([title, *(_wrapped("! " + note, "  ") for note in report["notes"])]), _subsets(report)]
     if whole["scored"]:
-        found = {name: wide(histogram) for name, histogram in whole["histograms"].items()}
+        found = whole["histograms"]
         turned = f"{whole['ties']:,} ties, {whole['reversed']:,} reversed"
         sections += [
             "SCORES (share of the chosen and of the rejected answers)\n"

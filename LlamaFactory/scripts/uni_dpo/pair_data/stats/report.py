@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import numpy as np
-
 from ..sources import Source
 from .advice import PUBLISHED, about_eta, about_tau_good, meaning_of_lengths, notes, suggest_eta, suggest_tau_good
 from .gather import gather
-from .images import measure as measure_images
-from .measures import measure, quality_weights
+from .images import sizes_of
+from .measures import measure, measure_images, quality_weights, with_scores
 
 
 def describe(
@@ -19,18 +17,12 @@ def describe(
     model: str | None = None,
     with_images: bool = True,
 ) -> dict[str, Any]:
-    """Return all that `page` and `picture` show, ready for JSON; for the arguments see `gather` and `measure`.
-
-    Raises:
-        DataError: the data cannot be read, or the options do not fit them.
-    """
+    """Return all that `page` and `picture` show, ready for JSON; for the arguments see `gather` and `measure`."""
     found = gather(source, by, model, with_images)
     report = measure(found, eta, tau_good)
     if with_images:
-        report["images"] |= measure_images(found.images, source)
-    margins = found.scores["chosen"] - found.scores["rejected"]
-    scored = np.isfinite(margins)
-    margins, chosen = margins[scored], found.scores["chosen"][scored]
+        report["images"] |= measure_images(found.images.seen, sizes_of(found.images, source))
+    margins, chosen = (with_scores(found.pairs)[name] for name in ("margin", "chosen"))
     suggested = suggest_eta(report["all"]["median_positive_margin"])
     report["suggested"] = {"eta": suggested, "tau_good": suggest_tau_good(chosen)}
     etas = sorted({suggested, PUBLISHED["eta"], eta / 2, eta, 2 * eta} - {None})
