@@ -18,8 +18,8 @@ GLOBAL_BATCH = 128  # preference pairs a step, in all published runs
 BYTES_PER_PIXEL = 24  # of a processed image: three colours in float32, twice, as the model wants two frames
 NO_CUDA = "it is a build without CUDA, or the driver is too old for it"
 MB = 1e6
-# What LlamaFactory's launcher sets when it starts several processes: less memory lost to fragments and held buffers.
-CUDA_MEMORY = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "TORCH_NCCL_AVOID_RECORD_STREAMS": "1"}
+# Less memory lost to fragments, which batches of ever other lengths leave; LlamaFactory sets it for several GPUs only.
+CUDA_MEMORY = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 
 
 def fit_to_machine(run: Run, trust_gpus: bool) -> None:
@@ -184,10 +184,10 @@ def build_command(run: Run, config: Path) -> tuple[list[str], dict[str, str]]:
     if "GPUS" in run.variables:
         visible = run.variables.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(run.gpus)))).split(",")
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(visible[: run.gpus])
-    if run.world_size == 1 and not run.settings.get("deepspeed") and "FORCE_TORCHRUN" not in run.variables:
-        return [sys.executable, "-m", "llamafactory.cli", "train", str(config)], variables
     if run.gpus:
         variables |= {name: value for name, value in CUDA_MEMORY.items() if name not in run.variables}
+    if run.world_size == 1 and not run.settings.get("deepspeed") and "FORCE_TORCHRUN" not in run.variables:
+        return [sys.executable, "-m", "llamafactory.cli", "train", str(config)], variables
     torchrun = [sys.executable, "-m", "torch.distributed.run", *_rendezvous(run), f"--nproc_per_node={run.processes}"]
     return [*torchrun, "-m", "llamafactory.launcher", str(config)], variables
 
