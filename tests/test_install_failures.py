@@ -56,7 +56,7 @@ INTERRUPTED = {
 }
 
 
-WIDER = ("link", "link to copy", "uninstall links")
+WIDER = ("link", "copy to link", "link to copy", "uninstall links")
 
 
 @pytest.mark.parametrize(

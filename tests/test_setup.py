@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import time
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -84,6 +83,7 @@ def made(tmp_path_factory, no_compiler):
     return venv, said
 
 
+@pytest.mark.long
 def test_interrupted_run_is_completed_once(made):
     """And the second one, which waited, finds everything done."""
     venv, said = made
@@ -94,6 +94,7 @@ def test_interrupted_run_is_completed_once(made):
     assert (site(venv) / "llamafactory" / "cli.py").is_file()
 
 
+@pytest.mark.long
 def test_second_run_is_quick_and_refreshes_the_overlay(made, no_compiler):
     venv, _ = made
     status = [sys.executable, ROOT / "scripts/install_overlay.py", "status", "--python", venv / "bin/python"]
@@ -101,13 +102,12 @@ def test_second_run_is_quick_and_refreshes_the_overlay(made, no_compiler):
     assert done.returncode == 0 and str(site(venv)) in done.stdout, done.stdout
     lost = site(venv) / "llamafactory/train/uni_dpo/objective/loss.py"
     lost.unlink()
-    began = time.monotonic()
     code, said = finish(VENV=venv, **no_compiler)
     assert code == 0 and "installing packages" not in said
-    assert time.monotonic() - began < 30  # a few seconds on a machine that does nothing else
     assert lost.is_file()
 
 
+@pytest.mark.long
 def test_refusals_say_what_to_do(made, tmp_path):
     venv, _ = made
     shutil.copytree(venv, tmp_path / "moved", symlinks=True, ignore=shutil.ignore_patterns("site-packages"))

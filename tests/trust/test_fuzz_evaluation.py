@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from damage import Tally, at_most, fuzz, mutated, ruined
 from eval_sets import SETS, write_sets
+from figures import LONG
 from hypothesis import given
 from pairs import ROOT
 from PIL import Image
@@ -122,7 +123,7 @@ def bomb():
     return base64.b64encode(content.getvalue()).decode()
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", SETS if LONG else [*SETS][:2])
 def test_benchmarks(data, folder, figure, name):
     tally, file = Tally(), data / f"{name}.tsv"
     good = file.read_bytes()
