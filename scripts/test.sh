@@ -35,4 +35,4 @@ if [[ ${1:-} == long ]]; then
     export UNI_DPO_LONG=1
     set -- -m "trust or long" --timeout 7200 "$@"
 fi
-exec "$VENV/bin/python" -m pytest --numprocesses $((cores < 4 ? cores : 4)) --dist loadfile --durations=25 "$@"
+exec "$VENV/bin/python" -m pytest --numprocesses $((cores < 4 ? cores : 4)) --dist loadfile --no-loadscope-reorder --durations=25 "$@"
