@@ -196,11 +196,8 @@ def test_script_trains_and_then_says_it_is_finished(workplace, name):
     assert (output / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_interrupted_run_resumes_and_a_fresh_one_keeps_it(workplace):
-    """Ctrl-C after a checkpoint; before that a second start is refused; the same command finishes the run.
-
-    Then a fresh start with an option that nobody knows: LlamaFactory judges it, and its exit status is the script's.
-    """
+def test_interrupted_run_resumes(workplace):
+    """Ctrl-C after a checkpoint; before that a second start is refused; the same command finishes the run."""
     settings, given, output = (
         ["max_steps=16", "save_steps=1"],
         small_run(OUTPUT="stopped", GLOBAL_BATCH="1"),
@@ -228,13 +225,19 @@ def test_interrupted_run_resumes_and_a_fresh_one_keeps_it(workplace):
     assert (output / "incomplete-checkpoint-15").is_dir()
     assert (workplace / "stopped.train.log").read_text().count("exit status") == 2
 
+
+@pytest.mark.long
+def test_a_fresh_run_keeps_the_one_before(workplace):
+    """With an option that nobody knows: LlamaFactory judges it, and its exit status is the script's."""
+    given, output = small_run(OUTPUT="before", GLOBAL_BATCH="1"), workplace / "before"
+    assert bash(script("uni_dpo"), "max_steps=1", "save_steps=1", cwd=workplace, **given).returncode == 0
     note, _ = dry_run("uni_dpo", "max_steps=1", "FRESH=1", cwd=workplace, **given)
-    assert "starting anew" in note and (output / "checkpoint-16").is_dir()
+    assert "starting anew" in note and (output / "checkpoint-1").is_dir()
     fresh = bash(script("uni_dpo"), "uni_dpo_gama=3", "resume=false", cwd=workplace, **given)
     assert fresh.returncode == 1 and "uni_dpo_gama" in fresh.stdout
-    assert "uni_dpo_gama" in (workplace / "stopped.train.log").read_text()
-    (kept,) = [path for path in workplace.glob("stopped.old-*") if path.is_dir()]
-    assert (kept / "checkpoint-16").is_dir() and (kept.parent / f"{kept.name}.effective.yaml").is_file()
+    assert "uni_dpo_gama" in (workplace / "before.train.log").read_text()
+    (kept,) = [path for path in workplace.glob("before.old-*") if path.is_dir()]
+    assert (kept / "checkpoint-1").is_dir() and (kept.parent / f"{kept.name}.effective.yaml").is_file()
     assert not output.exists()
 
 
