@@ -9,14 +9,15 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import __version__
 
 from ....uni_dpo.errors import UniDPOError
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, weight_shapes
 from .media import Question, load_image, load_video
 from .portable import has_own_head, readable
 from .transformers_backend import load_model, say_untied
@@ -67,7 +68,8 @@ class VLLMBackend:
                 f"use_vllm: no vLLM for {sys.executable} ({error})\n"
                 "  install it there, or `bash scripts/setup.sh --vllm` of this repository makes an environment with it"
             ) from error
-        self.merged = merge(checkpoint, dtype) if checkpoint.is_adapter else None
+        self.tokenizer, self.image_options = checkpoint.load_processor().tokenizer, checkpoint.image_options
+        self.merged = merge(checkpoint, dtype) if checkpoint.is_adapter or misnamed(checkpoint.base) else None
         self.llm = LLM(
             model=self.merged.name if self.merged else readable(checkpoint.folder),
             dtype=dtype,
@@ -88,8 +90,12 @@ class VLLMBackend:
 
     def answer(self, questions: Sequence[Question]) -> list[str]:
         """Answer questions, which vLLM batches as it sees fit."""
-        outputs = self.llm.generate([prompt(question) for question in questions], self.sampling, use_tqdm=False)
-        return [output.outputs[0].text for output in outputs]
+        return [output.outputs[0].text for output in self.outputs(questions)]
+
+    def outputs(self, questions: Sequence[Question]) -> list[Any]:
+        """Return what vLLM says of questions: each has its prompt's token ids, and its answer."""
+        prompts = [prompt(question, self.tokenizer, self.image_options) for question in questions]
+        return self.llm.generate(prompts, self.sampling, use_tqdm=False)
 
 
 def _end_with_this_process(engine: Sequence[multiprocessing.Process]) -> subprocess.Popen:
@@ -107,26 +113,38 @@ def _end_with_this_process(engine: Sequence[multiprocessing.Process]) -> subproc
 
 
 def merge(checkpoint: Checkpoint, dtype: str) -> tempfile.TemporaryDirectory:
-    """Merge adapters into their base, in a temporary folder that goes when it is dropped.
+    """Save the model again, adapters merged into their base, in a temporary folder that goes when it is dropped.
 
     vLLM could apply an adapter itself, but not to the vision tower, and not of every rank. Merged, both backends have
     the same weights.
     """
     folder = tempfile.TemporaryDirectory(prefix="uni-dpo-merged-")
-    load_model(checkpoint, "cpu", getattr(torch, dtype), "sdpa").save_pretrained(folder.name)
+    names = {} if __version__.startswith("4.") else {"save_original_format": False}  # see `misnamed`
+    load_model(checkpoint, "cpu", getattr(torch, dtype), "sdpa").save_pretrained(folder.name, **names)
     checkpoint.load_processor().save_pretrained(folder.name)
     return folder
 
 
-def prompt(question: Question) -> dict[str, Any]:
-    """Return a question as vLLM takes it: one placeholder for each image, which vLLM expands itself."""
+def misnamed(folder: Path) -> bool:
+    """Tell whether weights have names that only transformers 5 reads.
+
+    5.5.4 saves InternVL, Gemma 3 and LLaVA so, with the names of an older layout inside those of a newer one.
+    """
+    return any(name.startswith("model.language_model.model.") for name in weight_shapes(folder))
+
+
+def prompt(question: Question, tokenizer: Any, image_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a question as vLLM takes it: one placeholder for each image, which vLLM expands itself.
+
+    It gets token ids: to a text it would add what a tokenizer begins texts with, which the prompt has already.
+    """
     media: dict[str, Any] = {}
     if question.images:
         media["image"] = [load_image(path, question) for path in question.images]
     if question.videos:
         media["video"] = [load_video(path, question)[0].numpy() for path in question.videos]
-    extra = {"multi_modal_data": media, "mm_processor_kwargs": question.limits} if media else {}
-    return {"prompt": question.text, **extra}
+    options = {"mm_processor_kwargs": question.limits | image_options, "multi_modal_data": media} if media else {}
+    return {"prompt_token_ids": tokenizer.encode(question.text, add_special_tokens=False)} | options
 
 
 def _sampling_parameters(generation: dict[str, Any]) -> Any:
