@@ -80,11 +80,11 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         name, entry = SHORT, data_config()[SHORT]
     from vlmeval.uni_dpo.batches import default_batch_size
     from vlmeval.uni_dpo.runner import build_dataset
-    from vlmeval.vlm import UniDPOQwen2VL
+    from vlmeval.vlm import UniDPOVLM
 
     dataset = build_dataset(name, entry)
     dataset.data = dataset.data.iloc[: options.rows].reset_index(drop=True)
-    model = UniDPOQwen2VL(options.model, max_new_tokens=options.max_new_tokens, use_vllm=options.vllm)
+    model = UniDPOVLM(options.model, max_new_tokens=options.max_new_tokens, use_vllm=options.vllm)
     batch_size = options.batch_size or default_batch_size(model)
     model.answer([model.question([{"type": "text", "value": "Ready?"}])])  # loads the model
     seconds, answers = {"loop": [], "runner": []}, {}

@@ -12,12 +12,12 @@ from pathlib import Path
 
 def answers(options, rounds):
     """Answer all rounds with one backend, loaded once."""
-    from vlmeval.vlm import UniDPOQwen2VL
+    from vlmeval.vlm import UniDPOVLM
 
-    model = UniDPOQwen2VL(**options)
+    model = UniDPOVLM(**options)
     found = {}
     for name, wish in rounds.items():
-        asking = UniDPOQwen2VL(**options | wish.get("changes", {}))
+        asking = UniDPOVLM(**options | wish.get("changes", {}))
         found[name] = model.answer([asking.question(it) for it in wish["messages"]])
     return found
 

@@ -21,6 +21,7 @@ from .checkpoint import Checkpoint, weight_shapes
 from .media import Question, load_image, load_video
 from .portable import has_own_head, readable
 from .transformers_backend import load_model, say_untied
+from .vllm_sampling import sampling_parameters
 
 
 IMAGES_PER_PROMPT = 24
@@ -86,7 +87,7 @@ class VLLMBackend:
             for weights in Path(self.merged.name).glob("*.safetensors"):
                 weights.unlink()
         self.guard = _end_with_this_process(multiprocessing.active_children())
-        self.sampling = _sampling_parameters(generation)
+        self.sampling = sampling_parameters(generation, checkpoint.base)
 
     def answer(self, questions: Sequence[Question]) -> list[str]:
         """Answer questions, which vLLM batches as it sees fit."""
@@ -145,15 +146,6 @@ def prompt(question: Question, tokenizer: Any, image_options: Mapping[str, Any])
         media["video"] = [load_video(path, question)[0].numpy() for path in question.videos]
     options = {"mm_processor_kwargs": question.limits | image_options, "multi_modal_data": media} if media else {}
     return {"prompt_token_ids": tokenizer.encode(question.text, add_special_tokens=False)} | options
-
-
-def _sampling_parameters(generation: dict[str, Any]) -> Any:
-    """Translate transformers' generation options; greedy is temperature 0."""
-    from vllm import SamplingParams
-
-    greedy = {} if generation["do_sample"] else {"temperature": 0.0, "top_p": 1.0, "top_k": 0}
-    asked = {name: value for name, value in (generation | greedy).items() if name != "do_sample"}
-    return SamplingParams(max_tokens=asked.pop("max_new_tokens"), skip_special_tokens=True, **asked)
 
 
 def default_parallel_size(config: dict) -> int:
