@@ -127,7 +127,7 @@ def test_what_a_family_cannot_do_is_said(bases, video, questions):
     assert "videos are not evaluated with models of this kind" in said(
         "llava", [[{"type": "video", "value": str(video)}]]
     )
-    assert "use_vllm: not tried with models of type gemma3" in said("gemma3", use_vllm=True)
+    assert "use_vllm: the tokens of a Gemma 3's image see each other" in said("gemma3", use_vllm=True)
 
 
 def test_a_config_may_leave_sizes_to_transformers(bases, questions, tmp_path):

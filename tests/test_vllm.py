@@ -4,7 +4,9 @@ The shipped demo checkpoint answers held-out questions of the demo world; in flo
 """
 
 import importlib.util
+import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +17,7 @@ from importlib.metadata import packages_distributions
 import pytest
 from eval_sets import DEMO, metrics, predictions, write_config
 from eval_tree import answer_of, environment, overlaid, python
+from family_checkpoints import checkpoint_of
 from reward_models import text_classifier
 from score_runs import PROGRAM, program, read, unscored, write
 from tiny_models import adapter, dropped_head, qwen2_5
@@ -33,6 +36,7 @@ if "vllm" in packages_distributions()["vllm"]:
 
 LENGTH = 16
 SETS = ("DemoWorld_MCQ", "DemoWorld_Short_openended")
+FAMILIES = ("qwen3_vl", "internvl", "glm4v", "llava")
 ROWS = 96  # two a batch, or all are answered before a run is killed
 
 
@@ -53,6 +57,17 @@ def tree(tmp_path_factory):
     return overlaid("installed", tmp_path_factory.mktemp("tree"))
 
 
+def in_tiles(model, folder):
+    """Copy an InternVL, as one that was trained with its images in tiles."""
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    prompt = "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    images = {"crop_to_patches": True}
+    config["uni_dpo"] = {"template": "intern_vl", "prompt": prompt, "pref_loss": "uni_dpo", "images": images}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def asked(tree, messages, video, tmp_path_factory):
     """What checkpoints answer, each in one engine, with both backends."""
@@ -70,12 +85,19 @@ def asked(tree, messages, video, tmp_path_factory):
         "video": {"messages": [[{"type": "video", "value": str(video)}, say]], "changes": {"nframe": 2}},
         "few pixels": {"messages": messages, "changes": {"max_pixels": 28 * 28 * 4}},
     }
+    # One of each kind of question, with spaces and line breaks around pictures.
+    few = {
+        "few": {"messages": [*messages[:3], orders[0], orders[1], orders[2], [describe], [{**say, "value": "\n?"}]]}
+    }
+    families = {kind: checkpoint_of(kind, DEMO, folder / kind, wide=True) for kind in FAMILIES}
+    families["internvl in tiles"] = in_tiles(families["internvl"], folder / "tiles")
     wishes = {
         "demo": (DEMO, rounds),
         "qwen2_5": (qwen2_5(DEMO, folder / "qwen2_5"), image | {"images": rounds["images"]}),
         "lora": (adapter(DEMO, folder / "lora"), image),
         "apart": (adapter(DEMO, folder / "apart", apart=True), image),
         "dropped head": (dropped_head(DEMO, folder / "dropped"), image),
+        **{name: (model, few) for name, model in families.items()},
     }
     options = {"max_new_tokens": LENGTH, "dtype": "float32"}
     request = {
@@ -116,6 +138,18 @@ def test_other_kinds_of_checkpoint(asked, name):
     assert found["vllm"] == whole(found["transformers"])
     assert len(set(found["vllm"])) > 5
     assert found["vllm"] != asked["demo"]["image"]["vllm"]
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "internvl in tiles"])
+def test_other_families(asked, name):
+    """The prompts, token by token, and the answers of models that transformers 5 saves under names of its own."""
+    found = asked[name]["few"]
+    prompts = found["prompts"]
+    assert prompts["vllm"] == prompts["transformers"] and len(set(map(len, prompts["vllm"]))) > 3
+    assert whole(found["vllm"]) == whole(found["transformers"])
+    assert len(set(found["vllm"])) > 3
+    if name == "internvl in tiles":
+        assert max(map(len, prompts["vllm"])) > max(map(len, asked["internvl"]["few"]["prompts"]["vllm"]))
 
 
 def kill_when(ready, command, **environment):

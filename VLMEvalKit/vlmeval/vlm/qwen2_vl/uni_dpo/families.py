@@ -35,6 +35,8 @@ class Family:
         stretches: Whether training stretches images that are small or very thin.
         apart: Whether the processor takes questions without images only apart from those with some.
         recorded: Options of the image processor that training may have set, and recorded.
+        vllm_videos: Whether vLLM was seen to answer about videos as transformers does.
+        not_in_vllm: Why vLLM does not answer as transformers does; empty if it was seen to.
     """
 
     image: str
@@ -46,6 +48,8 @@ class Family:
     stretches: bool = False
     apart: bool = False
     recorded: tuple[str, ...] = ()
+    vllm_videos: bool = False
+    not_in_vllm: str = ""
 
     @property
     def pictures(self) -> dict[str, str]:
@@ -92,6 +96,7 @@ QWEN2_VL = Family(
     **_QWEN,
     roles=SYSTEM_TURN.format(system=DEFAULT_SYSTEM) + USER_TURN,
     wording=_wording_of_qwen2_vl,
+    vllm_videos=True,
 )
 QWEN3_VL = Family(**_QWEN, roles=USER_TURN, wording=_wording_of_qwen3_vl)
 
@@ -104,7 +109,13 @@ FAMILIES: dict[str, Family] = {
     "qwen3_5_moe": QWEN3_VL,
     "glm4v": Family("<|image|>", around=("<|begin_of_image|>", "<|end_of_image|>"), stretches=True),
     "internvl": Family("<IMG_CONTEXT>", recorded=("crop_to_patches",)),
-    "gemma3": Family("<start_of_image>", apart=True, recorded=("do_pan_and_scan",)),
+    "gemma3": Family(
+        "<start_of_image>",
+        apart=True,
+        recorded=("do_pan_and_scan",),
+        not_in_vllm="the tokens of a Gemma 3's image see each other, which vLLM leaves out on a CPU and nobody tried on "
+        "a GPU",
+    ),
     "llava": Family("<image>"),
 }
 

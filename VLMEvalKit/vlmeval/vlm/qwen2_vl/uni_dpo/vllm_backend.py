@@ -25,6 +25,7 @@ from .vllm_sampling import sampling_parameters
 
 
 IMAGES_PER_PROMPT = 24
+MISNAMED = ("model.language_model.model.", "model.language_model.visual.")
 
 # What we choose for vLLM where the environment does not say.
 DEFAULTS = {
@@ -129,16 +130,22 @@ def merge(checkpoint: Checkpoint, dtype: str) -> tempfile.TemporaryDirectory:
 def misnamed(folder: Path) -> bool:
     """Tell whether weights have names that only transformers 5 reads.
 
-    5.5.4 saves InternVL, Gemma 3 and LLaVA so, with the names of an older layout inside those of a newer one.
+    5.5.4 saves so: InternVL, Gemma 3 and LLaVA with the names of an older layout inside those of a newer one, Qwen3.5
+    with the vision tower inside the language model.
     """
-    return any(name.startswith("model.language_model.model.") for name in weight_shapes(folder))
+    return any(name.startswith(MISNAMED) for name in weight_shapes(folder))
 
 
 def prompt(question: Question, tokenizer: Any, image_options: Mapping[str, Any]) -> dict[str, Any]:
     """Return a question as vLLM takes it: one placeholder for each image, which vLLM expands itself.
 
     It gets token ids: to a text it would add what a tokenizer begins texts with, which the prompt has already.
+
+    Raises:
+        UniDPOError: There is a video, and vLLM was not seen to take those of this family as transformers does.
     """
+    if question.videos and not question.family.vllm_videos:
+        raise UniDPOError("use_vllm: videos were not tried with models of this kind; leave it out for them")
     media: dict[str, Any] = {}
     if question.images:
         media["image"] = [load_image(path, question) for path in question.images]
