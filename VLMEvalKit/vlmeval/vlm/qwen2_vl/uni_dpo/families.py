@@ -113,8 +113,8 @@ FAMILIES: dict[str, Family] = {
         "<start_of_image>",
         apart=True,
         recorded=("do_pan_and_scan",),
-        not_in_vllm="the tokens of a Gemma 3's image see each other, which vLLM leaves out on a CPU and nobody tried on "
-        "a GPU",
+        not_in_vllm="the tokens of a Gemma 3's image see each other, which vLLM leaves out on a CPU and nobody tried "
+        "on a GPU",
     ),
     "llava": Family("<image>"),
 }
