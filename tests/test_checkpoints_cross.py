@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from engine_models import build
 from pairs import ROOT, options, train
 from safetensors.torch import load_file, save_file
 from upstream import transformers_4
@@ -16,6 +17,7 @@ from upstream_trials.crossing import BOUND, SIDE, crossing_table, make_crossing_
 
 from llamafactory.train.uni_dpo.errors import UniDPOError
 from llamafactory.train.uni_dpo.models.portable import make_portable, readable
+from llamafactory.train.uni_dpo.models.weight_names import mend_names
 
 
 KINDS = ("full tied", "LoRA with embeddings")
@@ -90,6 +92,23 @@ def test_words_of_transformers_5_are_said_again_for_4(tmp_path):
     assert found["tokenizer_config"] == {"additional_special_tokens": ["<a>", "<b>"], "eos_token": "<b>"}
     assert found["preprocessor_config"] == {"size": 1, "processor_class": "P"}
     assert found["video_preprocessor_config"] == {"size": 2, "processor_class": "P"}
+
+
+@pytest.mark.parametrize("kind", ["internvl", "gemma3", "llava", "qwen3_5", "qwen3_vl"])
+def test_weights_get_the_names_that_all_know(kind, tmp_path):
+    """Those of the model itself, in two files with an index, too; transformers loads every weight as it was."""
+    model = build(kind)
+    for name, size in (("one", "1GB"), ("two", "80KB")):
+        folder = tmp_path / name
+        model.save_pretrained(folder, max_shard_size=size)
+        mend_names(folder)
+        files = sorted(folder.glob("*.safetensors"))
+        saved = {name: weight for file in files for name, weight in load_file(file).items()}
+        assert (len(files) > 1) == (name == "two") and set(saved) == set(model.state_dict())
+        assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in saved.items())
+        loaded, report = type(model).from_pretrained(folder, output_loading_info=True)
+        assert not report["missing_keys"] and not report["unexpected_keys"]
+        assert all(torch.equal(weight, saved[name]) for name, weight in loaded.state_dict().items())
 
 
 def test_both_overlays_carry_the_same():
