@@ -27,6 +27,7 @@ from demo.benchmarks import data_config, write_benchmarks
 from demo.questions import ask
 from demo.scene import draw
 from demo.writers import scenes
+from pair_data.score.checkpoints import WEIGHT_NAMES, of_training
 
 
 if importlib.util.find_spec("vllm") is None:
@@ -215,19 +216,31 @@ def pairs_to_score(tmp_path_factory):
 
 def scored(folder, data, *arguments):
     """Score pairs and return the scores, chosen and rejected by turns."""
-    out = folder / f"{data}.{'vllm' in arguments}.jsonl"
+    out = folder / f"{len(list(folder.iterdir()))}.out.jsonl"
     with program(folder / data, "-o", out, *arguments, "--dtype", "float32") as run:
         output, errors = run.communicate()
     assert run.returncode == 0, output + errors[-3000:]
     return [row[f"score_{side}"] for row in read(out) for side in ("chosen", "rejected")]
 
 
-def test_scores_of_a_judge_are_those_of_transformers(pairs_to_score):
+@pytest.mark.parametrize("kind", ["demo", "qwen3_vl", "llava"])
+def test_scores_of_a_judge_are_those_of_transformers(pairs_to_score, kind):
     """`data.py score` with pictures; to 1e-4, where the scores differ by more than a hundred times that."""
-    judge = ("pictures.jsonl", "--model", DEMO, "--kind", "yes-no")
+    model = DEMO if kind == "demo" else checkpoint_of(kind, DEMO, pairs_to_score / kind, wide=True)
+    of_training(WEIGHT_NAMES).mend_names(model)
+    judge = ("pictures.jsonl", "--model", model, "--kind", "yes-no")
     plain = scored(pairs_to_score, *judge)
     assert scored(pairs_to_score, *judge, "--backend", "vllm") == pytest.approx(plain, abs=1e-4)
     assert len({round(score, 2) for score in plain}) > 20
+
+
+def test_judges_that_vllm_would_get_wrong_are_refused(pairs_to_score):
+    for kind, reason in (("gemma3", "image see each other"), ("internvl", "save_original_format=False")):
+        model = checkpoint_of(kind, DEMO, pairs_to_score / kind, wide=True)
+        asked = (pairs_to_score / "pictures.jsonl", "-o", pairs_to_score / "none.jsonl", "--model", model)
+        with program(*asked, "--kind", "yes-no", "--backend", "vllm") as run:
+            _, errors = run.communicate()
+        assert run.returncode == 1 and reason in " ".join(errors.split()) and "Traceback" not in errors, errors
 
 
 def test_scores_of_a_classifier_are_those_of_transformers_after_a_kill_too(pairs_to_score):

@@ -26,17 +26,20 @@ def mend_names(folder: str | os.PathLike) -> None:
     Args:
         folder: where it is; nobody reads it yet. Names that are right stay, and so does an adapter.
     """
-    files = sorted(Path(folder).glob("model*.safetensors"))
-    heads = {file: _description(file) for file in files}
-    if not any(name.startswith(tuple(ONLY_THERE)) for head in heads.values() for name in head):
+    if not misnamed(folder):
         return
-    for file, head in heads.items():
+    for file, head in _descriptions(folder).items():
         _describe(file, {_mended(name): what for name, what in head.items()})
     index = Path(folder) / INDEX
     if index.is_file():
         content = json.loads(index.read_text(encoding="utf-8"))
         content["weight_map"] = {_mended(name): file for name, file in content["weight_map"].items()}
         index.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def misnamed(folder: str | os.PathLike) -> bool:
+    """Tell whether a model's weights have names that only transformers 5 reads."""
+    return any(name.startswith(tuple(ONLY_THERE)) for head in _descriptions(folder).values() for name in head)
 
 
 def _mended(name: str) -> str:
@@ -46,10 +49,13 @@ def _mended(name: str) -> str:
     return name
 
 
-def _description(file: Path) -> dict:
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(LENGTH), "little")
-        return json.loads(stream.read(length))
+def _descriptions(folder: str | os.PathLike) -> dict[Path, dict]:
+    found = {}
+    for file in sorted(Path(folder).glob("model*.safetensors")):
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(LENGTH), "little")
+            found[file] = json.loads(stream.read(length))
+    return found
 
 
 def _describe(file: Path, description: dict) -> None:
