@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from engine_models import build
+from family_checkpoints import checkpoint_of
 from pairs import ROOT, options, train
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
 from upstream import transformers_4
 from upstream_trials.crossing import BOUND, SIDE, crossing_table, make_crossing_world
 
+from llamafactory.train.tuner import export_model
 from llamafactory.train.uni_dpo.errors import UniDPOError
 from llamafactory.train.uni_dpo.models.portable import make_portable, readable
 from llamafactory.train.uni_dpo.models.weight_names import mend_names
@@ -109,6 +112,22 @@ def test_weights_get_the_names_that_all_know(kind, tmp_path):
         loaded, report = type(model).from_pretrained(folder, output_loading_info=True)
         assert not report["missing_keys"] and not report["unexpected_keys"]
         assert all(torch.equal(weight, saved[name]) for name, weight in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "template", "finetuning"),
+    [("internvl", "intern_vl", "full"), pytest.param("qwen3_5", "qwen3_5_nothink", "lora", marks=pytest.mark.long)],
+)
+def test_runs_and_exports_write_these_names(kind, template, finetuning, tiny_model, pair_data, tmp_path):
+    base, out = checkpoint_of(kind, tiny_model, tmp_path / "base"), tmp_path / "out"
+    run = options(base, pair_data, out, template=template, finetuning_type=finetuning, max_steps=1, cutoff_len=2048)
+    train(run)
+    if finetuning == "lora":
+        wish = {"model_name_or_path": str(base), "adapter_name_or_path": str(out), "template": template}
+        out = tmp_path / "exported"
+        export_model(wish | {"export_dir": str(out), "infer_dtype": "float32"})
+    names = AutoModelForImageTextToText.from_pretrained(base).state_dict()
+    assert set(load_file(out / "model.safetensors")) == set(names) != set(load_file(base / "model.safetensors"))
 
 
 def test_both_overlays_carry_the_same():
