@@ -88,9 +88,10 @@ WIDE: dict[str, dict[str, Any]] = {
     "qwen3_vl": ONE_HEAD
     | {"rope_scaling": {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [6, 5, 5]}},
     "qwen3_5": ONE_HEAD
-    | {"linear_key_head_dim": 32, "linear_value_head_dim": 32}
+    | {"linear_key_head_dim": 32, "linear_value_head_dim": 32, "mamba_ssm_dtype": "float32"}
     | {"rope_parameters": MROPE_5["rope_parameters"] | {"partial_rotary_factor": 0.25, "mrope_section": [2, 1, 1]}},
     "glm4v": ONE_HEAD
+    | {"attention_bias": True}  # as published; transformers does not ask, and vLLM drops biases without it
     | {"rope_scaling": {"rope_type": "default", "partial_rotary_factor": 0.5, "mrope_section": [2, 3, 3]}},
     "internvl": ONE_HEAD,
     "gemma3": ONE_HEAD,
