@@ -69,6 +69,8 @@ def bases(tiny_model, tmp_path_factory):
 def test_a_trained_checkpoint_is_asked_as_it_was_trained(name, bases, questions, tmp_path):
     """And a batch of questions is answered as they are one by one."""
     kind, template, changes = RUNS[name]
+    if kind == "glm4v" and transformers.__version__.startswith("4."):
+        pytest.skip("LlamaFactory 0.9.5 gives a GLM-4.1V positions that transformers 4 does not take")
     data, messages = questions
     run = options(bases[kind], data, tmp_path / "out", template=template, max_steps=1, cutoff_len=2048, **changes)
     train(run)
