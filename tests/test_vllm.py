@@ -86,7 +86,6 @@ def asked(tree, messages, video, tmp_path_factory):
         "video": {"messages": [[{"type": "video", "value": str(video)}, say]], "changes": {"nframe": 2}},
         "few pixels": {"messages": messages, "changes": {"max_pixels": 28 * 28 * 4}},
     }
-    # One of each kind of question, with spaces and line breaks around pictures.
     wishes = {
         "demo": (DEMO, rounds),
         "qwen2_5": (qwen2_5(DEMO, folder / "qwen2_5"), image | {"images": rounds["images"]}),
