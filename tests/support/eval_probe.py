@@ -71,7 +71,7 @@ def for_vllm(request):
     tokenizer, question = model.processor.tokenizer, model.question(request["messages"][0])
     asked = prompt(question, tokenizer, model.checkpoint.image_options)
     sizes = [image.size for image in asked["multi_modal_data"]["image"]]
-    gpus = default_parallel_size(model.checkpoint.config)
+    gpus = default_parallel_size(model.checkpoint.base)
     text = tokenizer.decode(asked["prompt_token_ids"])
     return {"text": text, "sizes": sizes, "limits": asked["mm_processor_kwargs"], "gpus": gpus}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import __version__
+from transformers import AutoConfig, __version__
 
 from ....uni_dpo.errors import UniDPOError
 from .checkpoint import Checkpoint, weight_shapes
@@ -79,7 +79,7 @@ class VLLMBackend:
             enforce_eager=not torch.cuda.is_available(),  # without a GPU, compiling takes longer than it saves
             # The longest video, encoded to see what memory is left: minutes on a CPU, where nothing depends on it.
             skip_mm_profiling=not torch.cuda.is_available(),
-            tensor_parallel_size=tensor_parallel_size or default_parallel_size(checkpoint.config),
+            tensor_parallel_size=tensor_parallel_size or default_parallel_size(checkpoint.base),
             limit_mm_per_prompt={"image": IMAGES_PER_PROMPT, "video": 1},
             seed=0,
             **({"hf_overrides": say_untied} if not self.merged and has_own_head(checkpoint.folder) else {}),
@@ -167,9 +167,14 @@ def prompt(question: Question, tokenizer: Any, image_options: Mapping[str, Any])
     return {"prompt_token_ids": tokenizer.encode(question.text, add_special_tokens=False)} | options
 
 
-def default_parallel_size(config: dict) -> int:
-    """Return the most GPUs that the attention heads can be shared out to evenly."""
-    text = config.get("text_config", config)
-    heads, vision_heads = text["num_attention_heads"], config["vision_config"].get("num_heads", 16)
+def default_parallel_size(folder: Path) -> int:
+    """Return the most GPUs that the attention heads of a model can be shared out to evenly.
+
+    transformers knows how many there are where a `config.json` does not state it, as LLaVA's.
+    """
+    config = AutoConfig.from_pretrained(readable(folder), trust_remote_code=False)
+    vision = config.vision_config
+    heads = config.get_text_config().num_attention_heads
+    vision_heads = getattr(vision, "num_heads", None) or vision.num_attention_heads
     counts = range(max(1, torch.cuda.device_count()), 0, -1)
     return next(count for count in counts if heads % count == 0 and vision_heads % count == 0)
