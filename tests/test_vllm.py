@@ -252,7 +252,7 @@ def test_judges_that_vllm_would_get_wrong_are_refused(pairs_to_score):
         asked = (pairs_to_score / "pictures.jsonl", "-o", pairs_to_score / "none.jsonl", "--model", model)
         with program(*asked, "--kind", "yes-no", "--backend", "vllm") as run:
             _, errors = run.communicate()
-        assert run.returncode == 1 and reason in " ".join(errors.split()) and "Traceback" not in errors, errors
+        assert run.returncode == 2 and reason in " ".join(errors.split()) and "Traceback" not in errors, errors
 
 
 def test_scores_of_a_classifier_are_those_of_transformers_after_a_kill_too(pairs_to_score):
