@@ -114,6 +114,22 @@ def test_weights_get_the_names_that_all_know(kind, tmp_path):
         assert all(torch.equal(weight, saved[name]) for name, weight in loaded.state_dict().items())
 
 
+@pytest.mark.long
+def test_transformers_4_reads_these_names(tmp_path):
+    kinds = ("internvl", "gemma3", "llava")
+    for kind in kinds:
+        build(kind).save_pretrained(tmp_path / kind)
+        mend_names(tmp_path / kind)
+        make_portable(tmp_path / kind)
+    code = "import sys; from transformers import AutoModelForImageTextToText as Auto\n"
+    code += "for folder in sys.argv[1:]:\n"
+    code += "    report = Auto.from_pretrained(folder, output_loading_info=True)[1]\n"
+    code += "    assert not report['missing_keys'] and not report['unexpected_keys'], report"
+    variables = os.environ | {"PYTHONPATH": str(transformers_4())}
+    folders = [str(tmp_path / kind) for kind in kinds]
+    subprocess.run([sys.executable, "-c", code, *folders], env=variables, check=True, timeout=300)
+
+
 @pytest.mark.parametrize(
     ("kind", "template", "finetuning"),
     [("internvl", "intern_vl", "full"), pytest.param("qwen3_5", "qwen3_5_nothink", "lora", marks=pytest.mark.long)],
