@@ -139,7 +139,7 @@ def test_other_kinds_of_checkpoint(asked, name):
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "internvl in tiles"])
-def test_other_families(name, tree, messages, tmp_path):
+def test_other_families(name, tree, messages, video, tmp_path):
     """Prompts token by token, what may come first, and answers of models that transformers 5 saves under other names.
 
     In bfloat16, and vLLM's layers with a state know nothing else on a CPU, the answers of a random model part after
@@ -151,7 +151,13 @@ def test_other_families(name, tree, messages, tmp_path):
     (one, text), (two, _), *_ = messages
     say, broken = ({"type": "text", "value": value} for value in ("Describe the picture.", "\n ?\n\n"))
     orders = [[one, two, say], [two, one, say], [one, say, two, one], [one, broken, two, broken], [say]]
-    options = {"model_path": str(model), "max_new_tokens": LENGTH, "dtype": "bfloat16" if rounded else "float32"}
+    orders += [[{"type": "video", "value": str(video)}, say]] if name.startswith("qwen") else []
+    options = {
+        "model_path": str(model),
+        "max_new_tokens": LENGTH,
+        "dtype": "bfloat16" if rounded else "float32",
+        "fps": 1.0,
+    }
     request = {name: {"options": options, "rounds": {"few": {"messages": [*messages[:3], *orders]}}}}
     found = answer_of(tree, "vllm_probe.py", request, tmp_path)[name]["few"]
     vllm, transformers = found["vllm"], found["transformers"]

@@ -35,7 +35,7 @@ class Family:
         stretches: Whether training stretches images that are small or very thin.
         apart: Whether the processor takes questions without images only apart from those with some.
         recorded: Options of the image processor that training may have set, and recorded.
-        vllm_videos: Whether vLLM was seen to answer about videos as transformers does.
+        timed: Whether a prompt says when each frame of a video was shown.
         not_in_vllm: Why vLLM does not answer as transformers does; empty if it was seen to.
     """
 
@@ -48,7 +48,7 @@ class Family:
     stretches: bool = False
     apart: bool = False
     recorded: tuple[str, ...] = ()
-    vllm_videos: bool = False
+    timed: bool = False
     not_in_vllm: str = ""
 
     @property
@@ -96,9 +96,8 @@ QWEN2_VL = Family(
     **_QWEN,
     roles=SYSTEM_TURN.format(system=DEFAULT_SYSTEM) + USER_TURN,
     wording=_wording_of_qwen2_vl,
-    vllm_videos=True,
 )
-QWEN3_VL = Family(**_QWEN, roles=USER_TURN, wording=_wording_of_qwen3_vl)
+QWEN3_VL = Family(**_QWEN, roles=USER_TURN, wording=_wording_of_qwen3_vl, timed=True)
 
 FAMILIES: dict[str, Family] = {
     "qwen2_vl": QWEN2_VL,

@@ -154,17 +154,23 @@ def prompt(question: Question, tokenizer: Any, image_options: Mapping[str, Any])
     It gets token ids: to a text it would add what a tokenizer begins texts with, which the prompt has already.
 
     Raises:
-        UniDPOError: There is a video, and vLLM was not seen to take those of this family as transformers does.
+        UniDPOError: It has images and a video, and the frames of a video must be left as they are cut.
     """
-    if question.videos and not question.family.vllm_videos:
-        raise UniDPOError("use_vllm: videos were not tried with models of this kind; leave it out for them")
     media: dict[str, Any] = {}
+    options = question.limits | image_options
     if question.images:
         media["image"] = [load_image(path, question) for path in question.images]
     if question.videos:
-        media["video"] = [load_video(path, question)[0].numpy() for path in question.videos]
-    options = {"mm_processor_kwargs": question.limits | image_options, "multi_modal_data": media} if media else {}
-    return {"prompt_token_ids": tokenizer.encode(question.text, add_special_tokens=False)} | options
+        videos = [load_video(path, question) for path in question.videos]
+        media["video"] = [frames.numpy() for frames, *_ in videos]
+        if question.family.timed:
+            if question.images:
+                raise UniDPOError("use_vllm: one question with images and a video was not tried with such models")
+            known = [{**known, "do_sample_frames": False} for *_, known in videos]
+            media["video"] = list(zip(media["video"], known, strict=True))
+            options = {"do_resize": False}  # they have their size, and a limit that counts all frames would change it
+    more = {"mm_processor_kwargs": options, "multi_modal_data": media} if media else {}
+    return {"prompt_token_ids": tokenizer.encode(question.text, add_special_tokens=False)} | more
 
 
 def default_parallel_size(folder: Path) -> int:
