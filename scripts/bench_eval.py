@@ -73,9 +73,9 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Time both ways in turns; return the settings, the seconds of every turn, ratios, and how many answers agree."""
     name, dataset = _rows(options, scratch)
     from vlmeval.uni_dpo.batches import default_batch_size
-    from vlmeval.vlm import UniDPOQwen2VL
+    from vlmeval.vlm import UniDPOVLM
 
-    model = UniDPOQwen2VL(options.model, max_new_tokens=options.max_new_tokens, use_vllm=options.vllm)
+    model = UniDPOVLM(options.model, max_new_tokens=options.max_new_tokens, use_vllm=options.vllm)
     batch_size = options.batch_size or default_batch_size(model)
     model.answer([model.question([{"type": "text", "value": "Ready?"}])])  # loads the model
     seconds, answers = {"loop": [], "runner": []}, {}

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from engine_models import build
+from family_checkpoints import checkpoint_of
 from pairs import ROOT, options, train
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
 from upstream import transformers_4
 from upstream_trials.crossing import BOUND, SIDE, crossing_table, make_crossing_world
 
+from llamafactory.train.tuner import export_model
 from llamafactory.train.uni_dpo.errors import UniDPOError
 from llamafactory.train.uni_dpo.models.portable import make_portable, readable
+from llamafactory.train.uni_dpo.models.weight_names import mend_names
 
 
 KINDS = ("full tied", "LoRA with embeddings")
@@ -92,6 +97,55 @@ def test_words_of_transformers_5_are_said_again_for_4(tmp_path):
     assert found["tokenizer_config"] == {"additional_special_tokens": ["<a>", "<b>"], "eos_token": "<b>"}
     assert found["preprocessor_config"] == {"size": 1, "processor_class": "P"}
     assert found["video_preprocessor_config"] == {"size": 2, "processor_class": "P"}
+
+
+@pytest.mark.parametrize("kind", ["internvl", "gemma3", "llava", "qwen3_5", "qwen3_vl"])
+def test_weights_get_the_names_that_all_know(kind, tmp_path):
+    """Those of the model itself, in two files with an index, too; transformers loads every weight as it was."""
+    model = build(kind)
+    for name, size in (("one", "1GB"), ("two", "80KB")):
+        folder = tmp_path / name
+        model.save_pretrained(folder, max_shard_size=size)
+        mend_names(folder)
+        files = sorted(folder.glob("*.safetensors"))
+        saved = {name: weight for file in files for name, weight in load_file(file).items()}
+        assert (len(files) > 1) == (name == "two") and set(saved) == set(model.state_dict())
+        assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in saved.items())
+        loaded, report = type(model).from_pretrained(folder, output_loading_info=True)
+        assert not report["missing_keys"] and not report["unexpected_keys"]
+        assert all(torch.equal(weight, saved[name]) for name, weight in loaded.state_dict().items())
+
+
+@pytest.mark.long
+def test_transformers_4_reads_these_names(tmp_path):
+    kinds = ("internvl", "gemma3", "llava")
+    for kind in kinds:
+        build(kind).save_pretrained(tmp_path / kind)
+        mend_names(tmp_path / kind)
+        make_portable(tmp_path / kind)
+    code = "import sys; from transformers import AutoModelForImageTextToText as Auto\n"
+    code += "for folder in sys.argv[1:]:\n"
+    code += "    report = Auto.from_pretrained(folder, output_loading_info=True)[1]\n"
+    code += "    assert not report['missing_keys'] and not report['unexpected_keys'], report"
+    variables = os.environ | {"PYTHONPATH": str(transformers_4())}
+    folders = [str(tmp_path / kind) for kind in kinds]
+    subprocess.run([sys.executable, "-c", code, *folders], env=variables, check=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("kind", "template", "finetuning"),
+    [("internvl", "intern_vl", "full"), pytest.param("qwen3_5", "qwen3_5_nothink", "lora", marks=pytest.mark.long)],
+)
+def test_runs_and_exports_write_these_names(kind, template, finetuning, tiny_model, pair_data, tmp_path):
+    base, out = checkpoint_of(kind, tiny_model, tmp_path / "base"), tmp_path / "out"
+    run = options(base, pair_data, out, template=template, finetuning_type=finetuning, max_steps=1, cutoff_len=2048)
+    train(run)
+    if finetuning == "lora":
+        wish = {"model_name_or_path": str(base), "adapter_name_or_path": str(out), "template": template}
+        out = tmp_path / "exported"
+        export_model(wish | {"export_dir": str(out), "infer_dtype": "float32"})
+    names = AutoModelForImageTextToText.from_pretrained(base).state_dict()
+    assert set(load_file(out / "model.safetensors")) == set(names) != set(load_file(base / "model.safetensors"))
 
 
 def test_both_overlays_carry_the_same():

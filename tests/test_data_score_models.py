@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from family_checkpoints import PICTURES, checkpoint_of
 from pairs import ROOT, as_sharegpt, options, train, write_dataset
 from PIL import Image
 from reward_models import image_classifier, text_classifier
+from safetensors.torch import save_file
 from score_runs import read, score, unscored, write
 from tiny_models import adapter, dropped_head, text_model
 from transformers import (
@@ -113,6 +115,35 @@ def test_judge_that_sees(folder):
         found = both(folder, "all.jsonl", *given, "--batch-size", batch, "--cache", folder / f"{batch}.sqlite")
         assert found == pytest.approx(expected, abs=2e-4)
     assert len({round(value, 2) for value in found}) > 12
+
+
+@pytest.mark.parametrize("kind", ["qwen3_vl", "qwen3_5", "internvl", "gemma3"])
+def test_judges_and_reward_models_of_today(tmp_path, folder, kind):
+    """Each family has positions, tiles or states of its own, which padding or another request's images may disturb.
+
+    Five at a time, and without any of our code one by one; the value head is one that is written here.
+    """
+    model = checkpoint_of(kind, DEMO, tmp_path / kind)
+    write(folder / "few.jsonl", read(folder / "all.jsonl")[:6])
+    plain = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
+    processor, size = AutoProcessor.from_pretrained(model), plain.config.get_text_config().hidden_size
+    weight, bias = torch.linspace(-1, 1, size)[None], torch.tensor([0.5])
+    save_file({"v_head.summary.weight": weight, "v_head.summary.bias": bias}, model / "value_head.safetensors")
+
+    def value(inputs):
+        return plain.model(**inputs).last_hidden_state[0, -1] @ weight[0] + bias[0]
+
+    def written(text):
+        return lambda row, answer: text(row, answer).replace(IMAGE, PICTURES[kind]).replace(SYSTEM, "")
+
+    ways = {
+        "yes-no": (written(asked), yes_or_no(plain, processor.tokenizer), ("--rubric", folder / "rubric.txt")),
+        "value-head": (written(laid_out), value, ()),
+    }
+    for way, (text, read_output, given) in ways.items():
+        expected = one_by_one(folder, "few.jsonl", processor, text, read_output)
+        found = both(folder, "few.jsonl", "--model", model, "--kind", way, "--batch-size", 5, *given)
+        assert found == pytest.approx(expected, abs=2e-4) and len({round(score, 2) for score in found}) > 6
 
 
 def test_conversations_and_checkpoints_of_another_transformers(folder, tmp_path):

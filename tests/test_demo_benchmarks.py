@@ -138,7 +138,7 @@ def test_the_command_writes_files_and_a_config_for_them(tmp_path):
     assert sorted(first) == sorted([*(f"{name}.tsv" for name in config["data"]), "config.json"])
     assert config["data"] == data_config() and len(config["data"]) == 4
     assert all(len(pd.read_csv(path, sep="\t")) == 8 for path in (tmp_path / "a").glob("*.tsv"))
-    assert [model["class"] for model in config["model"].values()] == ["UniDPOQwen2VL"]
+    assert [model["class"] for model in config["model"].values()] == ["UniDPOVLM"]
     unpacked = tmp_path / "a" / "images" / MCQ / "0.png"
     unpacked.parent.mkdir(parents=True)
     unpacked.touch()

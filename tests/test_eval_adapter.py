@@ -66,7 +66,7 @@ def test_all_other_models_are_still_there(ask):
     names = set(vlmevalkit(ask.tree).ask("names"))
     upstream = ast.parse((pristine(ask.tree) / "vlmeval/vlm/qwen2_vl/model.py").read_text())
     theirs = {node.name for node in upstream.body if isinstance(node, ast.ClassDef) and "Chat" in node.name}
-    assert "Qwen2VLChat" in theirs and theirs | {"UniDPOQwen2VL"} <= names and len(names) > 100
+    assert "Qwen2VLChat" in theirs and theirs | {"UniDPOVLM", "UniDPOQwen2VL"} <= names and len(names) > 100
 
 
 @pytest.mark.parametrize("name", ["full", "qwen2_5"])
@@ -110,6 +110,19 @@ def test_vllm_is_asked_the_same(ask):
     limits = {"min_pixels": 3136, "max_pixels": 3136}
     text = ask("prompt", "full")["texts"][0]
     assert found == {"text": text, "sizes": [list(SIZES[0])], "limits": limits, "gpus": 1}
+
+
+def test_vllm_chooses_among_the_same_tokens(ask, tmp_path):
+    """By itself it would not read what a checkpoint forbids; what it cannot be told is refused."""
+
+    def banned(**known):
+        (tmp_path / "generation_config.json").write_text(json.dumps(known))
+        return vlmevalkit(ask.tree).ask("banned", folder=tmp_path)
+
+    assert vlmevalkit(ask.tree).ask("banned", folder=tmp_path) == []
+    assert banned(suppress_tokens=[4, 7], num_beams=1, top_k=20, min_length=0, bad_words_ids=None) == [4, 7]
+    said = banned(no_repeat_ngram_size=3)
+    assert "generation_config.json has no_repeat_ngram_size 3, which transformers obeys and vLLM does not" in said
 
 
 def test_markup(ask):

@@ -1,14 +1,18 @@
 """Models of today's families, trained by LlamaFactory's templates and then asked: the same prompt, token by token."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
+import transformers
 from eval_sets import metrics, predictions, write_config, write_sets
 from eval_tree import python, vlmevalkit
-from family_checkpoints import PROCESSORS, checkpoint_of
+from family_checkpoints import checkpoint_of
 from pairs import options, prompt_ids, train, write_dataset
 from PIL import Image
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 
 # The model, LlamaFactory's template, and what else the run sets.
@@ -48,15 +52,25 @@ def questions(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bases(tiny_model, tmp_path_factory):
-    """A random checkpoint of each kind."""
+    """A random checkpoint of each kind, made when it is asked for; transformers 4 does not have all kinds."""
+
+    class Bases(dict):
+        def __missing__(self, kind):
+            if kind not in CONFIG_MAPPING_NAMES:
+                pytest.skip(f"transformers {transformers.__version__} has no {kind}")
+            self[kind] = checkpoint_of(kind, tiny_model, folder / kind)
+            return self[kind]
+
     folder = tmp_path_factory.mktemp("bases")
-    return {kind: checkpoint_of(kind, tiny_model, folder / kind) for kind in PROCESSORS}
+    return Bases()
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_trained_checkpoint_is_asked_as_it_was_trained(name, bases, questions, tmp_path):
     """And a batch of questions is answered as they are one by one."""
     kind, template, changes = RUNS[name]
+    if kind == "glm4v" and transformers.__version__.startswith("4."):
+        pytest.skip("LlamaFactory 0.9.5 gives a GLM-4.1V positions that transformers 4 does not take")
     data, messages = questions
     run = options(bases[kind], data, tmp_path / "out", template=template, max_steps=1, cutoff_len=2048, **changes)
     train(run)
@@ -65,6 +79,36 @@ def test_a_trained_checkpoint_is_asked_as_it_was_trained(name, bases, questions,
     assert found["ids"] == prompt_ids(run | {"output_dir": str(tmp_path / "again")})
     answers = vlmevalkit("installed").ask("answers", **asked)
     assert answers["batch"] == answers["single"] and len(set(answers["single"])) > 1
+
+
+REAL = os.environ.get("UNI_DPO_QWEN3_TOKENIZER")
+# What a vocabulary of 150,000 may cut otherwise where a prompt is put together.
+PECULIAR = [
+    "这张图里有什么？",
+    "\n\n\tTwo  spaces, 1,234.50 and \u00bd\r\n",
+    " \u2600\ufe0f?\n",
+    "<think>no</think> <tool_call>",
+]
+
+
+@pytest.mark.skipif(not REAL, reason="UNI_DPO_QWEN3_TOKENIZER names no folder with a tokenizer of Qwen3")
+@pytest.mark.parametrize("name", [name for name in RUNS if name.startswith("qwen3") and "lora" not in name])
+def test_prompts_with_a_real_vocabulary(name, tiny_model, questions, tmp_path):
+    kind, template, changes = RUNS[name]
+    base = checkpoint_of(kind, tiny_model, tmp_path / "base", vocabulary=Path(REAL))
+    data, messages = questions
+    rows = json.loads((data / "pairs.json").read_text())
+    rows = [row | {"instruction": row["instruction"] + end} for row, end in zip(rows, PECULIAR, strict=True)]
+    write_dataset(data, rows, "peculiar")
+    messages = [
+        [*message[:-1], {"type": "text", "value": message[-1]["value"] + end}]
+        for message, end in zip(messages, PECULIAR, strict=True)
+    ]
+    run = options(base, data, tmp_path / "out", template=template, max_steps=1, cutoff_len=2048, **changes)
+    train(run | {"dataset": "peculiar"})
+    found = vlmevalkit("installed").ask("tokens", options={"model_path": str(tmp_path / "out")}, messages=messages)
+    assert found["ids"] == prompt_ids(run | {"dataset": "peculiar", "output_dir": str(tmp_path / "again")})
+    assert max(map(max, found["ids"])) > 100_000
 
 
 @pytest.mark.parametrize("kind", ["qwen3_vl", "qwen3_5"])
@@ -85,7 +129,9 @@ def test_what_a_family_cannot_do_is_said(bases, video, questions):
     assert "videos are not evaluated with models of this kind" in said(
         "llava", [[{"type": "video", "value": str(video)}]]
     )
-    assert "use_vllm: not tried with models of type gemma3" in said("gemma3", use_vllm=True)
+    assert "use_vllm: the tokens of a Gemma 3's image see each other" in said("gemma3", use_vllm=True)
+    asked = {"model_path": str(bases["glm4v"]), "use_vllm": True}
+    assert "would drop the biases of attention" in vlmevalkit("installed").ask("load", options=asked)
 
 
 def test_a_config_may_leave_sizes_to_transformers(bases, questions, tmp_path):

@@ -129,7 +129,7 @@ def workplace(tmp_path_factory, tiny_model):
     write_dataset(folder / "my data", make_rows(folder / "my data", count=8))
     write_tsvs(folder, rows=4)
     (folder / "SEEDBench_IMG.tsv").rename(folder / "Mine.tsv")
-    model = {"class": "UniDPOQwen2VL", "model_path": "$MODEL", "max_new_tokens": 4}
+    model = {"class": "UniDPOVLM", "model_path": "$MODEL", "max_new_tokens": 4}
     config = {"model": {"tiny": model}, "data": {"Mine": {"class": "ImageMCQDataset", "dataset": "Mine"}}}
     (folder / "my benchmarks.json").write_text(json.dumps(config))
     return folder

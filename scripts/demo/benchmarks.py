@@ -72,7 +72,7 @@ def data_config() -> dict[str, dict[str, str]]:
 
 def write_config(out_dir: Path) -> Path:
     """Write config.json for `python -m vlmeval.uni_dpo`, to be used with --model NAME=CHECKPOINT."""
-    model = {"class": "UniDPOQwen2VL", "model_path": "$MODEL", "max_new_tokens": 64}
+    model = {"class": "UniDPOVLM", "model_path": "$MODEL", "max_new_tokens": 64}
     config = {"judge": "exact_matching", "model": {"checkpoint": model}, "data": data_config()}
     write_json(out_dir / "config.json", config, indent=2)
     return out_dir / "config.json"

@@ -95,8 +95,8 @@ def training_joined() -> Iterator[str]:
 
 def evaluation_joined() -> Iterator[str]:
     """Look whether VLMEvalKit offers our class by name."""
-    if not hasattr(resolve_name("vlmeval.vlm"), "UniDPOQwen2VL"):
-        yield "vlmeval.vlm has no UniDPOQwen2VL, so no config finds it"
+    if not hasattr(resolve_name("vlmeval.vlm"), "UniDPOVLM"):
+        yield "vlmeval.vlm has no UniDPOVLM, so no config finds it"
 
 
 def packages(names: Iterable[str]) -> set[str]:

@@ -89,7 +89,7 @@ VISION = {
     "qwen3_5": Vision(DELTA | MROPE_5, LEARNED, IDS),
     "qwen3_5_moe": Vision(DELTA | EXPERTS | SHARED_EXPERT | MROPE_5, LEARNED, IDS),
     "glm4v": Vision(
-        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}},
+        {"rope_scaling": {"rope_type": "default", "mrope_section": [1, 1, 2]}},
         GRID_VISION | {"image_size": 16},
         {"image_token_id": IMAGE, "video_token_id": VIDEO, "image_start_token_id": START, "image_end_token_id": END},
     ),

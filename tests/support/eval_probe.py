@@ -28,7 +28,7 @@ def names(request):
 
 def build(request):
     """The class as a config finds it."""
-    return vlmeval.vlm.UniDPOQwen2VL(**request["options"])
+    return vlmeval.vlm.UniDPOVLM(**request["options"])
 
 
 def answers(request):
@@ -68,10 +68,23 @@ def for_vllm(request):
     from vlmeval.vlm.qwen2_vl.uni_dpo.vllm_backend import default_parallel_size, prompt
 
     model = build(request)
-    asked = prompt(model.question(request["messages"][0]))
+    tokenizer, question = model.processor.tokenizer, model.question(request["messages"][0])
+    asked = prompt(question, tokenizer, model.checkpoint.image_options)
     sizes = [image.size for image in asked["multi_modal_data"]["image"]]
-    gpus = default_parallel_size(model.checkpoint.config)
-    return {"text": asked["prompt"], "sizes": sizes, "limits": asked["mm_processor_kwargs"], "gpus": gpus}
+    gpus = default_parallel_size(model.checkpoint.base)
+    text = tokenizer.decode(asked["prompt_token_ids"])
+    return {"text": text, "sizes": sizes, "limits": asked["mm_processor_kwargs"], "gpus": gpus}
+
+
+def banned(request):
+    """The tokens that a folder forbids vLLM, or the message of an error."""
+    from vlmeval.uni_dpo.errors import UniDPOError
+    from vlmeval.vlm.qwen2_vl.uni_dpo.vllm_sampling import banned_tokens
+
+    try:
+        return banned_tokens(Path(request["folder"]))
+    except UniDPOError as error:
+        return str(error)
 
 
 def load(request):
@@ -136,7 +149,7 @@ def published(request):
     model = theirs(trained, **request["options"])
     return {
         "same": theirs is upstream.Qwen2VLChat and theirs.__module__ == upstream.__name__,
-        "instance": isinstance(model, theirs) and isinstance(model, vlmeval.vlm.UniDPOQwen2VL),
+        "instance": isinstance(model, theirs) and isinstance(model, vlmeval.vlm.UniDPOVLM),
         "copied": type(copy.copy(model)) is type(model),
         "derived": type(Derived.__new__(Derived, trained)) is Derived,
         "attributes": [theirs.INTERLEAVE, theirs.VIDEO_LLM, theirs.INSTALL_REQ],

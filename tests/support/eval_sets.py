@@ -58,7 +58,7 @@ def write_sets(folder: Path, count: int = 6) -> Path:
 
 def write_config(path: Path, model: Path, sets: dict[str, dict] = SETS, **options: Any) -> Path:
     """Write a config for run.py and for our command, with one model, `tiny`."""
-    entry = {"class": "UniDPOQwen2VL", "model_path": str(model), "max_new_tokens": 8} | options
+    entry = {"class": "UniDPOVLM", "model_path": str(model), "max_new_tokens": 8} | options
     path.write_text(json.dumps({"model": {"tiny": entry}, "data": sets}))
     return path
 

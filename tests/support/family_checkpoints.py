@@ -1,12 +1,11 @@
 """Whole checkpoints of tiny models of today's families: a Qwen2-VL's tokenizer, and processors of their own."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import transformers
-from engine_models import TILE, config_of, fill
+from engine_models import MROPE_5, TILE, config_of, fill
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 
@@ -14,7 +13,7 @@ SQUARE = {"height": TILE, "width": TILE}
 PICTURES = {
     **dict.fromkeys(("qwen3_vl", "qwen3_5"), "<|vision_start|><|image_pad|><|vision_end|>"),
     "glm4v": "<|begin_of_image|><|image|><|end_of_image|>",
-    "internvl": "<IMG_CONTEXT>\\n",  # as InternVL's own has it, and LlamaFactory has not
+    "internvl": "<IMG_CONTEXT>\n",  # as InternVL's own has it, and LlamaFactory has not
     "gemma3": "<start_of_image>",
     "llava": "<image>",
 }
@@ -47,6 +46,7 @@ def _internvl(tokenizer: Any, model: Path) -> Any:
 
 
 def _gemma3(tokenizer: Any, model: Path) -> Any:
+    tokenizer.add_tokens(["\n" * count for count in range(1, 5)])  # as Gemma's; vLLM merges those around a picture
     images = transformers.Gemma3ImageProcessor(size=SQUARE)
     return transformers.Gemma3Processor(images, tokenizer, image_seq_length=4)
 
@@ -82,32 +82,50 @@ PROCESSORS: dict[str, tuple[Callable, Mapping[str, str], tuple[str, ...]]] = {
     "llava": (_llava, {"image_token": "<image>"}, ()),
 }
 
+ONE_HEAD = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 32}
+# The text part of models whose attention has heads of 32, and what turns with their positions.
+WIDE: dict[str, dict[str, Any]] = {
+    "qwen3_vl": ONE_HEAD
+    | {"rope_scaling": {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [6, 5, 5]}},
+    "qwen3_5": ONE_HEAD
+    | {"linear_key_head_dim": 32, "linear_value_head_dim": 32, "mamba_ssm_dtype": "float32"}
+    | {"rope_parameters": MROPE_5["rope_parameters"] | {"partial_rotary_factor": 0.25, "mrope_section": [2, 1, 1]}},
+    "glm4v": ONE_HEAD
+    | {"attention_bias": True}  # as published; transformers does not ask, and vLLM drops biases without it
+    | {"rope_scaling": {"rope_type": "default", "partial_rotary_factor": 0.5, "mrope_section": [2, 3, 3]}},
+    "internvl": ONE_HEAD,
+    "gemma3": ONE_HEAD,
+    "llava": ONE_HEAD,
+}
 
-def checkpoint_of(kind: str, model: Path, folder: Path) -> Path:
+
+def checkpoint_of(kind: str, model: Path, folder: Path, wide: bool = False, vocabulary: Path | None = None) -> Path:
     """Make a checkpoint of a random model.
 
     Args:
         kind: A model type of transformers, a key of `PROCESSORS`.
         model: A tiny Qwen2-VL, of which the tokenizer is taken.
         folder: Where it goes.
+        wide: Whether heads of attention have the least size that vLLM takes on a CPU.
+        vocabulary: The folder of another tokenizer.
     """
     make, named, others = PROCESSORS[kind]
-    tokenizer = AutoTokenizer.from_pretrained(model, extra_special_tokens=dict(named))
+    tokenizer = AutoTokenizer.from_pretrained(vocabulary or model, extra_special_tokens=dict(named))
     tokenizer.add_special_tokens({"additional_special_tokens": [*named.values(), *others]}, False)
     processor = make(tokenizer, model)
     processor.chat_template = tokenizer.chat_template = CHATML.replace("<IMAGE>", PICTURES[kind])
     processor.save_pretrained(folder)
-    known = json.loads((model / "config.json").read_text())
-    ids = {name: known[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    config = config_of(kind, vocab_size=len(tokenizer) + 8, max_position_embeddings=4096, **ids)
-    _tell_tokens(config, tokenizer, kind, known)
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    sizes = {"vocab_size": len(tokenizer) + 8, "max_position_embeddings": 4096} | (WIDE[kind] if wide else {})
+    config = config_of(kind, **sizes, **ids)
+    _tell_tokens(config, tokenizer, kind)
     made = AutoModelForImageTextToText.from_config(config)
     fill(made)
     made.save_pretrained(folder)
     return folder
 
 
-def _tell_tokens(config: Any, tokenizer: Any, kind: str, known: dict[str, Any]) -> None:
+def _tell_tokens(config: Any, tokenizer: Any, kind: str) -> None:
     """Set the ids of the tokens that stand for pictures, and the size of patches where the processor has Qwen's."""
     names = {
         "image_token_id": {"glm4v": "<|image|>", "internvl": "<IMG_CONTEXT>", "llava": "<image>"},
@@ -120,13 +138,14 @@ def _tell_tokens(config: Any, tokenizer: Any, kind: str, known: dict[str, Any]) 
         "eoi_token_index": {"gemma3": "<end_of_image>"},
     }
     names["image_token_id"]["gemma3"] = "<image_soft_token>"
+    if kind.startswith("qwen"):
+        qwen = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
+        qwen |= {f"vision_{end}": f"<|vision_{end}|>" for end in ("start", "end")}
+        names = {f"{name}_token_id": {kind: token} for name, token in qwen.items()}
     for name, tokens in names.items():
         if kind in tokens:
             setattr(config, name, tokenizer.convert_tokens_to_ids(tokens[kind]))
     if hasattr(config, "image_token_index"):
         config.image_token_index = config.image_token_id
-    if kind.startswith("qwen"):
-        for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
-            setattr(config, name, known[name])
     if kind.startswith(("qwen", "glm")):
         config.vision_config.patch_size = 14

@@ -17,6 +17,7 @@ from .requests import PLACEHOLDER, parts
 PORTABLE = (
     Path(__file__).resolve().parents[4] / "src" / "llamafactory" / "train" / "uni_dpo" / "models" / "portable.py"
 )
+WEIGHT_NAMES = PORTABLE.with_name("weight_names.py")
 CONTENT = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")  # suffixes of what a model consists of
 
 
@@ -153,10 +154,20 @@ def choose_device(device: str) -> str:
     return device
 
 
-@cache
 def portable() -> Any:
+    """Return training's module that reads checkpoints of other versions of transformers."""
+    return of_training(PORTABLE)
+
+
+def misnamed(folder: Path) -> bool:
+    """Tell whether a model's weights have names that only transformers 5 reads."""
+    return of_training(WEIGHT_NAMES).misnamed(folder)
+
+
+@cache
+def of_training(file: Path) -> Any:
     """Load a module of training's by its path: vLLM's environment has no LlamaFactory."""
-    spec = importlib.util.spec_from_file_location("uni_dpo_portable", PORTABLE)
+    spec = importlib.util.spec_from_file_location(f"uni_dpo_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -16,11 +16,13 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..errors import DataError
+from .checkpoints import misnamed
 from .kinds import BatchScorer, TransformersScorer
 from .requests import Request
 
 
 IMAGES_PER_REQUEST = 24
+LOOK_AHEAD = ("gemma3",)
 AT_ONCE = 256  # requests handed over together; their images are in memory
 
 
@@ -133,6 +135,17 @@ def with_vllm(plain: TransformersScorer, tensor_parallel_size: int) -> VLLMScore
     """Return the scorer that has vLLM do what another would do with transformers, or refuse what vLLM cannot."""
     if plain.kind == "classifier" and plain.reads_images:
         raise DataError("--backend vllm takes classifiers of text only. Leave --backend out.")
+    if plain.checkpoint.config.model_type in LOOK_AHEAD:
+        raise DataError(
+            "--backend vllm: the tokens of a Gemma 3's image see each other, which vLLM leaves out on a CPU and "
+            "nobody tried on a GPU. Leave --backend out."
+        )
+    if misnamed(plain.checkpoint.folder):
+        raise DataError(
+            f"--backend vllm: the weights of {plain.checkpoint.folder} have names that only transformers 5 reads. "
+            "Load the model there and save it by save_pretrained(FOLDER, save_original_format=False), or leave "
+            "--backend out."
+        )
     return {"yes-no": VLLMYesNo, "classifier": VLLMClassifier}[plain.kind](plain, tensor_parallel_size)
 
 

@@ -35,6 +35,8 @@ class Family:
         stretches: Whether training stretches images that are small or very thin.
         apart: Whether the processor takes questions without images only apart from those with some.
         recorded: Options of the image processor that training may have set, and recorded.
+        timed: Whether a prompt says when each frame of a video was shown.
+        not_in_vllm: Why vLLM does not answer as transformers does; empty if it was seen to.
     """
 
     image: str
@@ -46,6 +48,8 @@ class Family:
     stretches: bool = False
     apart: bool = False
     recorded: tuple[str, ...] = ()
+    timed: bool = False
+    not_in_vllm: str = ""
 
     @property
     def pictures(self) -> dict[str, str]:
@@ -93,7 +97,7 @@ QWEN2_VL = Family(
     roles=SYSTEM_TURN.format(system=DEFAULT_SYSTEM) + USER_TURN,
     wording=_wording_of_qwen2_vl,
 )
-QWEN3_VL = Family(**_QWEN, roles=USER_TURN, wording=_wording_of_qwen3_vl)
+QWEN3_VL = Family(**_QWEN, roles=USER_TURN, wording=_wording_of_qwen3_vl, timed=True)
 
 FAMILIES: dict[str, Family] = {
     "qwen2_vl": QWEN2_VL,
@@ -104,7 +108,13 @@ FAMILIES: dict[str, Family] = {
     "qwen3_5_moe": QWEN3_VL,
     "glm4v": Family("<|image|>", around=("<|begin_of_image|>", "<|end_of_image|>"), stretches=True),
     "internvl": Family("<IMG_CONTEXT>", recorded=("crop_to_patches",)),
-    "gemma3": Family("<start_of_image>", apart=True, recorded=("do_pan_and_scan",)),
+    "gemma3": Family(
+        "<start_of_image>",
+        apart=True,
+        recorded=("do_pan_and_scan",),
+        not_in_vllm="the tokens of a Gemma 3's image see each other, which vLLM leaves out on a CPU and nobody tried "
+        "on a GPU",
+    ),
     "llava": Family("<image>"),
 }
 

@@ -58,9 +58,8 @@ class UniDPOVLM(BaseModel):
         self.device = chosen["device"] or default_device()
         self.dtype = chosen["dtype"] or default_dtype(self.device)
         self.use_vllm = chosen["use_vllm"]
-        if self.use_vllm and not self.family.limited:  # it writes special tokens and tiles in its own way
-            kind = self.checkpoint.config["model_type"]
-            raise UniDPOError(f"use_vllm: not tried with models of type {kind}; leave it out")
+        if self.use_vllm and self.family.not_in_vllm:
+            raise UniDPOError(f"use_vllm: {self.family.not_in_vllm}; leave it out")
         self.verbose = chosen["verbose"]
 
     @cached_property

@@ -1,7 +1,8 @@
 """`llamafactory-cli export` of what our runs trained: merged as it was trained, with its prompt and its record.
 
 Upstream exports the tokenizer and the chat template of the base, which lacks our record, and leaves
-`tie_word_embeddings: true` beside an output layer that was trained by itself. All other exports stay upstream's own.
+`tie_word_embeddings: true` beside an output layer that was trained by itself; transformers 5.5 names the weights of
+some models as no other program does (`weight_names.py`). All other exports stay upstream's own.
 """
 
 import functools
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .history import RECORD, check_chain, training_record
+from .weight_names import mend_names
 
 
 TUNER = "llamafactory.train.tuner"
@@ -67,6 +69,16 @@ def _with_record(load_model: Callable) -> Callable:
             if head is not None and head.weight.data_ptr() != embeddings.weight.data_ptr():
                 for part in (model.config, model.config.get_text_config()):
                     part.tie_word_embeddings = False
+            model.save_pretrained = _with_names(model.save_pretrained)
         return model
 
     return loaded
+
+
+def _with_names(save_pretrained: Callable) -> Callable:
+    @functools.wraps(save_pretrained)
+    def saved(save_directory: str, *args: Any, **kwargs: Any) -> None:
+        save_pretrained(save_directory, *args, **kwargs)
+        mend_names(save_directory)
+
+    return saved

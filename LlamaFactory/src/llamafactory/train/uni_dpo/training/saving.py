@@ -30,6 +30,7 @@ from ..files.checkpoints import (
 )
 from ..files.disk import UNFINISHED, explained, is_refusal, read_json, reason, replacing
 from ..models.portable import make_portable
+from ..models.weight_names import mend_names
 
 
 class WholeSaves(Trainer):
@@ -85,6 +86,7 @@ class WholeSaves(Trainer):
                 if self._processor is not None:
                     self._processor.save_pretrained(output_dir)
                 make_portable(output_dir)
+                mend_names(output_dir)
 
     def write_record(self, folder: str) -> None:
         """Add files of ours to a model's folder, which has been written."""
