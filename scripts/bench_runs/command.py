@@ -27,7 +27,7 @@ EPILOG = """examples:
   python scripts/bench_runs.py --trl other/bin/python   and trl, which needs an environment of its own
   python scripts/bench_runs.py --rounds 3"""
 
-OURS = {"pref_loss": "uni_dpo", "overwrite_output_dir": True}
+OURS = {"pref_loss": "uni_dpo"}
 TRAINERS = {
     "LlamaFactory": ("llamafactory", {"pref_loss": "sigmoid"}),
     "ours": ("llamafactory", OURS),
@@ -50,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
             for batch in options.batch:
                 for name in names:
                     print(f"round {turn + 1}: {name}, {batch} a step", file=sys.stderr, flush=True)
-                    spec = {"model": str(model), "data": str(folder / "data"), "output": str(folder / "out")}
+                    output = folder / f"{turn}-{batch}-{name}"
+                    spec = {"model": str(model), "data": str(folder / "data"), "output": str(output)}
                     spec |= {"batch": batch, "steps": options.steps, "cpu": options.device == "cpu"}
                     found.setdefault((name, batch), []).append(run(name, spec, options.trl, folder))
     print(table(found))
