@@ -12,9 +12,15 @@ from llamafactory.train.uni_dpo.errors import UniDPOError
 
 SLOW = {"learning_rate": 1e-4, "gradient_accumulation_steps": 1, "pref_beta": 0.5, "max_steps": 20}
 KINDS = {"qwen3_vl": "qwen3_vl_nothink", "qwen3_5": "qwen3_5_nothink"}
+EXPERTS = {f"{kind}_moe": template for kind, template in KINDS.items()}
 OTHERS = {"glm4v": "glm4v", "internvl": "intern_vl", "gemma3": "gemma3", "llava": "llava"}
-NO_IMAGE_CACHE = ("glm4v", "llava")  # LlamaFactory trains a part of the one's tower; the other's features are a list
+TEMPLATES = KINDS | OTHERS | EXPERTS
+# LlamaFactory trains a part of the one's tower, without LoRA; the other's features are a list.
+NO_IMAGE_CACHE = (("glm4v", "full"), ("llava", "full"), ("llava", "lora"))
 ROUTES = dict.fromkeys(("gemma3", "llava"), "response_only")  # of those whose own forward runs; all others share
+TUNINGS = {"full": {}, "lora": {"finetuning_type": "lora", "lora_rank": 4}}
+ALWAYS = [(kind, "full") for kind in KINDS | OTHERS] + [("internvl", "lora")]
+RARELY = [(kind, tuning) for kind in TEMPLATES for tuning in TUNINGS if (kind, tuning) not in ALWAYS]
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +29,14 @@ def data(rows, pair_data):
     return write_dataset(pair_data, mixed(rows), name="mixed")
 
 
-@pytest.mark.parametrize("kind", KINDS | OTHERS)
-def test_twenty_steps(kind, tiny_model, data, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "tuning"), [*ALWAYS, *(pytest.param(*case, marks=pytest.mark.long) for case in RARELY)]
+)
+def test_twenty_steps(kind, tuning, tiny_model, data, tmp_path):
     """The best route, with and without both caches, gives the losses of upstream's forward."""
     model, caches = checkpoint_of(kind, tiny_model, tmp_path / "model"), tmp_path / "caches"
-    run = options(model, data, tmp_path, dataset="mixed", **SLOW) | {"template": (KINDS | OTHERS)[kind]}
-    names = ["reference"] if kind in NO_IMAGE_CACHE else ["image", "reference"]
+    run = options(model, data, tmp_path, dataset="mixed", **SLOW, **TUNINGS[tuning]) | {"template": TEMPLATES[kind]}
+    names = ["reference"] if (kind, tuning) in NO_IMAGE_CACHE else ["image", "reference"]
     stored = {f"uni_dpo_{name}_cache": str(caches / name) for name in names}
     ways = {"upstream": {"pref_forward": "upstream"}, "auto": {}, "stored": stored, "stored again": stored}
     found = {
@@ -55,12 +63,18 @@ def test_image_features_that_are_a_list_are_not_stored(tiny_model, data, tmp_pat
 
 LAYERS = {
     "qwen3_vl": "Qwen3VLTextDecoderLayer,Qwen3VLVisionBlock",
+    "qwen3_vl_moe": "Qwen3VLMoeTextDecoderLayer,Qwen3VLMoeVisionBlock",
     "qwen3_5": "Qwen3_5DecoderLayer,Qwen3_5VisionBlock",
+    "qwen3_5_moe": "Qwen3_5MoeDecoderLayer,Qwen3_5MoeVisionBlock",
+    "glm4v": "Glm4vTextDecoderLayer,Glm4vVisionBlock",
+    "internvl": "Qwen2DecoderLayer,InternVLVisionLayer",
+    "gemma3": "Gemma3DecoderLayer,SiglipEncoderLayer",
+    "llava": "LlamaDecoderLayer,SiglipEncoderLayer",
 }
-TUNINGS = {"full": {"freeze_vision_tower": False}, "lora": {"finetuning_type": "lora", "lora_rank": 4}}
 # How many ranks, by which strategy, and what they tune; all are compared with one process and upstream's forward.
 RANKS = [("ddp", 2, "lora"), ("zero3", 2, "full")]
 RANKS += [("alone", 0, "lora"), ("fsdp2", 2, "full"), ("zero2", 2, "full")] if LONG else []
+TOWER = {"full": {"freeze_vision_tower": False}, "lora": {}}
 PAIRS, AT_ONCE, BATCH, RATE = 24, 8, 2, 1e-4
 
 
@@ -70,18 +84,20 @@ def in_turn(rows):
     return [pair for i in range(0, 8, 2) for kind in (none, one, none, two) for pair in kind[i : i + 2]][:PAIRS]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [*KINDS, *(pytest.param(kind, marks=pytest.mark.long) for kind in OTHERS | EXPERTS)]
+)
 def test_ranks_equal_one_process(kind, tiny_model, tmp_path):
     """Losses, gradient norms and weights, with LoRA and with a trained tower, as far as float32 goes."""
     rows = in_turn(make_rows(tmp_path / "data", PAIRS))
     data, model = write_dataset(tmp_path / "data", rows), checkpoint_of(kind, tiny_model, tmp_path / "model")
-    always = {"template": KINDS[kind], "disable_shuffling": True, "max_steps": 3, "uni_dpo_log_pairs": True}
+    always = {"template": TEMPLATES[kind], "disable_shuffling": True, "max_steps": 3, "uni_dpo_log_pairs": True}
     always |= {"learning_rate": RATE, "adam_epsilon": 1e-5, "pref_beta": 0.5}
 
     def planned(strategy, ranks, tuning, forward="auto"):
         folder = tmp_path / f"{strategy}-{tuning}-{forward}"
         accumulation = {"gradient_accumulation_steps": AT_ONCE // (max(1, ranks) * BATCH), "pref_forward": forward}
-        run = options(model, data, folder, **always | TUNINGS[tuning] | accumulation)
+        run = options(model, data, folder, **always | TUNINGS[tuning] | TOWER[tuning] | accumulation)
         return folder, job(folder, strategy, ranks, run, LAYERS[kind])
 
     plans = {case: planned(*case) for case in RANKS}
@@ -92,6 +108,6 @@ def test_ranks_equal_one_process(kind, tiny_model, tmp_path):
             assert "renames wrongly under ZeRO-3" in said(folder) and 0 not in statuses(folder)
             continue
         assert set(statuses(folder)) == {0}, said(folder)[-3000:]
-        assert "pref_forward: shared_prefix." in said(folder)
+        assert f"pref_forward: {ROUTES.get(kind, 'shared_prefix')}" in said(folder)
         loss, weight = course(folder / "out", PAIRS).off(course(theirs[tuning][0] / "out", PAIRS))
         assert loss < 2e-4 and weight < 0.1 * RATE, (strategy, tuning, loss, weight)
