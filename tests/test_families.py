@@ -49,7 +49,8 @@ def test_twenty_steps(kind, tuning, tiny_model, data, tmp_path):
         (route,) = ours.about("pref_forward")
         assert route.startswith(f"pref_forward: {ROUTES.get(kind, 'shared_prefix')}")
         assert ours.about("Self-check of pref_forward: within")
-        assert ours.losses == pytest.approx(theirs.losses, rel=1e-4, abs=1e-5)
+        # A choice among experts jumps: weights one rounding off move the losses of upstream's forward as far.
+        assert ours.losses == pytest.approx(theirs.losses, rel=5e-4 if kind in EXPERTS else 1e-4, abs=1e-5)
     for what in ("Reference log-probs", "Image features")[: len(names)]:
         assert found["stored again"].about(f"{what}: all stored already")
 
