@@ -105,8 +105,8 @@ def test_ranks_equal_one_process(kind, tiny_model, tmp_path):
     theirs = {tuning: planned("alone", 0, tuning, "upstream") for tuning in TUNINGS}
     train_jobs([described for _, described in [*theirs.values(), *plans.values()]])
     for (strategy, _, tuning), (folder, _) in plans.items():
-        if (kind, strategy) == ("qwen3_5", "zero3"):  # transformers would train random weights
-            assert "renames wrongly under ZeRO-3" in said(folder) and 0 not in statuses(folder)
+        if strategy == "zero3" and kind in ("qwen3_5", *EXPERTS):  # transformers loads other weights, or none
+            assert "converts wrongly under ZeRO-3" in said(folder) and 0 not in statuses(folder)
             continue
         assert set(statuses(folder)) == {0}, said(folder)[-3000:]
         assert f"pref_forward: {ROUTES.get(kind, 'shared_prefix')}" in said(folder)
