@@ -85,9 +85,7 @@ def in_turn(rows):
     return [pair for i in range(0, 8, 2) for kind in (none, one, none, two) for pair in kind[i : i + 2]][:PAIRS]
 
 
-@pytest.mark.parametrize(
-    "kind", [*KINDS, *(pytest.param(kind, marks=pytest.mark.long) for kind in OTHERS | EXPERTS)]
-)
+@pytest.mark.parametrize("kind", [*KINDS, *(pytest.param(kind, marks=pytest.mark.long) for kind in OTHERS | EXPERTS)])
 def test_ranks_equal_one_process(kind, tiny_model, tmp_path):
     """Losses, gradient norms and weights, with LoRA and with a trained tower, as far as float32 goes."""
     rows = in_turn(make_rows(tmp_path / "data", PAIRS))

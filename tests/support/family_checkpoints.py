@@ -11,8 +11,9 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 
 SQUARE = {"height": TILE, "width": TILE}
+QWEN3 = ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
 PICTURES = {
-    **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), "<|vision_start|><|image_pad|><|vision_end|>"),
+    **dict.fromkeys(QWEN3, "<|vision_start|><|image_pad|><|vision_end|>"),
     "glm4v": "<|begin_of_image|><|image|><|end_of_image|>",
     "internvl": "<IMG_CONTEXT>\\n",  # as InternVL's own has it, and LlamaFactory has not
     "gemma3": "<start_of_image>",
@@ -58,7 +59,7 @@ def _llava(tokenizer: Any, model: Path) -> Any:
 
 # The processor, the names of special tokens that a tokenizer has to have for it, and others that it has to know.
 PROCESSORS: dict[str, tuple[Callable, Mapping[str, str], tuple[str, ...]]] = {
-    **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), (_qwen3, {}, ())),
+    **dict.fromkeys(QWEN3, (_qwen3, {}, ())),
     "glm4v": (
         _glm4v,
         {},

@@ -103,8 +103,7 @@ def _refuse_parts(what: str, path: Any, found: dict[str, Iterable[Any]]) -> None
             f"{what} {KINDS[kind]}: {', '.join(names[:3])}{more}. transformers would only warn and train something "
             f"else. {f'transformers {writer} wrote it, {transformers.__version__} reads it. ' if writer else ''}"
             "Is it a whole checkpoint, with the config.json that belongs to it? If another version wrote it, load "
-            "and save it with that version once more, or train with that version."
-            + under_zero3()
+            "and save it with that version once more, or train with that version." + under_zero3()
         )
 
 
