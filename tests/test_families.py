@@ -1,9 +1,11 @@
 """Whole training runs of models of today's families, by LlamaFactory's own templates and processors."""
 
+import shutil
+
 import pytest
 from family_checkpoints import checkpoint_of
 from figures import LONG
-from pairs import make_rows, mixed, options, write_dataset
+from pairs import ALPACA, make_rows, mixed, options, write_dataset
 from ranks import course, job, said, statuses, train_jobs
 from recorded import recorded_run
 
@@ -53,6 +55,32 @@ def test_twenty_steps(kind, tuning, tiny_model, data, tmp_path):
         assert ours.losses == pytest.approx(theirs.losses, rel=5e-4 if kind in EXPERTS else 1e-4, abs=1e-5)
     for what in ("Reference log-probs", "Image features")[: len(names)]:
         assert found["stored again"].about(f"{what}: all stored already")
+
+
+@pytest.fixture(scope="module")
+def videos(rows, pair_data, video):
+    """Every other pair of `data` is about a video instead."""
+    shutil.copy(video, pair_data / "colours.mp4")
+    changed = []
+    for i, row in enumerate(mixed(rows)):
+        if i % 2:
+            question = row["instruction"].replace("<image>", "")
+            row = row | {"instruction": f"<video>{question}", "images": [], "videos": ["colours.mp4"]}
+        changed.append({"videos": []} | row)
+    return write_dataset(pair_data, changed, name="videos", columns=ALPACA | {"videos": "videos"})
+
+
+@pytest.mark.parametrize("kind", ["qwen3_vl", pytest.param("qwen3_5", marks=pytest.mark.long)])
+def test_twenty_steps_with_videos(kind, tiny_model, videos, tmp_path):
+    """Beside images and without any, with the caches on."""
+    model = checkpoint_of(kind, tiny_model, tmp_path / "model")
+    run = options(model, videos, tmp_path / "upstream", dataset="videos", **SLOW) | {"template": TEMPLATES[kind]}
+    theirs = recorded_run(run | {"pref_forward": "upstream"})
+    stored = {f"uni_dpo_{name}_cache": str(tmp_path / name) for name in ("image", "reference")}
+    for name, way in {"ours": {}, "stored": stored}.items():
+        ours = recorded_run(run | way | {"pref_forward": "shared_prefix", "output_dir": str(tmp_path / name)})
+        assert ours.losses == pytest.approx(theirs.losses, rel=1e-4, abs=1e-5)
+    assert any("pixel_values_videos" in batch for batch in theirs.batches)
 
 
 def test_image_features_that_are_a_list_are_not_stored(tiny_model, data, tmp_path):
