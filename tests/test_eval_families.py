@@ -79,15 +79,19 @@ def test_videos(kind, bases, video, tmp_path):
 
 @pytest.mark.parametrize("kind", ["qwen3_vl", "qwen3_5"])
 def test_videos_are_asked_about_as_in_training(kind, bases, video, tmp_path):
-    """The same frames, of the same size, at the same times, where both take as many frames a second."""
+    """The same frames at the same times; sizes are what either is told.
+
+    Four of 16 frames are evenly spaced. Else `qwen_vl_utils` takes the nearest frame, and LlamaFactory the one before.
+    """
     shutil.copy(video, tmp_path / "colours.mp4")
     answers = {"chosen": "Green.", "rejected": "Red.", "score_chosen": 2.0, "score_rejected": 1.0}
     row = {"instruction": "<video>Which colour?", "images": [], "videos": ["colours.mp4"]} | answers
     data = write_dataset(tmp_path, [row], columns=ALPACA | {"videos": "videos"})
-    run = options(bases[kind], data, tmp_path / "out", template=RUNS[kind][1], max_steps=1, cutoff_len=2048)
+    run = options(bases[kind], data, tmp_path / "out", template=RUNS[kind][1], max_steps=1, video_fps=1.0)
     train(run)
     message = [{"type": "video", "value": str(video)}, {"type": "text", "value": "Which colour?"}]
-    asked = {"options": {"model_path": str(tmp_path / "out")}, "messages": [message]}
+    limits = {"min_pixels": 28 * 28, "max_pixels": 56 * 28}  # what the processor's limit leaves of a frame
+    asked = {"options": {"model_path": str(tmp_path / "out"), "fps": 1.0} | limits, "messages": [message]}
     found = vlmevalkit("installed").ask("tokens", **asked)
     assert found["ids"] == prompt_ids(run | {"output_dir": str(tmp_path / "again")})
 
