@@ -3,7 +3,8 @@
 import shutil
 
 import pytest
-from family_checkpoints import checkpoint_of
+from engine_models import TEXT_KINDS, TEXT_STRANGERS
+from family_checkpoints import checkpoint_of, text_checkpoint_of
 from figures import LONG
 from pairs import ALPACA, make_rows, mixed, options, write_dataset
 from ranks import course, job, said, statuses, train_jobs
@@ -55,6 +56,26 @@ def test_twenty_steps(kind, tuning, tiny_model, data, tmp_path):
         assert ours.losses == pytest.approx(theirs.losses, rel=5e-4 if kind in EXPERTS else 1e-4, abs=1e-5)
     for what in ("Reference log-probs", "Image features")[: len(names)]:
         assert found["stored again"].about(f"{what}: all stored already")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("tuning", TUNINGS)
+@pytest.mark.parametrize("kind", [*TEXT_KINDS, *TEXT_STRANGERS])
+def test_twenty_steps_of_text_models(kind, tuning, tiny_model, rows, pair_data, tmp_path):
+    model = text_checkpoint_of(kind, tiny_model, tmp_path / "model")
+    words = [row | {"instruction": row["instruction"].removeprefix("<image>")} for row in rows]
+    columns = {name: column for name, column in ALPACA.items() if name != "images"}
+    data = write_dataset(pair_data, words, name="words", columns=columns)
+    run = options(model, data, tmp_path / "upstream", dataset="words", **SLOW, **TUNINGS[tuning]) | {
+        "template": "qwen"
+    }
+    theirs = recorded_run(run | {"pref_forward": "upstream"})
+    ours = recorded_run(
+        run | {"uni_dpo_reference_cache": str(tmp_path / "cache"), "output_dir": str(tmp_path / "ours")}
+    )
+    route = "response_only" if kind in TEXT_STRANGERS else "shared_prefix"
+    assert ours.about("pref_forward")[0].startswith(f"pref_forward: {route}")
+    assert ours.losses == pytest.approx(theirs.losses, rel=1e-4, abs=1e-5)
 
 
 @pytest.fixture(scope="module")

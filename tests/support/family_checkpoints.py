@@ -7,7 +7,7 @@ from typing import Any
 
 import transformers
 from engine_models import TILE, config_of, fill
-from transformers import AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 
 SQUARE = {"height": TILE, "width": TILE}
@@ -102,6 +102,18 @@ def checkpoint_of(kind: str, model: Path, folder: Path) -> Path:
     config = config_of(kind, vocab_size=len(tokenizer) + 8, max_position_embeddings=4096, **ids)
     _tell_tokens(config, tokenizer, kind, known)
     made = AutoModelForImageTextToText.from_config(config)
+    fill(made)
+    made.save_pretrained(folder)
+    return folder
+
+
+def text_checkpoint_of(kind: str, model: Path, folder: Path) -> Path:
+    """Make a checkpoint of a random model that reads only, with the tokenizer of a tiny Qwen2-VL, `model`."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.save_pretrained(folder)
+    known = json.loads((model / "config.json").read_text())
+    ids = {name: known[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    made = AutoModelForCausalLM.from_config(config_of(kind, vocab_size=len(tokenizer) + 8, **ids))
     fill(made)
     made.save_pretrained(folder)
     return folder
