@@ -6,7 +6,7 @@ import shutil
 import pytest
 from eval_sets import metrics, predictions, write_config, write_sets
 from eval_tree import python, vlmevalkit
-from family_checkpoints import PROCESSORS, checkpoint_of
+from family_checkpoints import checkpoint_of
 from pairs import ALPACA, options, prompt_ids, train, write_dataset
 from PIL import Image
 
@@ -50,7 +50,7 @@ def questions(tmp_path_factory):
 def bases(tiny_model, tmp_path_factory):
     """A random checkpoint of each kind."""
     folder = tmp_path_factory.mktemp("bases")
-    return {kind: checkpoint_of(kind, tiny_model, folder / kind) for kind in PROCESSORS}
+    return {kind: checkpoint_of(kind, tiny_model, folder / kind) for kind, *_ in RUNS.values()}
 
 
 @pytest.mark.parametrize("name", RUNS)
