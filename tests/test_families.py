@@ -10,6 +10,7 @@ from pairs import ALPACA, make_rows, mixed, options, write_dataset
 from ranks import course, job, said, statuses, train_jobs
 from recorded import recorded_run
 
+from llamafactory.train.uni_dpo.data import collate
 from llamafactory.train.uni_dpo.errors import UniDPOError
 
 
@@ -106,6 +107,18 @@ def test_twenty_steps_with_videos(kind, tiny_model, videos, tmp_path):
         ours = recorded_run(run | way | {"pref_forward": "shared_prefix", "output_dir": str(tmp_path / name)})
         assert ours.losses == pytest.approx(theirs.losses, rel=1e-4, abs=1e-5)
     assert any("pixel_values_videos" in batch for batch in theirs.batches)
+
+
+def test_a_plugin_that_brings_more_than_we_know_of(tiny_model, videos, tmp_path, monkeypatch):
+    """Its media are not halved, and both rows of a pair run."""
+    known = tuple(name for name in collate.MEDIA_KEYS if name != "video_metadata")
+    monkeypatch.setattr(collate, "MEDIA_KEYS", known)
+    model = checkpoint_of("qwen3_vl", tiny_model, tmp_path / "model")
+    run = options(model, videos, tmp_path / "upstream", dataset="videos", **SLOW | {"max_steps": 4})
+    run["template"] = TEMPLATES["qwen3_vl"]
+    theirs = recorded_run(run | {"pref_forward": "upstream"})
+    ours = recorded_run(run | {"pref_forward": "shared_prefix", "output_dir": str(tmp_path / "ours")})
+    assert ours.losses == pytest.approx(theirs.losses, rel=1e-4, abs=1e-5)
 
 
 def test_image_features_that_are_a_list_are_not_stored(tiny_model, data, tmp_path):
