@@ -26,10 +26,10 @@ KINDS = {
     "mismatched_keys": "has weights of other shapes than the model's",
 }
 # Seen with transformers 5.5.4: there it applies to the whole model what is meant for its language model alone, and
-# leaves the weights of experts as an older version stored them.
+# leaves the weights of experts as an older version stored them, and buffers as they were made.
 UNDER_ZERO3 = (
-    " Or it is of a kind whose weights transformers converts wrongly under ZeRO-3, as Qwen3.5 and the experts of "
-    "Qwen3-VL: train it with ZeRO-2 or FSDP."
+    " Or it is of a kind that transformers loads wrongly under ZeRO-3, as Qwen3.5, the experts of Qwen3-VL, GLM-4.5V "
+    "and Gemma 4: train it with ZeRO-2 or FSDP."
 )
 
 
