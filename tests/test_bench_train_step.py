@@ -7,21 +7,16 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 from pairs import ROOT
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench_train_step import measure, models, report, steps
 from bench_train_step.command import main
-from bench_train_step.variants import (
-    DEFAULT_SHAPES,
-    SIZES,
-    UPSTREAM,
-    VARIANTS,
-    Sizes,
-    encoding,
-    obstacles,
-    operations,
-    pairs_of,
-)
+from bench_train_step.counts import encoding, operations
+from bench_train_step.sizes import KINDS, SIZES, Sizes
+from bench_train_step.variants import DEFAULT_SHAPES, UPSTREAM, VARIANTS, obstacles, pairs_of, shapes_of, variants_of
 
 
 # Operations of Qwen2-VL, worked out independently of this code: upstream's forward in 1e12, and how many times less
@@ -33,12 +28,14 @@ COUNTED = {
     "1100/30": (65.9, (1.07, 1.42, 1.71, 2.10, 2.78, 5.17), 2.24),
     "1100/250": (72.9, (1.06, 1.37, 1.60, 1.90, 2.36, 3.93), 1.90),
 }
-TINY = replace(SIZES["small"], hidden=64, layers=2, heads=2, mlp=96, vision_hidden=32, vision_layers=2)
+QWEN = SIZES["qwen2_vl"]
+OTHERS = [kind for kind in KINDS if kind != "qwen2_vl"]
+TINY = replace(QWEN["small"], hidden=64, layers=2, heads=2, mlp=96, vision_hidden=32, vision_layers=2)
 
 
 def count(shape: str, name: str, size: str = "2b") -> float:
     chunked = name in ("everything", "both_cached")
-    return operations(SIZES[size], pairs_of(shape), VARIANTS[name], chunked, padded_to=1)
+    return operations(QWEN[size], pairs_of(shape), VARIANTS[name], chunked, padded_to=1)
 
 
 @pytest.mark.parametrize("shape", COUNTED)
@@ -91,7 +88,7 @@ def test_models_are_what_they_stand_for(built):
     (pair,) = pairs_of("300/30")
     shares = []
     for size in ("small", "2b"):
-        sizes, whole = SIZES[size], count("300/30", UPSTREAM, size)
+        sizes, whole = QWEN[size], count("300/30", UPSTREAM, size)
         image, head = 4 * encoding(sizes, pair.image_tokens), 4 * 2 * 660 * sizes.hidden * sizes.vocabulary
         shares.append((image / whole, head / whole))
     assert shares[0] == pytest.approx(shares[1], abs=0.01)
@@ -101,6 +98,60 @@ def test_models_are_what_they_stand_for(built):
     assert not any(weight.requires_grad for weight in built.reference.parameters())
     trained = [weight.requires_grad for weight in built.policy.model.language_model.parameters()]
     assert all(trained)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_small_models_have_the_ceilings_of_real_ones(kind):
+    small, real = SIZES[kind].values()
+    for shape in shapes_of(kind):
+        (pair,) = pairs_of(shape)
+        assert KINDS[kind].tokens in (0, pair.image[0])
+        for name, variant in variants_of(kind).items():
+            if name not in obstacles(kind):
+                found = [
+                    operations(it, (pair,), VARIANTS[UPSTREAM]) / operations(it, (pair,), variant)
+                    for it in (small, real)
+                ]
+                assert found[0] == pytest.approx(found[1], abs=0.06), (shape, name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", OTHERS)
+def test_counts_are_what_torch_counts(kind):
+    """Of a forward and backward of LlamaFactory's, whose attention, computed by plain products, makes full squares."""
+    models_ = models.build(replace(SIZES[kind]["small"], checkpointing=False), "cpu")
+    sizes, pairs = models_.sizes, pairs_of(shapes_of(kind)[0])
+    step = steps.Steps(models_, pairs)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        step.run(UPSTREAM)
+    length = step.upstream["input_ids"].shape[1]
+    beyond = 4 * sizes.attending * sizes.heads * sizes.head_size * length * (length - 1)
+    expected = operations(sizes, pairs, VARIANTS[UPSTREAM]) + 4 * beyond
+    counted = counter.get_flop_counts()["Global"]
+    if sizes.delta:  # torch takes the backward of a convolution of single channels for one of all with all
+        del counted[torch.ops.aten.convolution_backward]
+    assert sum(counted.values()) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", OTHERS)
+def test_all_variants_of_other_kinds_agree(kind):
+    built = models.build(SIZES[kind]["small"], "cpu")
+    names = [name for name in variants_of(kind) if name not in obstacles(kind)]
+    prompt = shapes_of(kind)[0].split("/")[0]
+    assert set(measure.check(steps.Steps(built, pairs_of(f"{prompt}/5")), names)) == set(names)
+
+
+def test_options_that_do_not_fit_each_other_are_refused(capsys):
+    for words, said in {
+        ("--model", "llava", "--shapes", "300/30"): "every image of llava takes 24 x 24 tokens, as 620/30 has",
+        ("--model", "qwen3_vl", "--size", "7b"): "qwen3_vl has small, 4b",
+        ("--model", "glm4v", "--variants", "image_once"): "LlamaFactory trains a part of the vision tower",
+        ("--model", "gemma3", "--variants", "shared_prefix"): "the engine knows no shared prompt",
+    }.items():
+        with pytest.raises(SystemExit):
+            main(list(words))
+        assert said in capsys.readouterr().err
 
 
 def test_all_variants_agree_and_a_wrong_one_is_seen(built):

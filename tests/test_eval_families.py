@@ -10,7 +10,7 @@ import transformers
 from eval_sets import metrics, predictions, write_config, write_sets
 from eval_tree import python, vlmevalkit
 from family_checkpoints import checkpoint_of
-from pairs import options, prompt_ids, train, write_dataset
+from pairs import ALPACA, options, prompt_ids, train, write_dataset
 from PIL import Image
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -119,6 +119,25 @@ def test_videos(kind, bases, video, tmp_path):
     asked = {"options": {"model_path": str(bases[kind]), "max_new_tokens": 8, "fps": 1.0}, "messages": messages}
     answers = vlmevalkit("installed").ask("answers", **asked)
     assert answers["batch"] == answers["single"] and len(set(answers["single"])) == 2
+
+
+@pytest.mark.parametrize("kind", ["qwen3_vl", "qwen3_5"])
+def test_videos_are_asked_about_as_in_training(kind, bases, video, tmp_path):
+    """The same frames at the same times; sizes are what either is told.
+
+    Four of 16 frames are evenly spaced. Else `qwen_vl_utils` takes the nearest frame, and LlamaFactory the one before.
+    """
+    shutil.copy(video, tmp_path / "colours.mp4")
+    answers = {"chosen": "Green.", "rejected": "Red.", "score_chosen": 2.0, "score_rejected": 1.0}
+    row = {"instruction": "<video>Which colour?", "images": [], "videos": ["colours.mp4"]} | answers
+    data = write_dataset(tmp_path, [row], columns=ALPACA | {"videos": "videos"})
+    run = options(bases[kind], data, tmp_path / "out", template=RUNS[kind][1], max_steps=1, video_fps=1.0)
+    train(run)
+    message = [{"type": "video", "value": str(video)}, {"type": "text", "value": "Which colour?"}]
+    limits = {"min_pixels": 28 * 28, "max_pixels": 56 * 28}  # what the processor's limit leaves of a frame
+    asked = {"options": {"model_path": str(tmp_path / "out"), "fps": 1.0} | limits, "messages": [message]}
+    found = vlmevalkit("installed").ask("tokens", **asked)
+    assert found["ids"] == prompt_ids(run | {"output_dir": str(tmp_path / "again")})
 
 
 def test_what_a_family_cannot_do_is_said(bases, video, questions):

@@ -10,22 +10,25 @@ from typing import Any
 
 from common import ROOT, positive
 
-from .variants import DEFAULT_SHAPES, SIZES, UPSTREAM, VARIANTS, describe, obstacles, operations, pairs_of
+from .counts import operations
+from .sizes import KINDS, SIZES, WIDE
+from .variants import UPSTREAM, VARIANTS, describe, obstacles, pairs_of, shapes_of, variants_of
 
 
 DESCRIPTION = """\
 Measure a preference step (forward and backward of the policy, forward of the reference) by LlamaFactory's forward, by
-each part of the engine alone, and by all of it. The models are stock Qwen2-VL with random weights; batches come from
-LlamaFactory's collator. Before anything is timed, every variant must give LlamaFactory's log-probs.
+each part of the engine alone, and by all of it. The models are stock ones with random weights, Qwen2-VL unless --model
+says otherwise; batches come from LlamaFactory's collator. Before anything is timed, every variant must give
+LlamaFactory's log-probs.
 
 Variants take turns, each turn starting with another one, so that a busy machine slows all of them. A ratio is the
 time of LlamaFactory's forward by that of the variant in the same turn; shown are the median of all turns, the least
 and the greatest. "Ceiling" is the ratio of operations, counted: what the variant could gain if every operation took
 the same time. "Peak" is memory above the loaded models and the batch, gradients included.
 
-On a GPU the model has Qwen2-VL-2B's sizes (bfloat16 autocast, float32 weights, gradient checkpointing), and time is
-that on the wall, from idle to idle. On a CPU it is small, with the 2B's proportions of text model, output layer and
-vision tower, and time is CPU time of the process.
+On a GPU the model has a real one's sizes (bfloat16 autocast, float32 weights, gradient checkpointing), and time is
+that on the wall, from idle to idle. On a CPU it is small, with the real one's proportions of text model, output layer
+and vision tower, and time is CPU time of the process.
 """
 
 EPILOG = """\
@@ -37,6 +40,7 @@ examples:
   python scripts/bench_train_step.py --shapes 300/30 --repeats 3 --no-memory         a first look
   python scripts/bench_train_step.py --vocabulary 151936 --shapes 300/250            memory, at Qwen2-VL's vocabulary
   python scripts/bench_train_step.py --size 7b                                       on a GPU with 140 GB
+  python scripts/bench_train_step.py --model qwen3_vl --no-memory                    another kind of models
 
 Run it on a machine that does nothing else, in an environment with the overlay (bash scripts/setup.sh). With
 liger-kernel installed, Liger's fused DPO loss is compared too.
@@ -47,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     """Measure, show and write; returns the exit code."""
     parser = _parser()
     options = parser.parse_args(argv)
-    for name in set(options.variants or ()) & obstacles().keys():
-        parser.error(f"--variants {name}: {obstacles()[name]}")
+    options.shapes = options.shapes or shapes_of(options.model)
+    _refuse(parser, options)
     os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "WARNING")  # of every process that measures memory, too
     try:
         import torch
@@ -66,6 +70,24 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _refuse(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End where options do not fit each other."""
+    missing, side = obstacles(options.model), KINDS[options.model].tokens
+    for name in options.variants or ():
+        if name in missing:
+            parser.error(f"--variants {name}: {missing[name]}")
+    for shape in options.shapes:
+        if side and any(pair.image != (side, side) for pair in pairs_of(shape)):
+            like = shapes_of(options.model)[0]
+            parser.error(
+                f"--shapes {shape}: every image of {options.model} takes {side} x {side} tokens, as {like} has"
+            )
+    if options.size and options.size not in SIZES[options.model]:
+        parser.error(f"--size {options.size}: {options.model} has {', '.join(SIZES[options.model])}")
+    if options.vocabulary and options.model != "qwen2_vl":
+        parser.error("--vocabulary is for --model qwen2_vl")
+
+
 def _parser() -> argparse.ArgumentParser:
     wide = argparse.RawDescriptionHelpFormatter
     variants = "\n".join(f"  {name:20}{variant.about}" for name, variant in VARIANTS.items())
@@ -74,14 +96,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     shapes = "PROMPT/ANSWER in tokens, for one pair with one image, or `mixed`: four pairs of different lengths"
     it.add_argument(
-        "--shapes", nargs="+", type=_shape, default=DEFAULT_SHAPES, metavar="SHAPE", help=f"{shapes} (default: all)"
+        "--shapes", nargs="+", type=_shape, metavar="SHAPE", help=f"{shapes} (default: those of the published tables)"
     )
+    kinds = "kind of models (default: qwen2_vl); others are " + ", ".join(name for name in KINDS if name != "qwen2_vl")
+    it.add_argument("--model", choices=KINDS, default="qwen2_vl", metavar="KIND", help=kinds)
     others = [name for name in VARIANTS if name != UPSTREAM]
     it.add_argument("--variants", nargs="+", choices=others, metavar="NAME", help="besides upstream (default: all)")
     it.add_argument("--repeats", type=positive, default=5, metavar="N", help="turns that count (default: 5)")
     it.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure peak memory too")
     model = it.add_mutually_exclusive_group()
-    model.add_argument("--size", choices=("small", "2b", "7b"), help="model (default: 2b on a GPU, small on a CPU)")
+    sizes = "small, 2b or 7b of Qwen2-VL; small or one other of another kind (default: small on a CPU, else the first)"
+    model.add_argument("--size", metavar="SIZE", help=sizes)
     model.add_argument("--vocabulary", type=_vocabulary, metavar="N", help="instead, a tiny model with so many tokens")
     it.add_argument("--threads", type=positive, default=1, metavar="N", help="of torch on the CPU (default: 1)")
     output = ROOT / "outputs" / "bench_train_step"
@@ -122,10 +147,11 @@ def measure(options: argparse.Namespace, words: list[str]) -> tuple[Path, Path]:
 
     torch.set_num_threads(options.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    sizes = SIZES[options.size or ("2b" if device == "cuda" else "small")]
+    small, real, *_ = SIZES[options.model]
+    sizes = SIZES[options.model][options.size or (real if device == "cuda" else small)]
     if options.vocabulary:
-        sizes = replace(SIZES["wide"], vocabulary=options.vocabulary)
-    missing = obstacles()
+        sizes = replace(WIDE, vocabulary=options.vocabulary)
+    missing = obstacles(options.model)
     for name, why in missing.items():
         print(f"not compared: {name}: {why}")
     memory = options.memory and can_measure_memory()
@@ -167,7 +193,7 @@ def measure_shape(built: Any, name: str, names: list[str], repeats: int, memory:
     bar.set_description(name)
     steps = Steps(built, pairs)
     off = measure.check(steps, names)
-    counts = {each: operations(sizes, pairs, VARIANTS[each], steps.chunks(each)) for each in names}
+    counts = {each: operations(sizes, pairs, variants_of(sizes.kind)[each], steps.chunks(each)) for each in names}
     found = report.summary(measure.timings(steps, names, repeats, bar.update), pairs, counts)
     for each in names:
         found[each]["off_by"] = off[each]

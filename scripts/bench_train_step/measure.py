@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 
 from .models import build
+from .sizes import Sizes
 from .steps import Steps
-from .variants import UPSTREAM, Pair, Sizes
+from .variants import UPSTREAM, Pair
 
 
 # Bytes that upstream's forward holds for every logit, about: three to four tensors in float32.

@@ -1,26 +1,21 @@
-"""Policy and reference of a measurement: stock Qwen2-VL with random weights, set up as LlamaFactory trains it."""
+"""Policy and reference of a measurement: stock models with random weights, set up as LlamaFactory trains them."""
 
 import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLConfig
+from transformers import AutoModelForImageTextToText
 from transformers.utils import logging
 
-from common import ROOT
-from demo.model import Preset, model_config
-from llamafactory.hparams import ModelArguments
+from llamafactory.hparams import FinetuningArguments, ModelArguments
 from llamafactory.model.model_utils.checkpointing import prepare_model_for_training
-from llamafactory.train.uni_dpo.engine import attach, choose
+from llamafactory.model.model_utils.visual import get_forbidden_modules
+from llamafactory.train.uni_dpo.engine import attach, choose, tower_of
 
-from .variants import Sizes
-
-
-# Only its tokenizer's special tokens and its image processing are used, which are Qwen2-VL's.
-PROCESSOR = ROOT / "data" / "demo" / "checkpoint"
+from .kinds import config_of, processor_of
+from .sizes import KINDS, Sizes
 
 
 @dataclass
@@ -42,23 +37,26 @@ def build(sizes: Sizes, device: str, seed: int = 0) -> Models:
     """Build both models.
 
     On a GPU they are as LlamaFactory trains with `bf16: true`: bfloat16, with the policy's trained weights in float32
-    and autocast over everything. On a CPU all is float32. The vision tower is frozen, LlamaFactory's default.
+    and autocast over everything. On a CPU all is float32. The vision tower is frozen as LlamaFactory does by default.
     """
     torch.manual_seed(seed)
     logging.set_verbosity_error()  # hints about loading real checkpoints
     with torch.device(device):
-        config = Qwen2VLConfig(**config_values(Tokenizer.from_file(str(PROCESSOR / "tokenizer.json")), sizes))
+        processor = processor_of(sizes)
+        config = config_of(sizes, processor.tokenizer)
         model = AutoModelForImageTextToText.from_config(config, attn_implementation="sdpa")
     _randomise(model)
     if device == "cuda":
         for weight in model.parameters():  # buffers, as the frequencies of positions, stay float32
             weight.data = weight.data.to(torch.bfloat16)
     reference = copy.deepcopy(model).requires_grad_(False).eval()
-    model.model.visual.requires_grad_(False)
+    frozen = get_forbidden_modules(config, FinetuningArguments())
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(not any(part in name for part in frozen))
     for name, weight in model.named_parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()
-            if weight.ndim > 1 and "lm_head" not in name:
+            if weight.ndim > 1 and "lm_head" not in name and "visual" not in name:
                 weight.data.add_(torch.randn_like(weight), alpha=0.05 * float(weight.data.std()))
     if not sizes.tied:
         model.lm_head.weight.data.mul_(1.05)
@@ -66,10 +64,10 @@ def build(sizes: Sizes, device: str, seed: int = 0) -> Models:
     prepare_model_for_training(model, arguments)
     model.train()
     choice = choose(model, reference)
+    if choice.route != ("shared_prefix" if KINDS[sizes.kind].shares else "response_only"):
+        raise RuntimeError(f"The engine trains {sizes.kind} by {choice.route}: {choice.obstacle}")
     for part in (model, reference):
         attach(part, choice)
-    processor = AutoProcessor.from_pretrained(PROCESSOR, trust_remote_code=False)
-    processor.image_max_pixels = 2**24  # LlamaFactory scales larger images down
     return Models(sizes, model, reference, processor)
 
 
@@ -78,15 +76,8 @@ def parameters(models: Models) -> dict[str, int]:
     model = models.policy
     head = model.lm_head.weight.numel()
     text = sum(w.numel() for n, w in model.model.language_model.named_parameters() if "embed_tokens" not in n)
-    return {"text": text, "head": head, "vision": sum(w.numel() for w in model.model.visual.parameters())}
-
-
-def config_values(tokenizer: Tokenizer, sizes: Sizes) -> dict[str, Any]:
-    """Return the content of config.json for these sizes, with the ids of a tokenizer's special tokens."""
-    vision = (sizes.vision_hidden, sizes.vision_layers, sizes.vision_heads)
-    preset = Preset(sizes.hidden, sizes.layers, sizes.heads, sizes.kv_heads, sizes.mlp, *vision, 0, 1e6)
-    values = model_config(tokenizer, preset)
-    return values | {"vocab_size": sizes.vocabulary, "tie_word_embeddings": sizes.tied}
+    vision = sum(w.numel() for part in tower_of(model).values() for w in part.parameters())
+    return {"text": text, "head": head, "vision": vision}
 
 
 def _randomise(model: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,16 +14,18 @@ from torch import nn
 
 from llamafactory.data.template import TEMPLATES
 from llamafactory.train.dpo.trainer import CustomDPOTrainer
-from llamafactory.train.uni_dpo.data.collate import MEDIA_KEYS, PairCollator, upstream_rows
-from llamafactory.train.uni_dpo.engine import Choice, PairLogps, logps, pair_logps
+from llamafactory.train.uni_dpo.data.collate import MEDIA_KEYS, ROW_KEYS, PairCollator, upstream_rows
+from llamafactory.train.uni_dpo.engine import Choice, PairLogps, logps, pair_logps, placeholder_ids
 
+from .counts import PADDED_TO
+from .kinds import side_of
 from .models import Models
-from .variants import PADDED_TO, VARIANTS, Pair, Variant
+from .sizes import KINDS
+from .variants import Pair, Variant, variants_of
 
 
 BETA = 0.1
 CHUNK_TOKENS = 128
-PIXELS = 28  # along the side of an image token
 
 # What `concatenated_forward` asks its trainer for.
 LIKE_TRAINER = SimpleNamespace(
@@ -35,18 +38,18 @@ class Steps:
 
     def __init__(self, models: Models, pairs: tuple[Pair, ...], seed: int = 0):
         """Collate the batch for every layout, and compute what caches would hold."""
-        self.models, self.pairs = models, pairs
+        self.models, self.pairs, self.variants = models, pairs, variants_of(models.sizes.kind)
         rows = _features(models, pairs, seed)
         self.upstream = _collate(models, rows, None)
-        layouts = ("rows", "masked", "packed")
+        layouts = {variant.forward for variant in self.variants.values()} & {"rows", "masked", "packed"}
         self.batches = {kind: _collate(models, rows, Choice("shared_prefix", kind)) for kind in layouts}
         with torch.no_grad(), self._autocast():
-            found = self._engine(models.reference, VARIANTS["everything"], {})
+            found = self._engine(models.reference, self.variants["everything"], {})
         self.cached_reference, self.cached_features = found.logps, found.features
 
     def run(self, name: str) -> torch.Tensor:
         """Run one step, and return log-probs of the 2n sequences under the policy, then under the reference."""
-        variant = VARIANTS[name]
+        variant = self.variants[name]
         with self._autocast(), _budget(variant.head, self.models.sizes.vocabulary):
             if variant.forward == "liger":
                 loss, policy, reference = self._liger_step()
@@ -59,8 +62,10 @@ class Steps:
     def chunks(self, name: str) -> bool:
         """Tell whether a variant computes its logits in chunks."""
         vocabulary, tokens = self.models.sizes.vocabulary, sum(pair.chosen + pair.rejected for pair in self.pairs)
-        with _budget(VARIANTS[name].head, vocabulary):
-            return VARIANTS[name].scores_answers and logps.chunk_size(tokens, vocabulary) < tokens
+        if not KINDS[self.models.sizes.kind].shares:
+            return False  # the model's own output layer takes all of them
+        with _budget(self.variants[name].head, vocabulary):
+            return self.variants[name].scores_answers and logps.chunk_size(tokens, vocabulary) < tokens
 
     def _upstream_step(self) -> tuple[torch.Tensor, torch.Tensor]:
         forward = CustomDPOTrainer.concatenated_forward
@@ -82,9 +87,12 @@ class Steps:
 
     def _engine(self, model: nn.Module, variant: Variant, features: dict[str, torch.Tensor]) -> PairLogps:
         batch = self.batches[variant.forward]
-        media = upstream_rows(batch) if variant.images == "row" else batch
-        media = {name: media.get(name) for name in MEDIA_KEYS} if not features else {}
-        return pair_logps(model, batch["pair_layout"], media, features)
+        layout, media = batch["pair_layout"], batch
+        if variant.images == "row":
+            media, layout = upstream_rows(batch), replace(layout, media_once=False)
+        kept = MEDIA_KEYS if not features else ()
+        rows = {name: media[name] for name in ROW_KEYS if name in media}
+        return pair_logps(model, layout, {name: media.get(name) for name in kept} | rows, features)
 
     def _liger_step(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         from liger_kernel.chunked_loss import LigerFusedLinearDPOLoss
@@ -125,14 +133,16 @@ def _budget(head: str, vocabulary: int) -> Iterator[None]:
 def _features(models: Models, pairs: tuple[Pair, ...], seed: int) -> list[dict[str, Any]]:
     """Draw what LlamaFactory's preprocessing makes of pairs: random tokens around an image of noise."""
     rng, config = np.random.default_rng(seed), models.policy.config
+    around = ("<|vision_start|>", "<|vision_end|>")
+    start, end = models.processor.tokenizer.convert_tokens_to_ids(around)
+    pixels = side_of(models.sizes.kind)
     rows = []
     for pair in pairs:
         text = pair.prompt - pair.image_tokens - 2
         words = rng.integers(1000, models.sizes.vocabulary, text + pair.chosen + pair.rejected).tolist()
-        image = [config.image_token_id] * pair.image_tokens
-        image = [config.vision_start_token_id, *image, config.vision_end_token_id]
+        image = [start, *[placeholder_ids(config)[0]] * pair.image_tokens, end]
         prompt = [*words[: text // 2], *image, *words[text // 2 : text]]
-        height, width = (PIXELS * side for side in pair.image)
+        height, width = (pixels * side for side in pair.image)
         noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         row = {"images": [Image.fromarray(noise)], "videos": None, "audios": None}
         answers = {"chosen": words[text : text + pair.chosen], "rejected": words[text + pair.chosen :]}
@@ -146,7 +156,7 @@ def _features(models: Models, pairs: tuple[Pair, ...], seed: int) -> list[dict[s
 
 def _collate(models: Models, rows: list[dict[str, Any]], choice: Choice | None) -> dict[str, Any]:
     collator = PairCollator(
-        template=TEMPLATES["qwen2_vl"],
+        template=TEMPLATES[KINDS[models.sizes.kind].template],
         model=models.policy,
         tokenizer=models.processor.tokenizer,
         processor=models.processor,

@@ -1,50 +1,18 @@
-"""What is compared, on pairs of which lengths, and how many operations a step takes, which bounds what can be gained.
+"""What is compared, on pairs of which lengths.
 
 Every variant is a configuration of the engine that trains, not a second implementation of it.
-
-Counted are multiplications and additions of matrix products: those of the linear layers, and those of attention where
-a query may look at a key. Everything else (norms, activations, softmax, copies) is left out, and every operation is
-taken to cost the same. A step is the policy's forward and backward and the reference's forward:
-
-- a backward costs two forwards, and with checkpointing the text layers run forward once more;
-- an output layer computed in chunks runs forward once more, and Liger's, which makes gradients at once, does not;
-- the vision tower is frozen: it runs forward only.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
-
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes of a Qwen2-VL."""
-
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    mlp: int
-    vocabulary: int
-    vision_hidden: int
-    vision_layers: int
-    vision_heads: int
-    tied: bool = True
-    checkpointing: bool = True
+from .sizes import KINDS
 
 
-SIZES = {
-    # Qwen2-VL-2B's text model, output layer and vision tower have 1.31, 0.233 and 0.665 billion weights; these have
-    # 8.0, 1.43 and 4.8 million, and of a step with 256 image tokens each has the same share of operations.
-    "small": Sizes(320, 5, 5, 1, 1408, 4480, 320, 2, 4),
-    # For memory: nearly all of it is the output layer, of any vocabulary.
-    "wide": Sizes(256, 4, 4, 2, 1024, 151936, 128, 4, 4, checkpointing=False),
-    "2b": Sizes(1536, 28, 12, 2, 8960, 151936, 1280, 32, 16),
-    "7b": Sizes(3584, 28, 28, 4, 18944, 152064, 1280, 32, 16, tied=False),
-}
-
-# How often an image is encoded in a step: for every row of both models, once a pair and model, once a pair, never.
-ENCODINGS = {"row": 4, "model": 2, "once": 1, "cached": 0}
+# How often an image is encoded in a step, by policy and by reference: for every row of both models, once a pair and
+# model, once a pair, never.
+ENCODINGS = {"row": (2, 2), "model": (1, 1), "once": (1, 0), "cached": (0, 0)}
 
 
 @dataclass(frozen=True)
@@ -68,6 +36,11 @@ class Variant:
         """Whether the output layer sees answers only."""
         return self.forward not in ("upstream", "liger")
 
+    @property
+    def encodings(self) -> tuple[int, int]:
+        """How often an image is encoded, by policy and by reference."""
+        return ENCODINGS[self.images]
+
 
 VARIANTS = {
     "upstream": Variant("LlamaFactory's forward", "upstream"),
@@ -85,9 +58,33 @@ VARIANTS = {
 UPSTREAM = "upstream"
 
 
-def obstacles() -> dict[str, str]:
+# What a model can be compared by whose own forward runs.
+OWN_FORWARD = ("response_only", "image_per_pair", "image_once", "everything", "reference_cached", "both_cached")
+
+
+def variants_of(kind: str) -> dict[str, Variant]:
+    """Return what the engine can do with a kind of models; `everything` is the best of it."""
+    if not KINDS[kind].shares:
+        found = {name: replace(VARIANTS[name], forward="rows") for name in OWN_FORWARD}
+        best = replace(found["everything"], about="the engine as it trains: logits of answers only, image once")
+        return {UPSTREAM: VARIANTS[UPSTREAM]} | found | {"everything": best}
+    return VARIANTS
+
+
+def obstacles(kind: str = "qwen2_vl") -> dict[str, str]:
     """Return which comparisons cannot run here, and why."""
-    return {} if find_spec("liger_kernel") else {"liger": "liger-kernel is not installed"}
+    found = {name: "the engine knows no shared prompt of such a model" for name in VARIANTS.keys() - variants_of(kind)}
+    if kind != "qwen2_vl":
+        found["liger"] = "compared with Qwen2-VL only"
+    elif not find_spec("liger_kernel"):
+        found["liger"] = "liger-kernel is not installed"
+    if kind == "qwen3_5":
+        found["everything_masked"] = "a mask says nothing to layers that carry a state"
+    if KINDS[kind].trains_tower:
+        found |= dict.fromkeys(("image_once", "both_cached"), "LlamaFactory trains a part of the vision tower")
+    if kind == "llava":
+        found["both_cached"] = "its features are a list, which cannot be stored"
+    return found
 
 
 # Rows and columns of image tokens in the prompts of the default shapes.
@@ -140,57 +137,15 @@ def pairs_of(shape: str) -> tuple[Pair, ...]:
     return (Pair(prompt, IMAGES.get(prompt, (side, side)), answer, answer),)
 
 
+def shapes_of(kind: str) -> tuple[str, ...]:
+    """Return the default shapes of a kind of models; those of the published tables have images of 256 tokens."""
+    if kind == "qwen2_vl":
+        return DEFAULT_SHAPES
+    prompt = (KINDS[kind].tokens or 16) ** 2 + TEXT_TOKENS + 24
+    return tuple(f"{prompt}/{answer}" for answer in (30, 100, 250))
+
+
 def describe(pairs: tuple[Pair, ...]) -> str:
     """Return the sizes of the pairs as text."""
     each = [f"{p.prompt} ({p.image_tokens} of an image) + {p.chosen} | {p.rejected}" for p in pairs]
     return f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''}: " + "; ".join(each)
-
-
-# LlamaFactory pads rows to multiples of this.
-PADDED_TO = 8
-PATCH_VALUES = 3 * 2 * 14 * 14
-PATCHES = 4  # a token of an image
-
-
-def operations(
-    sizes: Sizes, pairs: tuple[Pair, ...], variant: Variant, chunked: bool = False, padded_to: int = PADDED_TO
-) -> float:
-    """Count the operations of one step; `chunked` is whether the output layer works in chunks."""
-    tokens, seen = _text(pairs, variant.shares_prompts, padded_to)
-    scored = sum(pair.chosen + pair.rejected for pair in pairs) if variant.scores_answers else tokens
-    text = linear(sizes) * tokens + 4 * sizes.layers * sizes.hidden * seen
-    head = 2 * sizes.hidden * sizes.vocabulary * scored
-    policy = (4 if sizes.checkpointing else 3) * text + (4 if chunked else 3) * head
-    reference = text + head if variant.runs_reference else 0
-    return policy + reference + ENCODINGS[variant.images] * sum(encoding(sizes, pair.image_tokens) for pair in pairs)
-
-
-def linear(sizes: Sizes) -> int:
-    """Count what the linear layers of the text model cost a token."""
-    head_size = sizes.hidden // sizes.heads
-    attention = 2 * sizes.hidden**2 + 2 * sizes.hidden * sizes.kv_heads * head_size
-    return 2 * sizes.layers * (attention + 3 * sizes.hidden * sizes.mlp)
-
-
-def encoding(sizes: Sizes, tokens: int) -> int:
-    """Count what the vision tower costs an image of so many tokens; all its patches see each other."""
-    width, patches = sizes.vision_hidden, PATCHES * tokens
-    blocks = sizes.vision_layers * (12 * width**2 * 2 + 4 * width * patches)
-    merger = (PATCHES * width) ** 2 + PATCHES * width * sizes.hidden
-    return patches * (2 * PATCH_VALUES * width + blocks) + 2 * tokens * merger
-
-
-def _text(pairs: tuple[Pair, ...], shares_prompts: bool, padded_to: int) -> tuple[int, float]:
-    """Count tokens that run through the text model, and pairs of a query and a key that it may look at."""
-    if shares_prompts:
-        seen = [
-            _causal(pair.prompt + pair.chosen) + _causal(pair.rejected) + pair.prompt * pair.rejected for pair in pairs
-        ]
-        return sum(pair.prompt + pair.chosen + pair.rejected for pair in pairs), sum(seen)
-    longest = max(pair.prompt + max(pair.chosen, pair.rejected) for pair in pairs)
-    length = -(-longest // padded_to) * padded_to
-    return 2 * len(pairs) * length, 2 * len(pairs) * _causal(length)
-
-
-def _causal(length: int) -> float:
-    return length * (length + 1) / 2

@@ -51,6 +51,7 @@ TEXT_KINDS = {
 PATCHES = {"depth": 2, "num_heads": 2, "patch_size": 2, "spatial_merge_size": 2, "temporal_patch_size": 2}
 TILE = 8  # pixels
 GRID_VISION = {"hidden_size": 16, "out_hidden_size": SIZE, "intermediate_size": 24, "in_channels": 3} | PATCHES
+PINPOINTS = [[TILE, 2 * TILE], [2 * TILE, TILE]]
 SIGLIP = {
     **{"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2},
     **{"image_size": TILE, "patch_size": 2},
@@ -75,6 +76,10 @@ class Vision:
 
 
 IDS = {"image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": START, "vision_end_token_id": END}
+GLM_IDS = {
+    **{"image_token_id": IMAGE, "video_token_id": VIDEO},
+    **{"image_start_token_id": START, "image_end_token_id": END},
+}
 DEEP = GRID_VISION | {"depth": 3, "deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64}
 LEARNED = GRID_VISION | {"num_position_embeddings": 64}
 VISION = {
@@ -91,7 +96,18 @@ VISION = {
     "glm4v": Vision(
         {"rope_scaling": {"rope_type": "default", "mrope_section": [1, 1, 2]}},
         GRID_VISION | {"image_size": 16},
-        {"image_token_id": IMAGE, "video_token_id": VIDEO, "image_start_token_id": START, "image_end_token_id": END},
+        GLM_IDS,
+    ),
+    "glm4v_moe": Vision(  # experts from the second layer on
+        {
+            **{"head_dim": 8, "moe_intermediate_size": 16, "n_routed_experts": 4, "num_experts_per_tok": 2},
+            "rope_parameters": {
+                **{"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
+                "mrope_section": [1, 1, 0],
+            },
+        },
+        GRID_VISION | {"image_size": 16},
+        GLM_IDS,
     ),
     "internvl": Vision(
         {"model_type": "qwen2"},
@@ -119,6 +135,26 @@ STRANGERS = {
         tile_tokens=16,
     ),
 }
+# Nor of these, which are made for whole runs only: their images come in other forms than `pixels_of` makes.
+RUN_STRANGERS = {
+    "gemma4": Vision(
+        {
+            **{"head_dim": 8, "global_head_dim": 8, "num_hidden_layers": 3, "sliding_window": 16},
+            **{"hidden_size_per_layer_input": 0, "final_logit_softcapping": 30.0},
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+        },
+        {
+            **{"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2},
+            **{"num_key_value_heads": 2, "head_dim": 8, "patch_size": 16},
+        },
+        {"audio_config": None},
+    ),
+    "llava_next": Vision(
+        {"model_type": "llama"},
+        {"model_type": "siglip_vision_model", "vision_use_head": False} | SIGLIP,
+        {"image_grid_pinpoints": PINPOINTS, "vision_feature_select_strategy": "full"},
+    ),
+}
 TEXT_STRANGERS = {
     "gemma2": {"head_dim": 8, "sliding_window": 6, "query_pre_attn_scalar": 8, "final_logit_softcapping": 1.5},
 }
@@ -128,14 +164,14 @@ KINDS = VISION_KINDS + tuple(TEXT_KINDS)
 
 def sees_images(kind: str) -> bool:
     """Tell whether a kind of model takes images."""
-    return kind in VISION or kind in STRANGERS
+    return kind in VISION | STRANGERS | RUN_STRANGERS
 
 
 def config_of(kind: str, **changes: Any) -> Any:
     """Make the config of a tiny model; `changes` go to its text part."""
     if not sees_images(kind):
         return AutoConfig.for_model(kind, **TEXT | (TEXT_KINDS | TEXT_STRANGERS)[kind] | changes)
-    parts = (VISION | STRANGERS)[kind]
+    parts = (VISION | STRANGERS | RUN_STRANGERS)[kind]
     text = TEXT | parts.text | changes
     text["tie_word_embeddings"] = tied = text.get("tie_word_embeddings", False)
     vision = dict(parts.vision)
@@ -149,7 +185,9 @@ def build(
     auto = AutoModelForImageTextToText if sees_images(kind) else AutoModelForCausalLM
     config = config_of(kind, **changes)
     # The other kernels of experts know no float64.
-    experts = {"experts_implementation": "eager"} if hasattr(config.get_text_config(), "num_experts") else {}
+    names = ("num_experts", "n_routed_experts")
+    has_experts = any(hasattr(config.get_text_config(), name) for name in names)
+    experts = {"experts_implementation": "eager"} if has_experts else {}
     model = auto.from_config(config, attn_implementation=attention, **experts)
     fill(model, seed)
     return model.to(dtype).train()

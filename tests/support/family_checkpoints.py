@@ -5,17 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from engine_models import MROPE_5, TILE, config_of, fill
-from transformers import AutoModelForImageTextToText, AutoTokenizer
+from engine_models import MROPE_5, PINPOINTS, TILE, config_of, fill
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 
 SQUARE = {"height": TILE, "width": TILE}
+QWEN3 = ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
 PICTURES = {
-    **dict.fromkeys(("qwen3_vl", "qwen3_5"), "<|vision_start|><|image_pad|><|vision_end|>"),
-    "glm4v": "<|begin_of_image|><|image|><|end_of_image|>",
+    **dict.fromkeys(QWEN3, "<|vision_start|><|image_pad|><|vision_end|>"),
+    **dict.fromkeys(("glm4v", "glm4v_moe"), "<|begin_of_image|><|image|><|end_of_image|>"),
     "internvl": "<IMG_CONTEXT>\n",  # as InternVL's own has it, and LlamaFactory has not
     "gemma3": "<start_of_image>",
-    "llava": "<image>",
+    **dict.fromkeys(("llava", "llava_next"), "<image>"),
+    "gemma4": "<|image|>",
 }
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}"
@@ -56,16 +58,25 @@ def _llava(tokenizer: Any, model: Path) -> Any:
     return transformers.LlavaProcessor(images, tokenizer, 2, "full")
 
 
+def _llava_next(tokenizer: Any, model: Path) -> Any:
+    sizes = {"size": {"shortest_edge": TILE}, "crop_size": SQUARE, "image_grid_pinpoints": PINPOINTS}
+    return transformers.LlavaNextProcessor(transformers.LlavaNextImageProcessor(**sizes), tokenizer, 2, "full")
+
+
+def _gemma4(tokenizer: Any, model: Path) -> Any:
+    images = transformers.Gemma4ImageProcessor(max_soft_tokens=70)  # the fewest that it knows
+    sounds, videos = transformers.Gemma4AudioFeatureExtractor(), transformers.Gemma4VideoProcessor()
+    return transformers.Gemma4Processor(sounds, images, tokenizer, videos)
+
+
+GLM_TOKENS = ("[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|image|>", "<|video|>") + tuple(
+    f"<|{end}_of_{kind}|>" for kind in ("image", "video") for end in ("begin", "end")
+)
 # The processor, the names of special tokens that a tokenizer has to have for it, and others that it has to know.
 PROCESSORS: dict[str, tuple[Callable, Mapping[str, str], tuple[str, ...]]] = {
-    "qwen3_vl": (_qwen3, {}, ()),
-    "qwen3_5": (_qwen3, {}, ()),
-    "glm4v": (
-        _glm4v,
-        {},
-        ("[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|image|>", "<|video|>")
-        + tuple(f"<|{end}_of_{kind}|>" for kind in ("image", "video") for end in ("begin", "end")),
-    ),
+    **dict.fromkeys(QWEN3, (_qwen3, {}, ())),
+    "glm4v": (_glm4v, {}, GLM_TOKENS),
+    "glm4v_moe": (_glm4v, {}, GLM_TOKENS),
     "internvl": (
         _internvl,
         {
@@ -80,6 +91,16 @@ PROCESSORS: dict[str, tuple[Callable, Mapping[str, str], tuple[str, ...]]] = {
         ("<start_of_turn>", "<end_of_turn>"),
     ),
     "llava": (_llava, {"image_token": "<image>"}, ()),
+    "llava_next": (_llava_next, {"image_token": "<image>"}, ()),
+    "gemma4": (
+        _gemma4,
+        {
+            **{"boi_token": "<|image>", "eoi_token": "<image|>", "image_token": "<|image|>"},
+            **{"boa_token": "<|audio>", "eoa_token": "<audio|>", "audio_token": "<|audio|>"},
+            "video_token": "<|video|>",
+        },
+        ("<|turn>", "<turn|>"),
+    ),
 }
 
 ONE_HEAD = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 32}
@@ -125,19 +146,37 @@ def checkpoint_of(kind: str, model: Path, folder: Path, wide: bool = False, voca
     return folder
 
 
+def text_checkpoint_of(kind: str, model: Path, folder: Path) -> Path:
+    """Make a checkpoint of a random model that reads only, with the tokenizer of a tiny Qwen2-VL, `model`."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.save_pretrained(folder)
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    made = AutoModelForCausalLM.from_config(config_of(kind, vocab_size=len(tokenizer) + 8, **ids))
+    fill(made)
+    made.save_pretrained(folder)
+    return folder
+
+
 def _tell_tokens(config: Any, tokenizer: Any, kind: str) -> None:
     """Set the ids of the tokens that stand for pictures, and the size of patches where the processor has Qwen's."""
+    glm = ("glm4v", "glm4v_moe")
     names = {
-        "image_token_id": {"glm4v": "<|image|>", "internvl": "<IMG_CONTEXT>", "llava": "<image>"},
-        "video_token_id": {"glm4v": "<|video|>"},
-        "image_start_token_id": {"glm4v": "<|begin_of_image|>"},
-        "image_end_token_id": {"glm4v": "<|end_of_image|>"},
-        "video_start_token_id": {"glm4v": "<|begin_of_video|>"},
-        "video_end_token_id": {"glm4v": "<|end_of_video|>"},
+        "image_token_id": {
+            **dict.fromkeys((*glm, "gemma4"), "<|image|>"),
+            **dict.fromkeys(("llava", "llava_next"), "<image>"),
+            **{"internvl": "<IMG_CONTEXT>", "gemma3": "<image_soft_token>"},
+        },
+        "video_token_id": dict.fromkeys((*glm, "gemma4"), "<|video|>"),
+        "audio_token_id": {"gemma4": "<|audio|>"},
+        "image_start_token_id": dict.fromkeys(glm, "<|begin_of_image|>"),
+        "image_end_token_id": dict.fromkeys(glm, "<|end_of_image|>"),
+        "video_start_token_id": dict.fromkeys(glm, "<|begin_of_video|>"),
+        "video_end_token_id": dict.fromkeys(glm, "<|end_of_video|>"),
         "boi_token_index": {"gemma3": "<start_of_image>"},
         "eoi_token_index": {"gemma3": "<end_of_image>"},
+        "boi_token_id": {"gemma4": "<|image>"},
+        "eoi_token_id": {"gemma4": "<image|>"},
     }
-    names["image_token_id"]["gemma3"] = "<image_soft_token>"
     if kind.startswith("qwen"):
         qwen = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
         qwen |= {f"vision_{end}": f"<|vision_{end}|>" for end in ("start", "end")}

@@ -70,8 +70,11 @@ class PairCollator(PairwiseDataCollatorWithPadding):
             raise
 
     def _lay_out(self, batch: dict[str, Any], plugin: "MediaOnce") -> None:
-        layout = batch["pair_layout"] = lay_out(batch, self.choice.layout, placeholder_ids(self.model.config))
-        layout.media_once = plugin.halved
+        ids = placeholder_ids(self.model.config)
+        layout = lay_out(batch, self.choice.layout, ids)
+        if not plugin.halved and any(layout.media_tokens):  # media come for both rows of a pair
+            layout = lay_out(batch, "rows", ids)
+        layout.media_once, batch["pair_layout"] = plugin.halved, layout
         if layout.media_once:
             batch |= {name: _half(batch[name]) for name in POSITION_KEYS if batch.get(name) is not None}
         if plugin.stored:

@@ -23,7 +23,7 @@ CARRIED_DTYPES = SCORED_DTYPES | dict.fromkeys(REFERENCE_COLUMNS, torch.float64)
 # What upstream's plugins make of images and videos, one entry for each of them (or of their patches) in turn.
 MEDIA_KEYS = (
     *("pixel_values", "image_grid_thw", "image_sizes", "image_position_ids"),
-    *("pixel_values_videos", "video_grid_thw", "video_position_ids", "second_per_grid_ts"),
+    *("pixel_values_videos", "video_grid_thw", "video_position_ids", "second_per_grid_ts", "video_metadata"),
 )
 # What they make of the tokens of rows, one entry for each row.
 ROW_KEYS = ("token_type_ids", "mm_token_type_ids")

@@ -73,8 +73,9 @@ def attach(model: nn.Module) -> Callable[..., dict[str, Any]]:
             inputs |= {name: _repeated(inputs[name], 2) for name in by_row if inputs.get(name) is not None}
         positions = {} if layout.position_ids is None else {"position_ids": layout.position_ids}
         tokens = {"input_ids": layout.input_ids, "attention_mask": layout.attention_mask} | positions
+        ours = tokens | {"use_cache": False, "return_dict": True}  # PEFT brings the same names, with other values
         try:
-            output = forward(**{**inputs, **tokens}, use_cache=False, return_dict=True)
+            output = forward(**{**inputs, **ours})
         finally:
             call.layout = call.given = None
         if call.heads != 1:

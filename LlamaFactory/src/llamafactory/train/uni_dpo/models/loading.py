@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import UniDPOError, in_context
 from .portable import has_own_head
+from .whole import under_zero3
 
 
 ADVICE = "Is every file as it was saved? Copy or download it again."
@@ -34,7 +35,7 @@ def explaining_model(load_model: Callable) -> Callable:
     """Wrap upstream's function that loads the policy."""
 
     def loaded(tokenizer: Any, model_args: Any, *args: Any, **kwargs: Any) -> Any:
-        with in_context(f"The model `{model_args.model_name_or_path}`", ADVICE):
+        with in_context(f"The model `{model_args.model_name_or_path}`", ADVICE + under_zero3()):
             return load_model(tokenizer, model_args, *args, **kwargs)
 
     return loaded

@@ -25,10 +25,11 @@ KINDS = {
     "unexpected_keys": "has weights that the model has no place for",
     "mismatched_keys": "has weights of other shapes than the model's",
 }
-# Seen with transformers 5.5.4: there it applies to the whole model what is meant for its language model alone.
+# Seen with transformers 5.5.4: there it applies to the whole model what is meant for its language model alone, and
+# leaves the weights of experts as an older version stored them, and buffers as they were made.
 UNDER_ZERO3 = (
-    " Or it is of a kind whose weights transformers renames wrongly under ZeRO-3, as Qwen3.5: train it with ZeRO-2 "
-    "or FSDP."
+    " Or it is of a kind that transformers loads wrongly under ZeRO-3, as Qwen3.5, the experts of Qwen3-VL, GLM-4.5V "
+    "and Gemma 4: train it with ZeRO-2 or FSDP."
 )
 
 
@@ -102,9 +103,13 @@ def _refuse_parts(what: str, path: Any, found: dict[str, Iterable[Any]]) -> None
             f"{what} {KINDS[kind]}: {', '.join(names[:3])}{more}. transformers would only warn and train something "
             f"else. {f'transformers {writer} wrote it, {transformers.__version__} reads it. ' if writer else ''}"
             "Is it a whole checkpoint, with the config.json that belongs to it? If another version wrote it, load "
-            "and save it with that version once more, or train with that version."
-            + (UNDER_ZERO3 if is_deepspeed_zero3_enabled() else "")
+            "and save it with that version once more, or train with that version." + under_zero3()
         )
+
+
+def under_zero3() -> str:
+    """Say what else may be wrong with a model that does not load, in a run under ZeRO-3."""
+    return UNDER_ZERO3 if is_deepspeed_zero3_enabled() else ""
 
 
 def _renamed(loaded: Any, path: Any) -> Any:

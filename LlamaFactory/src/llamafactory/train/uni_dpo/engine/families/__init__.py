@@ -22,6 +22,7 @@ VISION_FAMILIES = {
     "qwen3_5": _DELTA,
     "qwen3_5_moe": _DELTA,
     "glm4v": _PLAIN,
+    "glm4v_moe": _PLAIN,
     "internvl": _PLAIN,
 }
 TEXT_FAMILIES = {
