@@ -59,7 +59,14 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def write(folder: Path, name: str = "Qwen2-VL-2B", small: bool = False, seed: int = 0, vocabulary: int = 0) -> int:
+def write(
+    folder: Path,
+    name: str = "Qwen2-VL-2B",
+    small: bool = False,
+    seed: int = 0,
+    vocabulary: int = 0,
+    dtype: torch.dtype = torch.bfloat16,
+) -> int:
     """Write the checkpoint and return how many weights it has; takes memory for the weights and little more.
 
     Args:
@@ -68,6 +75,7 @@ def write(folder: Path, name: str = "Qwen2-VL-2B", small: bool = False, seed: in
         small: a small model of the same kind, ...
         seed: of the weights.
         vocabulary: ... with so many tokens, if not those of the tokenizer.
+        dtype: of the weights.
     """
     family = FAMILIES[SHAPES[name].family]
     shutil.copytree(DEMO, folder, ignore=shutil.ignore_patterns("*.safetensors", "README*"))
@@ -79,8 +87,9 @@ def write(folder: Path, name: str = "Qwen2-VL-2B", small: bool = False, seed: in
     ids = {name: known[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     values |= {name: tokenizer.token_to_id(token) for name, token in family.ids.items()}
     values.get("text_config", values).update(ids)
+    values["torch_dtype"] = str(dtype).removeprefix("torch.")
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    return write_weights(folder, seed, torch.bfloat16)
+    return write_weights(folder, seed, dtype)
 
 
 def write_tokenizer(folder: Path, family: Family) -> Tokenizer:

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from real_shape import write
 
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def make(folder: Path, vocabulary: int) -> Path:
     """Write a random model and twenty pairs into a folder, and return the model's."""
-    write(folder / "model", small=True, vocabulary=vocabulary)
+    write(folder / "model", small=True, vocabulary=vocabulary, dtype=torch.float32)
     data, rng, rows = folder / "data", random.Random(0), []
     data.mkdir()
     for number in range(20):
