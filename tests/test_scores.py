@@ -134,7 +134,7 @@ def test_batch_carries_float32_and_the_model_never_sees_it(tiny_model, pair_data
     monkeypatch.setattr(Qwen2VLForConditionalGeneration, "forward", checked_forward)
     monkeypatch.setattr(UniDPOTrainer, "_prepare_inputs", recorded_inputs)
     train(options(tiny_model, pair_data, tmp_path / "out", max_steps=2))
-    del seen[1:4]  # the self-check's, in the first step: both pairs for ours, each alone for upstream's forward
+    del seen[1:3]  # the self-check's, in the first step: a pair twice for ours, once for upstream's forward
     assert len(seen) == 4
     for pair_rows, chosen, rejected in seen:
         assert chosen.dtype == rejected.dtype == torch.float32 and chosen.shape == (2,)

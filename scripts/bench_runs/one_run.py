@@ -85,7 +85,8 @@ def _trl(spec: dict[str, Any]) -> Any:
         }
         for row in rows
     ]
-    models = [AutoModelForImageTextToText.from_pretrained(spec["model"], dtype="float32") for _ in range(2)]
+    known = {"dtype": "float32", "trust_remote_code": False}
+    models = [AutoModelForImageTextToText.from_pretrained(spec["model"], **known) for _ in range(2)]
     for name, weight in models[0].named_parameters():
         weight.requires_grad_("visual" not in name)
     config = DPOConfig(
@@ -105,7 +106,7 @@ def _trl(spec: dict[str, Any]) -> Any:
         ref_model=models[1],
         args=config,
         train_dataset=Dataset.from_list(told).cast_column("images", Sequence(Image())),
-        processing_class=AutoProcessor.from_pretrained(spec["model"]),
+        processing_class=AutoProcessor.from_pretrained(spec["model"], trust_remote_code=False),
         callbacks=[watch],
     ).train()
     return watch

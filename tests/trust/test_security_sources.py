@@ -21,6 +21,7 @@ REASONS = {
     "pair_data/download/hub.py": {"network": "the hub, which `download` was asked for"},
     "pair_data/score/checkpoints.py": {"network": "a model that is named as on the hub"},
     "caches/fingerprints.py": {"network": "where the hub's library keeps its files"},
+    "training/passed.py": {"network": "where the hub's library keeps its files"},
     "caches/keys.py": {"network": "a model that is named as on the hub"},
     "pair_data/score/endpoint.py": {"network": "the endpoint that --endpoint names"},
     "launcher/memory.py": {"network": "where the hub's library keeps its files"},
