@@ -17,16 +17,18 @@ from real_shape import write
 
 from bench_common import surroundings
 from common import ROOT, ToolError, positive, write_json
+from shapes import SHAPES
 
 
 DESCRIPTION = """Whole training runs beside each other: peak memory, the first step, later ones.
 
-A random model of tiny layers with a real vocabulary, pairs with pictures of 448 x 448 and answers of 6 to 23 words,
-float32, one thread. Every run is a process of its own; all take turns."""
+A random model of tiny layers with a real vocabulary, or one of a real shape; pairs with pictures of 448 x 448 and
+answers of 6 to 23 words. On a CPU float32, one thread and CPU seconds; on a GPU bfloat16 and seconds on the wall.
+Every run is a process of its own; all take turns."""
 EPILOG = """examples:
   python scripts/bench_runs.py                          LlamaFactory and ours, one and two pairs a step
   python scripts/bench_runs.py --trl other/bin/python   and trl, which needs an environment of its own
-  python scripts/bench_runs.py --rounds 3"""
+  python scripts/bench_runs.py --device gpu --shape Qwen2-VL-2B --batch 1 --accumulation 16"""
 
 OURS = {"pref_loss": "uni_dpo"}
 TRAINERS = {
@@ -34,19 +36,22 @@ TRAINERS = {
     "ours": ("llamafactory", OURS),
     "ours, a kind that passed": ("llamafactory", OURS),
     "ours, no engine": ("llamafactory", OURS | {"pref_forward": "upstream"}),
+    "ours, joined": ("llamafactory", OURS | {"pref_token_budget": 8192}),
     "trl": ("trl", {}),
 }
+ROWS = 64
 WORDS = ("a", "blue", "square", "left", "of", "the", "red", "circle", "and", "green", "triangle", "picture", "shows")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     options = _parser().parse_args(argv)
-    names = [name for name in TRAINERS if name != "trl" or options.trl]
+    possible = {"trl": options.trl, "ours, joined": options.accumulation > 1}
+    names = [name for name in options.only or TRAINERS if possible.get(name, True)]
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="bench-runs-") as folder:
         folder = Path(folder)
-        model = make(folder, options.vocabulary)
+        model = make(folder, options.vocabulary, options.shape)
         for turn in range(options.rounds):
             for batch in options.batch:
                 for name in names:
@@ -54,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
                     output = folder / f"{turn}-{batch}-{name}"
                     spec = {"model": str(model), "data": str(folder / "data"), "output": str(output)}
                     spec |= {"batch": batch, "steps": options.steps, "cpu": options.device == "cpu"}
+                    spec["accumulation"] = options.accumulation
                     found.setdefault((name, batch), []).append(run(name, spec, options.trl, folder))
     print(table(found))
     entries = [{"trainer": name, "batch": batch, "runs": runs} for (name, batch), runs in found.items()]
@@ -70,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     it.add_argument("--steps", type=positive, default=6, metavar="N", help="of every run (default: %(default)s)")
     it.add_argument("--rounds", type=positive, default=1, metavar="N", help="of all runs (default: %(default)s)")
+    it.add_argument("--accumulation", type=positive, default=1, metavar="N", help="times so many (default: 1)")
+    it.add_argument("--only", nargs="+", choices=TRAINERS, metavar="NAME", help="of " + "; ".join(TRAINERS))
+    it.add_argument("--shape", choices=SHAPES, metavar="NAME", help="a model of this shape, such as Qwen2-VL-2B")
     it.add_argument("--vocabulary", type=positive, default=151936, metavar="N", help="default: %(default)s")
     it.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="default: %(default)s")
     it.add_argument("--trl", metavar="PYTHON", help="a Python that has trl 1.x and what it needs")
@@ -78,12 +87,15 @@ def _parser() -> argparse.ArgumentParser:
     return it
 
 
-def make(folder: Path, vocabulary: int) -> Path:
-    """Write a random model and twenty pairs into a folder, and return the model's."""
-    write(folder / "model", small=True, vocabulary=vocabulary, dtype=torch.float32)
+def make(folder: Path, vocabulary: int, shape: str | None = None) -> Path:
+    """Write a random model and some pairs into a folder, and return the model's."""
+    if shape:
+        write(folder / "model", shape)
+    else:
+        write(folder / "model", small=True, vocabulary=vocabulary, dtype=torch.float32)
     data, rng, rows = folder / "data", random.Random(0), []
     data.mkdir()
-    for number in range(20):
+    for number in range(ROWS):
         Image.frombytes("RGB", (448, 448), rng.randbytes(448 * 448 * 3)).save(data / f"{number}.png")
         answers = [" ".join(rng.choices(WORDS, k=rng.randint(6, 23))) for _ in range(2)]
         rows.append({"instruction": "<image>Describe the picture.", "chosen": answers[0], "rejected": answers[1]})
@@ -115,7 +127,7 @@ def run(name: str, spec: dict[str, Any], trl: str | None, folder: Path) -> dict[
 
 
 def table(found: dict[tuple[str, int], list[dict[str, Any]]]) -> str:
-    """Return medians over runs as a table of Markdown: MiB, and CPU seconds."""
+    """Return medians over runs as a table of Markdown."""
     lines = [
         "| pairs a step | trainer | peak above the loaded models, MiB | first step, s | later, s | first / later |",
         "| ---: | --- | ---: | ---: | ---: | ---: |",

@@ -13,28 +13,60 @@ from typing import Any
 
 def main() -> None:
     """Run what the command line describes."""
-    spec = json.loads(sys.argv[1])
+    spec = json.loads(sys.argv[1]) | {"began": _now()}
     watch = (_trl if spec["trainer"] == "trl" else _llamafactory)(spec)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print("\n" + json.dumps({"loaded": watch.loaded, "peak": peak, "steps": watch.steps, "start": watch.start}))
+    print("\n" + json.dumps({"loaded": watch.loaded, "peak": _peak(), "steps": watch.steps, "start": watch.start}))
+
+
+def _on_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _now() -> float:
+    """Read the clock: CPU seconds of this process, or seconds on the wall once the GPU is idle."""
+    if not _on_gpu():
+        return time.process_time()
+    import torch
+
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _used() -> float:
+    """Return the memory in use, in MiB: the GPU's, or this process's."""
+    if _on_gpu():
+        import torch
+
+        return torch.cuda.memory_allocated() / 2**20
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def _peak() -> float:
+    """Return the most memory that was in use, in MiB."""
+    if _on_gpu():
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _watch(spec: dict[str, Any]) -> Any:
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
-        """CPU seconds of every step, those until the first, and memory in MiB when models are loaded."""
+        """Seconds of every step, those until the first, and memory in MiB when models are loaded."""
 
         def __init__(self):
             self.steps, self.loaded, self.start, self._began = [], 0.0, 0.0, 0.0
 
         def on_train_begin(self, *args, **kwargs):
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            self.loaded, self.start = pages * resource.getpagesize() / 2**20, time.process_time()
-            self._began = self.start
+            self.loaded, self._began = _used(), _now()
+            self.start = self._began - spec["began"]
 
         def on_step_end(self, *args, **kwargs):
-            now = time.process_time()
+            now = _now()
             self.steps.append(now - self._began)
             self._began = now
 
@@ -57,8 +89,9 @@ def _llamafactory(spec: dict[str, Any]) -> Any:
         "finetuning_type": "full",
         "cutoff_len": 2048,
         "per_device_train_batch_size": spec["batch"],
-        "gradient_accumulation_steps": 1,
+        "gradient_accumulation_steps": spec["accumulation"],
         "max_steps": spec["steps"],
+        "bf16": not spec["cpu"],
         "learning_rate": 1e-6,
         "save_strategy": "no",
         "report_to": "none",
@@ -92,13 +125,14 @@ def _trl(spec: dict[str, Any]) -> Any:
     config = DPOConfig(
         output_dir=spec["output"],
         per_device_train_batch_size=spec["batch"],
+        gradient_accumulation_steps=spec["accumulation"],
         max_steps=spec["steps"],
         learning_rate=1e-6,
         save_strategy="no",
         report_to="none",
         logging_steps=1,
         use_cpu=spec["cpu"],
-        bf16=False,
+        bf16=not spec["cpu"],
         max_length=None,
     )
     DPOTrainer(
