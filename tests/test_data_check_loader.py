@@ -11,7 +11,8 @@ from pairs import options, train, write_dataset
 from llamafactory.train.uni_dpo.errors import UniDPOError
 from pair_data.check import loader
 from pair_data.check.findings import ERRORS
-from pair_data.check.run import Plan, check, late
+from pair_data.check.plan import Plan
+from pair_data.check.run import check, late
 from pair_data.sources import COLUMNS, Source
 
 

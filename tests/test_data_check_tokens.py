@@ -9,7 +9,7 @@ from pairs import as_sharegpt, options, train, write_dataset
 from PIL import Image
 
 from llamafactory.data.processor import PairwiseDatasetProcessor
-from pair_data.check.run import Plan
+from pair_data.check.plan import Plan
 from pair_data.check.run import check as check_plan
 from pair_data.check.tokens import Measure, converter, load
 from pair_data.check.training import read_options

@@ -15,7 +15,7 @@ from ..sources import listed
 from ..writing import whole_file, write_rows
 from .findings import DROPPED
 from .picture import is_deep, resolve
-from .run import Checked
+from .plan import Checked
 
 
 FIXABLE = {"image-rotated", "image-transparent", "image-deep", "image-animated"}

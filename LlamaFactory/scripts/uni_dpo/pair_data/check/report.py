@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from .findings import ADVICE, ERROR, LEVEL, LEVELS, NOTE, WARNING
-from .run import Checked
+from .plan import Checked
 
 
 HEADINGS = {

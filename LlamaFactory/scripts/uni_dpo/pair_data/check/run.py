@@ -2,22 +2,20 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
 from typing import Any
 
 import numpy as np
 
-from ..images import MAX_PIXELS, MIN_PIXELS
 from ..pairs import Pair, RowError, read_pair
 from ..rows import DELIMITERS, FIRST_TABLE, is_list, read_values, require_file
-from ..sources import Source
 from .duplicates import add_pair, compare
 from .findings import Findings, Problem, printable
 from .loader import LoaderCheck
 from .media_index import Item, MediaIndex
 from .picture import look
+from .plan import Checked, Plan
 from .pool import WorkerPool
 from .rows import PLACEHOLDERS, check_pair, check_scores
 from .value_types import Types, not_unicode
@@ -26,54 +24,6 @@ from .value_types import Types, not_unicode
 IF_ABSENT = ("score-missing", "answer-missing", "question-empty", "messages")  # told once for a column in no row
 COMMON = {"system", "tools", "images", "videos", "audios"}  # what LlamaFactory can read besides question and answers
 ONE_SIDED = re.compile("(chosen|rejected)_(images?|videos?|audios?|system|tools|objects)")  # as ms-swift has them
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to check, and how.
-
-    Attributes:
-        sources: the data sets to train on.
-        held_out: those to evaluate on.
-        scored: whether pairs need scores.
-        images: whether to open images.
-        workers: processes that open images.
-        max_pixels: LlamaFactory's `image_max_pixels`.
-        min_pixels: and `image_min_pixels`.
-        shards: processes that training prepares the data with, each from its own part of the rows.
-        split: whether training holds out some of the rows itself (`val_size`).
-        training: the options of training (`training.Options`) if they are known.
-        tokens: whether to count tokens, with the options of training and images.
-    """
-
-    sources: list[Source]
-    held_out: list[Source] = field(default_factory=list)
-    scored: bool = True
-    images: bool = True
-    workers: int = 1
-    max_pixels: int = MAX_PIXELS
-    min_pixels: int = MIN_PIXELS
-    shards: int = 1
-    split: bool = False
-    training: Any = None
-    tokens: bool = True
-
-
-@dataclass
-class Checked:
-    """What a check leaves behind.
-
-    Attributes:
-        plan: what was checked.
-        found: the findings.
-        media: the images, videos and sounds.
-        types: of the values of every data set, by file.
-    """
-
-    plan: Plan
-    found: Findings
-    media: MediaIndex
-    types: list[list[Types]]
 
 
 def check(plan: Plan, progress: bool = True) -> Checked:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..sources import Source, listed
-from .run import Checked
+from .plan import Checked
 from .training import Options
 
 

@@ -10,7 +10,7 @@ from ..errors import DataError
 from ..settings import load_yaml, parse_options
 from ..sources import open_source
 from .findings import Findings
-from .run import Plan
+from .plan import Plan
 
 
 @dataclass

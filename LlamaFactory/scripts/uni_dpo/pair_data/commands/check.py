@@ -15,7 +15,7 @@ from ..writing import require_new_name, require_writable
 
 
 if TYPE_CHECKING:  # what takes long to import waits until the options are known to be good
-    from ..check.run import Checked, Plan
+    from ..check.plan import Checked, Plan
 
 
 NAME = "check"
@@ -87,8 +87,9 @@ def run(
       data.py check pairs.json --held-out test.json --fix clean.json
       data.py check --config examples/uni_dpo/Qwen2_VL_2B_uni_dpo.yaml cutoff_len=2048
     """  # noqa: D301 - typer's mark for lines to leave alone
+    from ..check.plan import Plan
     from ..check.report import summary
-    from ..check.run import Plan, check
+    from ..check.run import check
     from ..check.training import plan_from_config, read_options
 
     overrides = [text for text in data or [] if "=" in text] if config else []
