@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from ..pairs import Pair, RowError, read_pair
 from ..rows import DELIMITERS, FIRST_TABLE, is_list, read_values, require_file
+from ..sources import Source
 from .duplicates import add_pair, compare
 from .findings import Findings, Problem, printable
 from .loader import LoaderCheck
