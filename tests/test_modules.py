@@ -1,11 +1,13 @@
 """Every module of the overlay can be the first one imported, and knows no more than it should."""
 
 import ast
+import graphlib
 import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 from pairs import ROOT
 
@@ -13,6 +15,7 @@ from pairs import ROOT
 PACKAGE = ROOT / "LlamaFactory" / "src" / "llamafactory" / "train" / "uni_dpo"
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 MODULES = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in FILES]
+TOOLS = ["pair_data", "launcher", *sorted(path.parent.name for path in (ROOT / "scripts").glob("*/__init__.py"))]
 ENGINE = sorted(str(path.relative_to(PACKAGE / "engine").with_suffix("")) for path in PACKAGE.rglob("engine/**/*.py"))
 
 
@@ -34,6 +37,13 @@ def test_rooms_know_only_those_below_them():
     lint = [Path(sys.executable).with_name("lint-imports"), "--no-cache", str(ROOT / "pyproject.toml")]
     done = subprocess.run(lint, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "2 kept, 0 broken" in done.stdout, done.stdout[-2000:] + done.stderr
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_tools_have_no_circle_of_imports(name):
+    graph = grimp.build_graph(name, cache_dir=None)
+    known = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert len(list(graphlib.TopologicalSorter(known).static_order())) == len(known) > 1
 
 
 @pytest.mark.parametrize("module", ["errors", *(f"objective/{path.stem}" for path in PACKAGE.glob("objective/*.py"))])
