@@ -146,9 +146,11 @@ def test_a_kind_of_run_that_has_passed_is_not_checked_again(tiny_model, data, tm
 
     assert said("first") == ["within"] and said("second", dataset="mixed", learning_rate=1e-5) == ["passed"]
     assert said("bf16", bf16=True, use_cpu=True) == ["within"] and said("lora", finetuning_type="lora") == ["within"]
+    stored = {"uni_dpo_image_cache": str(tmp_path / "images")}
+    assert said("stored", **stored) == said("stored again", **stored) == ["within"]
     monkeypatch.setattr(passed, "_sources", lambda *classes: "edited")
     assert said("edited") == ["within"] and said("once more") == ["passed"]
-    assert len(list((tmp_path / "passed").glob("*.json"))) == 4
+    assert len(list((tmp_path / "passed").glob("*.json"))) == 5
 
 
 def test_a_forward_that_gives_nan_ends_the_run(tiny_model, data, tmp_path, monkeypatch):

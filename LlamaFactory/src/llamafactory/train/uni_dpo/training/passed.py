@@ -55,12 +55,16 @@ def kind_of_run(trainer: PairTrainer, policy: bool) -> dict[str, Any]:
         "precision": [args.bf16, args.fp16, torch.backends.cuda.matmul.allow_tf32],
         "device": torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type,
         "ranks": [str(trainer.accelerator.distributed_type), trainer.accelerator.num_processes],
+        "sharding": [
+            getattr(getattr(trainer.accelerator.state, "deepspeed_plugin", None), "zero_stage", None),
+            getattr(getattr(trainer.accelerator.state, "fsdp_plugin", None), "fsdp_version", None),
+        ],
     }
 
 
 def is_known(kind: dict[str, Any]) -> bool:
-    """Tell whether a run of this kind has passed here."""
-    return os.environ.get(VARIABLE) != "always" and _file(kind).is_file()
+    """Tell whether a run of this kind has passed here; never of stored images, whose folder is another each time."""
+    return os.environ.get(VARIABLE) != "always" and not kind["stored images"] and _file(kind).is_file()
 
 
 def remember(kind: dict[str, Any]) -> None:
