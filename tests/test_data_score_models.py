@@ -168,7 +168,7 @@ def test_conversations_and_checkpoints_of_another_transformers(folder, tmp_path)
 
 
 def test_a_judge_whose_biases_vllm_would_drop(tmp_path):
-    """transformers takes them for granted in a GLM-4.1V; vLLM asks its config, by which scores would be others."""
+    """A GLM-4.1V has them whatever its config says; vLLM asks the config, and scores would be others."""
     model = checkpoint_of("glm4v", DEMO, tmp_path / "glm4v")
     options = SimpleNamespace(rubric=None, batch_size=1, device="cpu", dtype="float32")
 

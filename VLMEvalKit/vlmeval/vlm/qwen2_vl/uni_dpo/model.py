@@ -63,8 +63,8 @@ class UniDPOVLM(BaseModel):
             raise UniDPOError(f"use_vllm: {self.family.not_in_vllm}; leave it out")
         if self.family.looks_ahead and chosen["attention"] == "flash_attention_2":
             raise UniDPOError(
-                "attention: the tokens of one image may see each other in such a model, which flash_attention_2 leaves "
-                'out; leave the option out, or write "sdpa"'
+                "attention: the tokens of one image may see each other in such a model, which flash_attention_2 "
+                'leaves out; take the option out, or write "sdpa"'
             )
         self.verbose = chosen["verbose"]
 
