@@ -69,12 +69,12 @@ class TransformersBackend:
 
     def text(self, tokens: list[int]) -> str:
         """Return an answer without special tokens, but with the last end of thoughts, which Gemma 4 has for one."""
-        tokenizer, end = self.processor.tokenizer, self.checkpoint.family.end_of_thoughts
-        mark, parts = tokenizer.convert_tokens_to_ids(end), [tokens]
-        if mark in tokens and mark in tokenizer.all_special_ids:
+        tokenizer, end, parts = self.processor.tokenizer, self.checkpoint.family.end_of_thoughts, [tokens]
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        mark = tokenizer.get_added_vocab().get(end)
+        if mark in tokens and not tokenizer.decode([mark], **options):
             place = len(tokens) - tokens[::-1].index(mark)
             parts = [tokens[:place], tokens[place:]]
-        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
         return end.join(tokenizer.decode(part, **options) for part in parts)
 
     def inputs(self, questions: Sequence[Question]) -> Any:
