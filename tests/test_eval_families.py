@@ -177,6 +177,16 @@ def test_a_config_may_leave_sizes_to_transformers(bases, questions, tmp_path):
     assert len(vlmevalkit("installed").ask("prompt", **asked)["texts"]) == len(questions[1])
 
 
+def test_layers_that_hear_are_counted_apart(bases, tmp_path):
+    """A Gemma 4 may have such; one whose weights are not there would be built all the same, however deep."""
+    folder = shutil.copytree(bases["gemma4"], tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["audio_config"] = {"model_type": "gemma4_audio", "num_hidden_layers": 10**9}
+    (folder / "config.json").write_text(json.dumps(config))
+    said = vlmevalkit("installed").ask("load", options={"model_path": str(folder)})
+    assert "audio_config.num_hidden_layers is 1000000000 and not 0" in said
+
+
 @pytest.mark.long
 def test_images_that_see_themselves(bases, questions, tmp_path):
     """As those of large Gemma 4 do, by a word in their config."""
