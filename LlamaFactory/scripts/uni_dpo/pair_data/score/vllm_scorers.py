@@ -22,7 +22,7 @@ from .requests import Request
 
 
 IMAGES_PER_REQUEST = 24
-LOOK_AHEAD = ("gemma3",)
+LOOK_AHEAD = ("gemma3", "gemma4")
 AT_ONCE = 256  # requests handed over together; their images are in memory
 
 
@@ -137,8 +137,8 @@ def with_vllm(plain: TransformersScorer, tensor_parallel_size: int) -> VLLMScore
         raise DataError("--backend vllm takes classifiers of text only. Leave --backend out.")
     if plain.checkpoint.config.model_type in LOOK_AHEAD:
         raise DataError(
-            "--backend vllm: the tokens of a Gemma 3's image see each other, which vLLM leaves out on a CPU and "
-            "nobody tried on a GPU. Leave --backend out."
+            "--backend vllm: the tokens of an image see each other in Gemma 3 and in large Gemma 4. vLLM leaves that "
+            "out on a CPU, and nobody tried it on a GPU. Leave --backend out."
         )
     _refuse_dropped_biases(plain.checkpoint)
     if misnamed(plain.checkpoint.folder):
