@@ -138,7 +138,7 @@ def with_vllm(plain: TransformersScorer, tensor_parallel_size: int) -> VLLMScore
     if plain.checkpoint.config.model_type in LOOK_AHEAD:
         raise DataError(
             "--backend vllm: the tokens of an image see each other in Gemma 3 and in large Gemma 4. vLLM leaves that "
-            "out on a CPU, and nobody tried it on a GPU. Leave --backend out."
+            "out of Gemma 3 on a CPU, and nothing else was tried. Leave --backend out."
         )
     _refuse_dropped_biases(plain.checkpoint)
     if misnamed(plain.checkpoint.folder):
