@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +25,10 @@ from transformers import (
 
 from llamafactory.train.uni_dpo.models import portable
 from pair_data import DataError
-from pair_data.score.checkpoints import PORTABLE
+from pair_data.score.checkpoints import PORTABLE, Checkpoint
+from pair_data.score.kinds import YesNo
+from pair_data.score.pictures import Pictures
+from pair_data.score.vllm_scorers import with_vllm
 
 
 DEMO = ROOT / "data" / "demo" / "checkpoint"
@@ -161,6 +165,21 @@ def test_conversations_and_checkpoints_of_another_transformers(folder, tmp_path)
     score("talk", "--dataset-dir", folder, "-o", folder / "talk.jsonl", *judge)
     assert [read(folder / "talk.jsonl")[i]["score_chosen"] for i in range(3)] == pytest.approx(expected[::2], abs=1e-5)
     assert PORTABLE.read_bytes() == Path(portable.__file__).read_bytes(), "training writes checkpoints by another"
+
+
+def test_a_judge_whose_biases_vllm_would_drop(tmp_path):
+    """A GLM-4.1V has them whatever its config says; vLLM asks the config, and scores would be others."""
+    model = checkpoint_of("glm4v", DEMO, tmp_path / "glm4v")
+    options = SimpleNamespace(rubric=None, batch_size=1, device="cpu", dtype="float32")
+
+    def start():
+        return with_vllm(YesNo(Checkpoint(str(model)), Pictures(None, 512, 64), options), 1)
+
+    with pytest.raises(DataError, match='of .*glm4v vLLM would drop the biases .* "attention_bias": true'):
+        start()
+    text = json.loads((model / "config.json").read_text())["text_config"]
+    change(model / "config.json", text_config=text | {"attention_bias": True})
+    assert start().identity["backend"] == "vllm"
 
 
 def test_judge_of_text(tmp_path, folder, tiny_model):

@@ -29,7 +29,19 @@ RUNS = {
     "internvl in tiles": ("internvl", "intern_vl", {"crop_to_patches": True}),
     "gemma3": ("gemma3", "gemma3", {"default_system": "Be brief."}),
     "llava": ("llava", "llava", {}),
+    "gemma4": ("gemma4", "gemma4", {}),
 }
+# Of each, another whose pictures are written alike is above.
+RARE = {
+    "qwen3_vl_moe": ("qwen3_vl_moe", "qwen3_vl_nothink", {}),
+    "qwen3_5_moe": ("qwen3_5_moe", "qwen3_5_nothink", {}),
+    "glm4v_moe": ("glm4v_moe", "glm4_5v", {}),
+    "llava_next": ("llava_next", "llava_next", {}),
+    "gemma4 does not think": ("gemma4", "gemma4", {"enable_thinking": False}),
+    "gemma4 lora": ("gemma4", "gemma4", {"finetuning_type": "lora", "lora_rank": 4}),
+}
+WATCH = ["qwen3_vl", "qwen3_5"]
+WATCH += [pytest.param(f"{kind}_moe", marks=pytest.mark.long) for kind in WATCH]
 SIZES = [(56, 56), (112, 84), (300, 40)]
 
 
@@ -65,12 +77,12 @@ def bases(tiny_model, tmp_path_factory):
     return Bases()
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [*RUNS, *(pytest.param(name, marks=pytest.mark.long) for name in RARE)])
 def test_a_trained_checkpoint_is_asked_as_it_was_trained(name, bases, questions, tmp_path):
     """And a batch of questions is answered as they are one by one."""
-    kind, template, changes = RUNS[name]
-    if kind == "glm4v" and transformers.__version__.startswith("4."):
-        pytest.skip("LlamaFactory 0.9.5 gives a GLM-4.1V positions that transformers 4 does not take")
+    kind, template, changes = (RUNS | RARE)[name]
+    if kind.startswith("glm4v") and transformers.__version__.startswith("4."):
+        pytest.skip("LlamaFactory 0.9.5 gives a GLM-4.1V positions that transformers 4 does not take; 4.5V: not tried")
     data, messages = questions
     run = options(bases[kind], data, tmp_path / "out", template=template, max_steps=1, cutoff_len=2048, **changes)
     train(run)
@@ -111,7 +123,7 @@ def test_prompts_with_a_real_vocabulary(name, tiny_model, questions, tmp_path):
     assert max(map(max, found["ids"])) > 100_000
 
 
-@pytest.mark.parametrize("kind", ["qwen3_vl", "qwen3_5"])
+@pytest.mark.parametrize("kind", WATCH)
 def test_videos(kind, bases, video, tmp_path):
     """In a batch beside a question without any, they are answered as one by one."""
     say = {"type": "text", "value": "Which colour?"}
@@ -121,7 +133,7 @@ def test_videos(kind, bases, video, tmp_path):
     assert answers["batch"] == answers["single"] and len(set(answers["single"])) == 2
 
 
-@pytest.mark.parametrize("kind", ["qwen3_vl", "qwen3_5"])
+@pytest.mark.parametrize("kind", WATCH)
 def test_videos_are_asked_about_as_in_training(kind, bases, video, tmp_path):
     """The same frames at the same times; sizes are what either is told.
 
@@ -131,7 +143,7 @@ def test_videos_are_asked_about_as_in_training(kind, bases, video, tmp_path):
     answers = {"chosen": "Green.", "rejected": "Red.", "score_chosen": 2.0, "score_rejected": 1.0}
     row = {"instruction": "<video>Which colour?", "images": [], "videos": ["colours.mp4"]} | answers
     data = write_dataset(tmp_path, [row], columns=ALPACA | {"videos": "videos"})
-    run = options(bases[kind], data, tmp_path / "out", template=RUNS[kind][1], max_steps=1, video_fps=1.0)
+    run = options(bases[kind], data, tmp_path / "out", template=(RUNS | RARE)[kind][1], max_steps=1, video_fps=1.0)
     train(run)
     message = [{"type": "video", "value": str(video)}, {"type": "text", "value": "Which colour?"}]
     limits = {"min_pixels": 28 * 28, "max_pixels": 56 * 28}  # what the processor's limit leaves of a frame
@@ -149,6 +161,8 @@ def test_what_a_family_cannot_do_is_said(bases, video, questions):
         "llava", [[{"type": "video", "value": str(video)}]]
     )
     assert "use_vllm: the tokens of a Gemma 3's image see each other" in said("gemma3", use_vllm=True)
+    assert "use_vllm: nobody tried it with models of this kind" in said("gemma4", use_vllm=True)
+    assert "which flash_attention_2 leaves out" in said("gemma3", attention="flash_attention_2")
     asked = {"model_path": str(bases["glm4v"]), "use_vllm": True}
     assert "would drop the biases of attention" in vlmevalkit("installed").ask("load", options=asked)
 
@@ -163,11 +177,58 @@ def test_a_config_may_leave_sizes_to_transformers(bases, questions, tmp_path):
     assert len(vlmevalkit("installed").ask("prompt", **asked)["texts"]) == len(questions[1])
 
 
+def test_layers_that_hear_are_counted_apart(bases, tmp_path):
+    """A Gemma 4 may have such; one whose weights are not there would be built all the same, however deep."""
+    folder = shutil.copytree(bases["gemma4"], tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["audio_config"] = {"model_type": "gemma4_audio", "num_hidden_layers": 10**9}
+    (folder / "config.json").write_text(json.dumps(config))
+    said = vlmevalkit("installed").ask("load", options={"model_path": str(folder)})
+    assert "audio_config.num_hidden_layers is 1000000000 and not 0" in said
+
+
+@pytest.mark.long
+def test_images_that_see_themselves(bases, questions, tmp_path):
+    """As those of large Gemma 4 do, by a word in their config."""
+    folder = shutil.copytree(bases["gemma4"], tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["use_bidirectional_attention"] = "vision"
+    (folder / "config.json").write_text(json.dumps(config))
+    asked = {"max_new_tokens": 8, "dtype": "float32"}
+    ways = [
+        vlmevalkit("installed").ask("answers", options=asked | {"model_path": str(it)}, messages=questions[1])
+        for it in (folder, bases["gemma4"])
+    ]
+    assert all(found["batch"] == found["single"] for found in ways)
+    assert ways[0]["batch"] != ways[1]["batch"]
+
+
 def test_thoughts_are_cut_off():
     code = "from vlmeval.vlm.qwen2_vl.uni_dpo.model import after_thoughts as cut; print([cut(it) for it in {}])"
     said = ["<think>\n\n</think>\n\nTwo.", "Two.", "<think>It is", "a</think>b</think> c"]
     done = python(vlmevalkit("installed").root, "-c", code.format(said))
     assert done.stdout.splitlines()[-1] == str(["Two.", "Two.", "<think>It is", "c"])
+
+
+def test_thoughts_end_by_a_special_token(bases, questions, tmp_path):
+    """As Gemma 4's do, which a tokenizer leaves out of a text: then thoughts would be scored with the answer."""
+    folder = shutil.copytree(bases["gemma4"], tmp_path / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    start, end = tokenizer.convert_tokens_to_ids(["<|channel>", "<channel|>"])
+    thought = tokenizer.encode("Hm", add_special_tokens=False)[0]
+    file = folder / "generation_config.json"
+    # It writes these three first, and each once.
+    wish = {"no_repeat_ngram_size": 1, "sequence_bias": [[[start], 300.0], [[thought], 200.0], [[end], 100.0]]}
+    file.write_text(json.dumps(json.loads(file.read_text()) | wish))
+    answers = {}
+    for keep in (False, True):
+        asked = {"model_path": str(folder), "max_new_tokens": 6, "keep_thoughts": keep}
+        found = vlmevalkit("installed").ask("answers", options=asked, messages=questions[1][:2])
+        answers[keep] = found["batch"]
+        assert found["batch"] == found["single"] and all(found["batch"])
+    word = tokenizer.decode([thought])
+    assert all(kept.startswith(f"{word}<channel|>") for kept in answers[True])
+    assert answers[False] == [kept.removeprefix(f"{word}<channel|>").lstrip() for kept in answers[True]]
 
 
 @pytest.mark.parametrize("kind", ["qwen3_vl", "qwen3_5", "internvl"])

@@ -51,7 +51,7 @@ TEXT_KINDS = {
 PATCHES = {"depth": 2, "num_heads": 2, "patch_size": 2, "spatial_merge_size": 2, "temporal_patch_size": 2}
 TILE = 8  # pixels
 GRID_VISION = {"hidden_size": 16, "out_hidden_size": SIZE, "intermediate_size": 24, "in_channels": 3} | PATCHES
-PINPOINTS = [[TILE, 2 * TILE], [2 * TILE, TILE]]
+PINPOINTS = [[TILE, 2 * TILE], [2 * TILE, TILE], [2 * TILE, 2 * TILE]]
 SIGLIP = {
     **{"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2},
     **{"image_size": TILE, "patch_size": 2},

@@ -99,7 +99,7 @@ PROCESSORS: dict[str, tuple[Callable, Mapping[str, str], tuple[str, ...]]] = {
             **{"boa_token": "<|audio>", "eoa_token": "<audio|>", "audio_token": "<|audio|>"},
             "video_token": "<|video|>",
         },
-        ("<|turn>", "<turn|>"),
+        ("<|turn>", "<turn|>", "<|channel>", "<channel|>"),
     ),
 }
 

@@ -164,6 +164,11 @@ def misnamed(folder: Path) -> bool:
     return of_training(WEIGHT_NAMES).misnamed(folder)
 
 
+def weight_names(folder: Path) -> set[str]:
+    """Return the names of a model's weights, as far as they are safetensors."""
+    return of_training(WEIGHT_NAMES).names(folder)
+
+
 @cache
 def of_training(file: Path) -> Any:
     """Load a module of training's by its path: vLLM's environment has no LlamaFactory."""

@@ -16,13 +16,13 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..errors import DataError
-from .checkpoints import misnamed
+from .checkpoints import Checkpoint, misnamed, weight_names
 from .kinds import BatchScorer, TransformersScorer
 from .requests import Request
 
 
 IMAGES_PER_REQUEST = 24
-LOOK_AHEAD = ("gemma3",)
+LOOK_AHEAD = ("gemma3", "gemma4")
 AT_ONCE = 256  # requests handed over together; their images are in memory
 
 
@@ -137,9 +137,10 @@ def with_vllm(plain: TransformersScorer, tensor_parallel_size: int) -> VLLMScore
         raise DataError("--backend vllm takes classifiers of text only. Leave --backend out.")
     if plain.checkpoint.config.model_type in LOOK_AHEAD:
         raise DataError(
-            "--backend vllm: the tokens of a Gemma 3's image see each other, which vLLM leaves out on a CPU and "
-            "nobody tried on a GPU. Leave --backend out."
+            "--backend vllm: the tokens of an image see each other in Gemma 3 and in large Gemma 4. vLLM leaves that "
+            "out of Gemma 3 on a CPU, and nothing else was tried. Leave --backend out."
         )
+    _refuse_dropped_biases(plain.checkpoint)
     if misnamed(plain.checkpoint.folder):
         raise DataError(
             f"--backend vllm: the weights of {plain.checkpoint.folder} have names that only transformers 5 reads. "
@@ -147,6 +148,19 @@ def with_vllm(plain: TransformersScorer, tensor_parallel_size: int) -> VLLMScore
             "--backend out."
         )
     return {"yes-no": VLLMYesNo, "classifier": VLLMClassifier}[plain.kind](plain, tensor_parallel_size)
+
+
+def _refuse_dropped_biases(checkpoint: Checkpoint) -> None:
+    """Refuse a GLM-4.1V whose config does not state what transformers takes for granted."""
+    config = checkpoint.config
+    if config.model_type != "glm4v" or getattr(config.get_text_config(), "attention_bias", None):
+        return
+    if any(name.endswith(".self_attn.q_proj.bias") for name in weight_names(checkpoint.folder)):
+        raise DataError(
+            f"--backend vllm: of {checkpoint.folder} vLLM would drop the biases of attention. Write "
+            '"attention_bias": true into text_config of its config.json, as the published ones have it, or leave '
+            "--backend out."
+        )
 
 
 def require_vllm() -> None:

@@ -172,17 +172,20 @@ def _require_sizes(file: Path, config: dict[str, Any]) -> None:
     else is wrong, loading tells.
     """
     shapes = weight_shapes(file.parent)
-    counted = {True: 0, False: 0}  # layers of the vision tower, and of the language model
+    counted = {"text": 0, "vis": 0, "audio": 0}  # layers of the language model, and of the towers
     for name in shapes:
         if found := LAYER.search(name):
-            seeing = bool(re.search("visual|vision", name))
-            counted[seeing] = max(counted[seeing], int(found[1]) + 1)
-    text, vision = config.get("text_config") or config, config.get("vision_config") or {}
+            tower = re.search("vis|audio", name)
+            part = tower[0] if tower else "text"
+            counted[part] = max(counted[part], int(found[1]) + 1)
+    text, vision, audio = (config.get(f"{part}_config") or {} for part in ("text", "vision", "audio"))
+    text = text or config
     embedding = next((shape for name, shape in shapes.items() if name.endswith("embed_tokens.weight")), [None, None])
     depth = "depth" if "depth" in vision else "num_hidden_layers"
     there = {
-        "num_hidden_layers": (text.get("num_hidden_layers"), counted[False]),
-        f"vision_config.{depth}": (vision.get(depth), counted[True]),
+        "num_hidden_layers": (text.get("num_hidden_layers"), counted["text"]),
+        f"vision_config.{depth}": (vision.get(depth), counted["vis"]),
+        "audio_config.num_hidden_layers": (audio.get("num_hidden_layers"), counted["audio"]),
         "vocab_size": (text.get("vocab_size"), embedding[0]),
         "hidden_size": (text.get("hidden_size"), embedding[-1]),
     }

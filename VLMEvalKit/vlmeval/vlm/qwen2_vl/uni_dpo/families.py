@@ -5,7 +5,7 @@ compares its prompts with those of training token by token.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ....uni_dpo.errors import UniDPOError
@@ -16,6 +16,7 @@ DEFAULT_SYSTEM = "You are a helpful assistant."  # of LlamaFactory's `template: 
 SYSTEM_TURN = "<|im_start|>system\n{system}<|im_end|>\n"
 USER_START = f"<|im_start|>user\n{QUESTION}"
 USER_TURN = f"{USER_START}<|im_end|>\n<|im_start|>assistant\n"
+END_OF_THOUGHTS = "</think>"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class Family:
         apart: Whether the processor takes questions without images only apart from those with some.
         recorded: Options of the image processor that training may have set, and recorded.
         timed: Whether a prompt says when each frame of a video was shown.
-        not_in_vllm: Why vLLM does not answer as transformers does; empty if it was seen to.
+        end_of_thoughts: What a model writes between its thoughts and its answer.
+        looks_ahead: Whether tokens of one image may see each other, which FlashAttention-2 leaves out.
+        not_in_vllm: Why vLLM is not asked: it answers otherwise than transformers, or nobody knows.
     """
 
     image: str
@@ -49,6 +52,8 @@ class Family:
     apart: bool = False
     recorded: tuple[str, ...] = ()
     timed: bool = False
+    end_of_thoughts: str = END_OF_THOUGHTS
+    looks_ahead: bool = False
     not_in_vllm: str = ""
 
     @property
@@ -98,24 +103,31 @@ QWEN2_VL = Family(
     wording=_wording_of_qwen2_vl,
 )
 QWEN3_VL = Family(**_QWEN, roles=USER_TURN, wording=_wording_of_qwen3_vl, timed=True)
+GLM4V = Family("<|image|>", around=("<|begin_of_image|>", "<|end_of_image|>"), stretches=True)
+LLAVA = Family("<image>")
+_UNTRIED = {"not_in_vllm": "nobody tried it with models of this kind"}
 
 FAMILIES: dict[str, Family] = {
     "qwen2_vl": QWEN2_VL,
     "qwen2_5_vl": QWEN2_VL,
     "qwen3_vl": QWEN3_VL,
-    "qwen3_vl_moe": QWEN3_VL,
+    "qwen3_vl_moe": replace(QWEN3_VL, **_UNTRIED),
     "qwen3_5": QWEN3_VL,
-    "qwen3_5_moe": QWEN3_VL,
-    "glm4v": Family("<|image|>", around=("<|begin_of_image|>", "<|end_of_image|>"), stretches=True),
+    "qwen3_5_moe": replace(QWEN3_VL, **_UNTRIED),
+    "glm4v": GLM4V,
+    "glm4v_moe": replace(GLM4V, **_UNTRIED),
     "internvl": Family("<IMG_CONTEXT>", recorded=("crop_to_patches",)),
     "gemma3": Family(
         "<start_of_image>",
         apart=True,
         recorded=("do_pan_and_scan",),
+        looks_ahead=True,
         not_in_vllm="the tokens of a Gemma 3's image see each other, which vLLM leaves out on a CPU and nobody tried "
         "on a GPU",
     ),
-    "llava": Family("<image>"),
+    "gemma4": Family("<|image|>", apart=True, end_of_thoughts="<channel|>", looks_ahead=True, **_UNTRIED),
+    "llava": LLAVA,
+    "llava_next": replace(LLAVA, **_UNTRIED),
 }
 
 

@@ -9,6 +9,7 @@ from ....uni_dpo.errors import UniDPOError
 from ...base import BaseModel
 from .checkpoint import open_checkpoint
 from .device import default_device, default_dtype
+from .families import END_OF_THOUGHTS
 from .loop import adopt, in_their_loop, require_judge_on_command_line
 from .media import Question
 from .options import SAMPLING, chosen_options
@@ -60,6 +61,11 @@ class UniDPOVLM(BaseModel):
         self.use_vllm = chosen["use_vllm"]
         if self.use_vllm and self.family.not_in_vllm:
             raise UniDPOError(f"use_vllm: {self.family.not_in_vllm}; leave it out")
+        if self.family.looks_ahead and chosen["attention"] == "flash_attention_2":
+            raise UniDPOError(
+                "attention: the tokens of one image may see each other in such a model, which flash_attention_2 "
+                'leaves out; take the option out, or write "sdpa"'
+            )
         self.verbose = chosen["verbose"]
 
     @cached_property
@@ -169,7 +175,7 @@ class UniDPOVLM(BaseModel):
         """Answer questions that `question` made, as one batch."""
         answers = self.backend.answer(questions) if questions else []
         if not self.options["keep_thoughts"]:
-            answers = [after_thoughts(answer) for answer in answers]
+            answers = [after_thoughts(answer, self.family.end_of_thoughts) for answer in answers]
         if self.options["post_process"]:
             answers = [last_box(answer) for answer in answers]
         if self.verbose:
@@ -181,9 +187,9 @@ class UniDPOVLM(BaseModel):
 UniDPOQwen2VL = UniDPOVLM
 
 
-def after_thoughts(answer: str) -> str:
+def after_thoughts(answer: str, end: str = END_OF_THOUGHTS) -> str:
     """Return what comes after a model's thoughts; all of an answer that shows no end of any."""
-    _, ended, rest = answer.rpartition("</think>")
+    _, ended, rest = answer.rpartition(end)
     return rest.lstrip() if ended else answer
 
 

@@ -34,7 +34,7 @@ class TransformersBackend:
         """Load processor and weights."""
         self.checkpoint, self.folder = checkpoint, checkpoint.folder
         self.processor = checkpoint.load_processor()
-        attention = attention or default_attention(device, dtype)
+        attention = attention or ("sdpa" if checkpoint.family.looks_ahead else default_attention(device, dtype))
         self.model = load_model(checkpoint, device, getattr(torch, dtype), attention)
         # Sampling options beside greedy decoding are warned about for every batch.
         unused = {} if generation.get("do_sample") else {"temperature": None, "top_p": None, "top_k": None}
@@ -65,7 +65,17 @@ class TransformersBackend:
         with in_context(f"cannot answer with the weights and the generation_config.json of {self.folder}"):
             tokens = self.model.generate(**inputs, **self.generation)
             answers = tokens[:, inputs["input_ids"].shape[1] :]
-            return self.processor.batch_decode(answers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            return [self.text(answer) for answer in answers.tolist()]
+
+    def text(self, tokens: list[int]) -> str:
+        """Return an answer without special tokens, but with the last end of thoughts, which Gemma 4 has for one."""
+        tokenizer, end, parts = self.processor.tokenizer, self.checkpoint.family.end_of_thoughts, [tokens]
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        mark = tokenizer.get_added_vocab().get(end)
+        if mark in tokens and not tokenizer.decode([mark], **options):
+            place = len(tokens) - tokens[::-1].index(mark)
+            parts = [tokens[:place], tokens[place:]]
+        return end.join(tokenizer.decode(part, **options) for part in parts)
 
     def inputs(self, questions: Sequence[Question]) -> Any:
         """Return what the model reads: token ids and mask (batch x length, padded on the left), and pixel patches."""

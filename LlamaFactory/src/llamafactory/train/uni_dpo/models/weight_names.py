@@ -39,7 +39,12 @@ def mend_names(folder: str | os.PathLike) -> None:
 
 def misnamed(folder: str | os.PathLike) -> bool:
     """Tell whether a model's weights have names that only transformers 5 reads."""
-    return any(name.startswith(tuple(ONLY_THERE)) for head in _descriptions(folder).values() for name in head)
+    return any(name.startswith(tuple(ONLY_THERE)) for name in names(folder))
+
+
+def names(folder: str | os.PathLike) -> set[str]:
+    """Return the names of a model's weights."""
+    return {name for head in _descriptions(folder).values() for name in head}
 
 
 def _mended(name: str) -> str:
