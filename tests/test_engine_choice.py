@@ -9,8 +9,10 @@ from engine_models import KINDS, build
 from engine_oracle import MEDIA_IDS, relative, upstream_logps
 from peft import LoraConfig, get_peft_model
 
-from llamafactory.train.uni_dpo.engine import attach, choose, lay_out, pair_logps
+from llamafactory.train.uni_dpo.engine import attach, choose, lay_out, misses_attention, pair_logps
 from llamafactory.train.uni_dpo.engine.families import decoder_of
+from llamafactory.train.uni_dpo.errors import UniDPOError
+from llamafactory.train.uni_dpo.training.forward import PairForward
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -145,3 +147,13 @@ def test_upstream_leaves_a_model_as_it_is():
     forward, attention = model.forward, decoder_of(model).config._attn_implementation
     attach(model, choose(model))
     assert model.forward == forward and decoder_of(model).config._attn_implementation == attention
+
+
+def test_flash_attention_that_hides_an_image_from_itself_is_told():
+    """No forward of such a model would be right, upstream's neither."""
+    model = build("gemma3", torch.float32)
+    assert not misses_attention(model)
+    model.config.get_text_config()._attn_implementation = "flash_attention_2"
+    assert misses_attention(model)
+    with pytest.raises(UniDPOError, match="`flash_attn: fa2` is not possible with models of type 'gemma3'.*sdpa"):
+        PairForward(model, None, "auto")

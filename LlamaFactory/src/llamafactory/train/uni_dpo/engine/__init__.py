@@ -14,7 +14,7 @@ once, the prompt runs through the language model once, and the output layer is a
 It knows torch and transformers, and nothing of LlamaFactory.
 """
 
-from .choice import ROUTES, Choice, choose, plain_model
+from .choice import ROUTES, Choice, choose, misses_attention, plain_model
 from .families import placeholder_ids, tower_of
 from .layout import PairLayout, join, lay_out
 from .model import PairLogps, attach, encode_images, image_width, pair_logps, same_vision_tower
@@ -31,6 +31,7 @@ __all__ = [
     "image_width",
     "join",
     "lay_out",
+    "misses_attention",
     "pair_logps",
     "placeholder_ids",
     "plain_model",

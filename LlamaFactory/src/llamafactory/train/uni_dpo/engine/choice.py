@@ -8,7 +8,7 @@ from torch import nn
 
 from . import own_forward
 from .attention import ALL_MASK_ATTENTION_FUNCTIONS
-from .families import Family, decoder_of, family_of
+from .families import LOOK_AHEAD, Family, decoder_of, family_of
 
 
 ROUTES = ("shared_prefix", "response_only", "upstream")
@@ -39,6 +39,12 @@ def choose(model: nn.Module, reference: nn.Module | None = None, unverified: boo
     """
     choices = [_best(plain_model(part), unverified) for part in (model, reference) if part is not None]
     return max(choices, key=lambda choice: (ROUTES.index(choice.route), choice.layout == "masked"))
+
+
+def misses_attention(model: nn.Module) -> bool:
+    """Tell whether a model's own attention leaves out what its images need, so that no forward of it is right."""
+    config = plain_model(model).config
+    return config.model_type in LOOK_AHEAD and config.get_text_config()._attn_implementation.startswith("flash")
 
 
 def plain_model(model: nn.Module) -> nn.Module:

@@ -7,7 +7,7 @@ from accelerate import Accelerator, DistributedType
 
 from ....extras import logging
 from ..data.columns import CARRIED_DTYPES
-from ..engine import Choice, attach, choose, pair_logps, same_vision_tower
+from ..engine import Choice, attach, choose, misses_attention, pair_logps, same_vision_tower
 from ..errors import UniDPOError
 from ..ranks import any_rank
 
@@ -44,8 +44,13 @@ class PairForward:
             route: the option `pref_forward`.
 
         Raises:
-            UniDPOError: `route` asks for more than the models allow.
+            UniDPOError: `route` asks for more than the models allow, or a model is not right by any route.
         """
+        if misses_attention(model):
+            raise UniDPOError(
+                f"`flash_attn: fa2` is not possible with models of type {model.config.model_type!r}: tokens of one "
+                "image see each other there, and transformers' FlashAttention leaves that out. Use `flash_attn: sdpa`."
+            )
         self.choice = _choice(model, reference, route)
         for part in (model, reference):
             if part is not None:

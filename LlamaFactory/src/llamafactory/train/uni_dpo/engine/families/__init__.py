@@ -37,6 +37,8 @@ TEXT_FAMILIES = {
     "qwen3_5_moe_text": _DELTA,
 }
 FAMILIES = VISION_FAMILIES | TEXT_FAMILIES
+# Tokens of one image see each other in these, which transformers' mask for FlashAttention leaves out without a word.
+LOOK_AHEAD = ("gemma3", "gemma4")
 
 
 def family_of(model: nn.Module) -> Family | None:
@@ -48,6 +50,7 @@ def family_of(model: nn.Module) -> Family | None:
 
 __all__ = [
     "FAMILIES",
+    "LOOK_AHEAD",
     "TEXT_FAMILIES",
     "VISION_FAMILIES",
     "Family",
