@@ -89,6 +89,8 @@ def test_what_cannot_be_joined(tiny_model, data, tmp_path):
     run = options(tiny_model, data, tmp_path / "out", dataset="mixed", pref_token_budget=512, max_steps=1)
     with pytest.raises(UniDPOError, match="`pref_token_budget` is not possible with `pref_forward: upstream`"):
         train(run | {"pref_forward": "upstream"})
+    with pytest.raises(UniDPOError, match="`pref_token_budget` is not possible with `pref_bco_weight`"):
+        train(run | {"pref_loss": "sigmoid", "pref_bco_weight": 0.5})
     model = checkpoint_of("gemma3", tiny_model, tmp_path / "model")
     outcome = recorded_run(run | {"model_name_or_path": str(model), "template": "gemma3"})
     assert outcome.about("pref_token_budget: 512 joins nothing, as response_only has no packed rows.")

@@ -87,6 +87,11 @@ def check_trainer(args: Any) -> None:
     for name in ("uni_dpo_image_cache", "pref_token_budget"):
         if getattr(args, name) and args.pref_forward == "upstream":
             raise UniDPOError(f"`{name}` is not possible with `pref_forward: upstream`; remove one of them.")
+    if args.pref_token_budget and args.pref_bco_weight != 0:
+        raise UniDPOError(
+            "`pref_token_budget` is not possible with `pref_bco_weight`, whose running mean goes by micro-batches, "
+            "which are joined; remove one of them."
+        )
     if getattr(args, "use_mca", False) or is_env_enabled("USE_MCA"):
         raise UniDPOError(f"`use_mca` (USE_MCA=1) brings a trainer of its own, {WITHOUT_OURS}; unset USE_MCA.")
     if is_env_enabled("USE_V1"):
