@@ -106,8 +106,9 @@ def run(
     Scales differ: the published thresholds (tau_good 2.5, eta 0.7) belong to the scores of the published data. Look at
     yours with `data.py stats` and take the values that it suggests.
     """
+    from ..kept import Kept
     from ..score.pictures import Pictures
-    from ..score.run import Cache, Run
+    from ..score.run import Run
 
     source = open_source(data, dataset_dir, media_dir)
     cache = cache or output.with_name(output.name + ".scores.sqlite")
@@ -120,7 +121,7 @@ def run(
     options = SimpleNamespace(**context.params)
     _require_consistent(options, context)
     pictures = Pictures(source, image_max_pixels, image_min_pixels)
-    scoring = Run(source, _scorer(options, pictures), pictures, Cache(cache), options)
+    scoring = Run(source, _scorer(options, pictures), pictures, Kept(cache), options)
     try:
         scoring.write(output)
     except KeyboardInterrupt:

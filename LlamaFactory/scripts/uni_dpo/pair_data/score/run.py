@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from ..errors import DataError
 from ..images import ImageError
+from ..kept import Kept
 from ..pairs import Pair, RowError, read_pair
 from ..sources import Source
 from ..stats.gather import image_folder
@@ -29,38 +29,6 @@ FAILURES_IN_A_ROW = 20
 MOST_GROUPS = 50
 
 
-class Cache:
-    """Scores by the key of the request, in one SQLite file.
-
-    Every `put` is on the disk when it returns, so that a run that is killed loses what it was scoring and no more. A
-    file that is something else, or that cannot be written, is a DataError.
-    """
-
-    def __init__(self, path: Path):
-        """Open the file, or make it."""
-        self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=60)
-            with self._database as database:
-                database.execute("CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, score REAL) WITHOUT ROWID")
-        except (OSError, sqlite3.Error) as error:
-            raise DataError(f"cannot keep scores in {path} ({error}). Name another file with --cache.") from error
-
-    def get(self, key: bytes) -> float | None:
-        """Return a score, None if there is none yet."""
-        found = self._database.execute("SELECT score FROM scores WHERE key = ?", (key,)).fetchone()
-        return found[0] if found else None
-
-    def put(self, scores: Iterable[tuple[bytes, float]]) -> None:
-        """Keep scores."""
-        try:
-            with self._database as database:
-                database.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", scores)
-        except sqlite3.Error as error:
-            raise DataError(f"cannot keep scores in {self.path}: {error}") from error
-
-
 class Run:
     """One run over a data set.
 
@@ -73,7 +41,7 @@ class Run:
         groups: the scores of "all" pairs, and of those of each subset.
     """
 
-    def __init__(self, source: Source, scorer: Scorer, pictures: Pictures, cache: Cache, options: SimpleNamespace):
+    def __init__(self, source: Source, scorer: Scorer, pictures: Pictures, cache: Kept, options: SimpleNamespace):
         """Prepare, with the `overwrite`, `drop_unscored` and `by` of `data.py score`."""
         self.source, self.scorer, self.pictures, self.cache, self.options = source, scorer, pictures, cache, options
         self.rows = self.left_out = self.distinct = self.scored = 0

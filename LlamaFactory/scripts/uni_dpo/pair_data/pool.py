@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from ..errors import DataError
+from .errors import DataError
 
 
 START = 300  # seconds that a process may take to start, on a busy machine
