@@ -19,7 +19,7 @@ class Endpoint:
     """A chat endpoint as a scorer. Replies without a score are asked for once more."""
 
     reads_images = True
-    uses_reference = False
+    uses_reference = uses_row = patient = False
 
     def __init__(self, options: SimpleNamespace, pictures: Pictures):
         """Prepare, with the options of `data.py score`; nothing is sent yet."""
