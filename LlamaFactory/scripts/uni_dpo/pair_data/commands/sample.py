@@ -84,6 +84,9 @@ def run(
     reference: Annotated[
         str, typer.Option(help="column of right answers, for rules", show_default="reference, answer, solution, ...")
     ] = "",
+    keep: Annotated[
+        str, typer.Option(help="columns of the questions that answers keep, for rules, with commas between")
+    ] = "",
     image_prefix: Annotated[
         str | None, typer.Option(help="put before relative image paths, as in convert", show_default=False)
     ] = None,
@@ -148,7 +151,10 @@ def run(
     reading = Reading(shape, fields, image_prefix, media_dir, split, config, True, strict, limit, plain=True)
     home = Source(output.name, (), {}, output.resolve().parent)
     sampler = _sampler(options, Pictures(home, image_max_pixels, image_min_pixels))
-    asked, kept = Questions(sources, reading, output, image_dir, reference), Kept(cache, "answers", "answers TEXT")
+    asked, kept = (
+        Questions(sources, reading, output, image_dir, reference, keep),
+        Kept(cache, "answers", "answers TEXT"),
+    )
     sampling = Run(asked, sampler, kept, options)
     start = monotonic()
     try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .fields import AUDIOS, IMAGES, SHARED, VIDEOS, Fields, extras_of, first, listed, look, of_side
-from .ratings import Answer, Unusable
+from .ratings import Answer, TooFew, Unusable
 
 
 MEDIA = ("<image>", "<video>", "<audio>")  # what training counts against images, videos and sounds
@@ -62,7 +62,7 @@ def make_question(
         raise Unusable("questions and answers do not take turns, or the question is not last")
     answers = tuple(answers)
     if len(answers) < least:
-        raise Unusable("less than two answers")
+        raise TooFew("less than two answers")
     placed = _with_placeholders(turns, len(images))
     return Question(placed, answers, tuple(images), system, given, extras_of(row, images))
 

@@ -14,7 +14,7 @@ from .fields import QUESTIONS, Fields, first, look, unused
 from .given import LOOKED_AT, Given
 from .pictures import Pictures
 from .question import Question, asked, make_question
-from .ratings import Unusable
+from .ratings import TooFew, Unusable
 from .reading import read_source
 from .report import LEFT, NOT_UNDERSTOOD, Report
 from .shapes import MORE, READ, SHAPES, opened, read, recognise
@@ -40,6 +40,7 @@ class Reading:
     strict: bool = False
     limit: int | None = None
     plain: bool = False  # whether questions without answers will do
+    sampled: bool = False  # whether it is what `score` wrote: nothing is to be recognised, and few answers are no flaw
 
 
 @dataclass
@@ -121,14 +122,17 @@ class Reader:
 
     def refuse(self, error: Unusable, source: str, number: int, where: str) -> None:
         """Count a row that gives nothing, or stop there if that is asked for."""
-        if self.options.strict and not error.understood:
+        understood = error.understood or (self.options.sampled and isinstance(error, TooFew))
+        if self.options.strict and not understood:
             message = f"{source}, {place(number)}: {error.reason}. Leave --strict out to skip it."
             raise DataError(message) from None
-        self.report.leave_out(LEFT if error.understood else NOT_UNDERSTOOD, error.reason, where)
+        self.report.leave_out(LEFT if understood else NOT_UNDERSTOOD, error.reason, where)
 
     def _recognise(self, start: list[Any], source: str) -> tuple[str, Fields]:
         """Tell the shape of a source; where questions alone will do, the first rows may have no answers."""
         options = self.options
+        if options.sampled:
+            return options.shape, replace(options.fields, parts={"": options.fields.score})
         if options.shape == PLAIN:
             return PLAIN, _plain_fields(start, options.fields)
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..writing import write_rows
+from .mixing import Mix, mixed
 from .pairing import Pair, Pairing, choose, contradicts
 from .pictures import Pictures
 from .question import Question
@@ -25,17 +26,19 @@ class Options:
     pairing: Pairing = field(default_factory=Pairing)
     scores: str = "all"
     image_dir: Path | None = None
+    mix: Mix = field(default_factory=Mix)
 
 
 def convert(sources: list[str], output: Path, options: Options) -> Report:
     """Write the pairs of some sources; if nothing could be made of them, nothing but images."""
-    conversion = _Conversion(options, Pictures(output, options.image_dir), len(sources) > 1)
+    pictures = Pictures(output, options.image_dir)
+    conversion = _Conversion(options, pictures, len(sources) > 1)
     report, jsonl = conversion.report, output.suffix.lower() == ".jsonl"
     with tempfile.TemporaryFile("w+", encoding="utf-8") as scratch:
         spool = Spool(scratch)
-        for source in sources:
-            for row in conversion.rows(source):
-                spool.add(row)
+        rows = (row for source in sources for row in conversion.rows(source))
+        for row in _with_old(rows, options, pictures, report) if options.mix.sources else rows:
+            spool.add(row)
         report.pairs, report.scored, report.pictured = (spool.count, spool.seen[PAIR_SCORES[0]], spool.seen["images"])
         if report.read and (wrong := conversion.given.wrong()):
             raise DataError(wrong)
@@ -43,6 +46,18 @@ def convert(sources: list[str], output: Path, options: Options) -> Report:
         report.moved = spool.is_late("images", jsonl)
         write_rows(output, spool.rows(pictured_first=report.moved))
     return report
+
+
+def _with_old(
+    rows: Iterator[dict[str, Any]], options: Options, pictures: Pictures, report: Report
+) -> Iterator[dict[str, Any]]:
+    """Yield new rows with old pairs among them, which are read as `convert` reads any pairs."""
+    mix = options.mix
+    reading = Reading(keep_ties=True, strict=True)
+    old = _Conversion(Options(reading, scores=options.scores), pictures, len(mix.sources) > 1)
+    there = [row for source in mix.sources for row in old.rows(source)]
+    joined, report.mixed = mixed(rows, there, mix)
+    yield from joined
 
 
 class _Conversion:

@@ -10,18 +10,26 @@ from ..errors import DataError
 from .asked import Asked
 
 
-class Questions:
-    """Reads questions; columns of right answers are those of `right`, or such as have a common name."""
+OWN = ("instruction", "history", "system", "reference", "images", "answers")  # columns of what `sample` writes
 
-    def __init__(self, sources: list[str], reading: Reading, output: Path, image_dir: Path | None, right: str):
-        """Prepare to read; images are placed for `output`."""
+
+class Questions:
+    """Reads questions; right answers are in the column `right`, or in one with a common name."""
+
+    def __init__(
+        self, sources: list[str], reading: Reading, output: Path, image_dir: Path | None, right: str, keep: str = ""
+    ):
+        """Prepare to read; images are placed for `output`, and columns that `keep` names are kept."""
         self.sources, self.right = sources, right
+        self.keep = [name.strip() for name in keep.split(",") if name.strip()]
+        if taken := [name for name in self.keep if name in OWN]:
+            raise DataError(f"--keep {taken[0]}: the output has a column of that name already.")
         self.reader = Reader(reading, Pictures(output, image_dir), len(sources) > 1)
         self.report = self.reader.report
 
     def read(self) -> Iterator[Asked]:
         """Yield all questions; what cannot be understood is counted, and nothing goes on if that is most of it."""
-        unmet = bool(self.right)
+        unmet, seen = bool(self.right), set[str]()
         for source in self.sources:
             for found in self.reader.read(source):
                 with found.refusing():
@@ -32,8 +40,13 @@ class Questions:
                         raise Unusable("a description of tools, which is not shown to the model", understood=True)
                     messages = tuple((turn.role, turn.text) for turn in question.turns)
                     images = tuple(found.images())
-                    yield Asked(found.where, messages, images, question.system, reference, question.extras)
+                    kept = {name: found.row[name] for name in self.keep if name in found.row}
+                    seen |= kept.keys()
+                    extras = question.extras | kept
+                    yield Asked(found.where, messages, images, question.system, reference, extras)
         self._require_use(unmet)
+        if lost := [name for name in self.keep if name not in seen]:
+            raise DataError(f"--keep {lost[0]}: no row of {', '.join(self.sources)} has such a column.")
 
     def _require_use(self, unmet: bool) -> None:
         report, sources = self.report, ", ".join(self.sources)

@@ -228,9 +228,7 @@ class Run:
     def _unscored(self, advice: str) -> DataError:
         lines = "".join(f"\n  {example}" for example in self._examples)
         more = f"\n  and {self.left_out - len(self._examples)} more" if self.left_out > len(self._examples) else ""
-        what = (
-            f"of {len(self._keys)} rows" if self.layout.whole else "answers or whole rows"
-        )
+        what = f"of {len(self._keys)} rows" if self.layout.whole else "answers or whole rows"
         return DataError(
             f"{self.left_out} {what} (the first is 0) cannot be scored:{lines}{more}\n"
             f"{advice}, or leave them out with --on-error skip."
