@@ -167,6 +167,8 @@ def _plain_fields(rows: list[Any], given: Fields) -> Fields:
 
 def _read_plain(row: dict[str, Any], fields: Fields) -> Question:
     """Read a question; a dialogue may go on with its answer, as in sets for supervised training."""
+    if look(row, fields.question) is None:
+        raise Unusable("there is no question")
     dialogue = asked(row, fields)
     while dialogue and dialogue[-1].role == "assistant":
         dialogue.pop()
