@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 from data_cli import data
+from eval_tree import vlmevalkit
 from PIL import Image
 from score_runs import read, write
 
@@ -281,26 +282,24 @@ def test_ready_rules(name, question, answer, references, wanted):
 def test_vlmevalkit_judges_itself(tmp_path):
     """Its scores are others here than in a benchmark, or a right answer is run as Python."""
     boom = f"__import__('pathlib').Path({str(tmp_path / 'run')!r}).touch()"
-    rows = [
-        ["vqa", ["a cat", "the cat", "dog", "cow", "pig"], "Cat.", 8 / 15],
-        ["vqa", ["two"], "2", 1],
-        ["relaxed", ["100"], "104", 1],
-        ["relaxed", ["100"], "106", 0],
-        ["anls", ["abcd"], "abcx", 0.75],
-        ["anls", ["abcd"], "wxyz", 0],
-        ["vqa", [boom], boom, 1],
+    cases = [
+        ["vlmeval-vqa", ["a cat", "the cat", "dog", "cow", "pig"], "Cat.", 8 / 15],
+        ["vlmeval-vqa", ["two"], "2", 1],
+        ["vlmeval-vqa", [boom], boom, 1],
+        ["vlmeval-relaxed", ["100"], "104", 1],
+        ["vlmeval-relaxed", ["100"], "106", 0],
+        ["vlmeval-anls", ["abcd"], "abcx", 0.75],
+        ["vlmeval-anls", ["abcd"], "wxyz", 0],
     ]
-    for name in ("vqa", "relaxed", "anls"):
-        mine = [(right, answer, wanted) for kind, right, answer, wanted in rows if kind == name]
-        lines = [
-            {"instruction": f"{n}?", "reference": right, "answers": [{"text": answer}]}
-            for n, (right, answer, _) in enumerate(mine)
-        ]
-        file, out = write(tmp_path / f"{name}.jsonl", lines), tmp_path / f"{name}.json"
-        status, said, wrong = data("score", file, "-o", out, "--rule", f"vlmeval-{name}", "--workers", 1)
-        assert status == 0, wrong
-        assert [row for (row,) in scores(out)] == pytest.approx([wanted for *_, wanted in mine])
-    assert not (tmp_path / "run").exists()
+    found = vlmevalkit("installed").ask("judged", cases=[case[:3] for case in cases])
+    assert found == pytest.approx([wanted for *_, wanted in cases]) and not (tmp_path / "run").exists()
+
+
+def test_vlmevalkit_is_imported_outside_of_the_time_limit(tmp_path):
+    """Its import takes longer than any answer may, and each answer in turn would be stopped."""
+    file, out = answers(tmp_path, ["Right", "wrong"]), tmp_path / "out.json"
+    status, said, wrong = data("score", file, "-o", out, "--rule", "vlmeval-vqa", "--workers", 1, "--time-limit", 1)
+    assert status == 0 and scores(out) == [[1, 0]], wrong
 
 
 def test_without_vlmevalkit_the_rule_says_so(tmp_path, monkeypatch):

@@ -39,6 +39,14 @@ def data(request):
     return {"exit": status, "text": said.getvalue()}
 
 
+def judged(request):
+    """What ready rules of `data.py score` say that have VLMEvalKit judge: [rule, right answers, answer]."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "uni_dpo"))
+    from pair_data.score import ready_rules
+
+    return [ready_rules.prepared(name)(answer, right) for name, right, answer in request["cases"]]
+
+
 def sampled_tokens(request):
     """The token ids that a checkpoint reads when it is sampled: images scaled before the processor sees them."""
     model, (least, most) = build(request), request["pixels"]

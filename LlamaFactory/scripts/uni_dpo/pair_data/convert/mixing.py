@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
 Row = dict[str, Any]
 
 ORIGIN, NEW, OLD = "origin", "new", "old"  # the column that tells them apart, and what stands in it
-SAME = ("instruction", "history", "system", "chosen", "rejected", "images")  # what makes two pairs one
+SAID = ("instruction", "history", "system", "chosen", "rejected")  # what makes two pairs one, with their images
 
 
 @dataclass(frozen=True)
@@ -41,22 +43,21 @@ class Mixed:
         """Return a line of the report, given how many new pairs there are."""
         share = self.taken / (self.taken + new)
         short = "" if self.taken == self.wanted else f"; {self.wanted:,} are wanted for the share, and no more there"
-        again = f"; {self.again:,} are among the new ones" if self.again else ""
+        again = f"; {self.again:,} of these say what others say" if self.again else ""
         return f"{self.taken:>11,} of them from {self.there:,} old ones, {share:.1%}{short}{again}"
 
 
-def mixed(
-    new: Iterable[dict[str, Any]], old: list[dict[str, Any]], mix: Mix
-) -> tuple[Iterator[dict[str, Any]], Mixed]:
+def mixed(new: Iterable[Row], old: list[Row], mix: Mix, home: Path) -> tuple[Iterator[Row], Mixed]:
     """Return new rows with old ones evenly among them, and what became of the old.
 
-    Which ones are taken depends on the seed and on what they say, not on where they are.
+    Which ones are taken depends on the seed and on what they say, not on where they are. `home` is the folder of the
+    output, where paths of images start.
     """
     new = list(new)
-    known = {_digest(row) for row in new}
-    there = {_digest(row, mix.seed): row for row in old if _digest(row) not in known}
+    known = {_identity(row, home) for row in new}
+    there = {key: row for row in old if (key := _identity(row, home)) not in known}
     wanted = round(len(new) * mix.share / (1 - mix.share))
-    drawn = set(sorted(there)[:wanted])
+    drawn = set(sorted(there, key=lambda key: (_lot(there[key], mix.seed), key))[:wanted])
     taken = [row for key, row in there.items() if key in drawn]
     return _merged(new, taken), Mixed(len(old), wanted, len(taken), len(old) - len(there))
 
@@ -70,6 +71,13 @@ def _merged(new: list[Row], old: list[Row]) -> Iterator[Row]:
         given = due
 
 
-def _digest(row: Row, *seed: int) -> bytes:
-    said = [*seed, *(row.get(name) or None for name in SAME)]
-    return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).digest()
+def _identity(row: Row, home: Path) -> str:
+    """Return what is the same for the same pair, however the paths of its images are written."""
+    images = [os.path.normpath(home / image) for image in row.get("images") or []]
+    return json.dumps([images, *(row.get(name) or None for name in SAID)])
+
+
+def _lot(row: Row, seed: int) -> bytes:
+    names = [os.path.basename(image) for image in row.get("images") or []]
+    said = json.dumps([seed, names, *(row.get(name) or None for name in SAID)])
+    return hashlib.blake2b(said.encode(), digest_size=8).digest()

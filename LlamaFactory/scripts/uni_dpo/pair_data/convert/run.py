@@ -56,7 +56,7 @@ def _with_old(
     reading = Reading(keep_ties=True, strict=True)
     old = _Conversion(Options(reading, scores=options.scores), pictures, len(mix.sources) > 1)
     there = [row for source in mix.sources for row in old.rows(source)]
-    joined, report.mixed = mixed(rows, there, mix)
+    joined, report.mixed = mixed(rows, there, mix, pictures.home)
     yield from joined
 
 
