@@ -113,7 +113,7 @@ def _adapter() -> tuple[type, type[Exception]]:
     """Import the adapter, which takes a while: VLMEvalKit imports all its models."""
     try:
         from vlmeval.uni_dpo.errors import UniDPOError
-        from vlmeval.vlm import UniDPOVLM
+        from vlmeval.vlm.qwen2_vl.uni_dpo.model import UniDPOVLM
     except ImportError as error:
         raise DataError(
             f"--model: a checkpoint is sampled by VLMEvalKit's adapter of this repository, and {sys.executable} has "

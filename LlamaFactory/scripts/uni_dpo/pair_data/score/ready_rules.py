@@ -119,7 +119,7 @@ RULES: dict[str, Callable[..., Any]] = {
 def prepared(name: str) -> Callable[..., Any]:
     """Return a ready rule, with what it needs imported: VLMEvalKit takes a while."""
     if name.startswith("vlmeval"):
-        import vlmeval.dataset.utils.vqa_eval  # noqa: F401
+        from vlmeval.dataset.utils.vqa_eval import process_line  # noqa: F401
     return RULES[name]
 
 
