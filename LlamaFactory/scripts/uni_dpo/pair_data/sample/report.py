@@ -84,7 +84,7 @@ def hints(found: dict[str, Any]) -> list[str]:
     """Say in words what should be looked at before pairs are made."""
     said, questions = [], found["questions"]
     alone = sum(count for number, count in found["distinct"].items() if int(number) < 2)
-    if questions and alone / questions >= FEW:
+    if found["answers"] > questions and alone / questions >= FEW:
         said.append(
             f"{alone / questions:.0%} of the questions have less than two distinct answers, and give no pair: more "
             "answers (-n) or a higher --temperature would."
