@@ -183,8 +183,6 @@ def _changes(before: dict[str, Any], now: dict[str, Any], path: str = "") -> lis
         if isinstance(old, dict) and isinstance(new, dict):
             lines += _changes(old, new, f"{where}.")
         elif old != new:
-            what = (
-                f"{where.removeprefix('digests.')} has changed" if path == "digests." else f"{where}: {old} -> {new}"
-            )
-            lines.append(what)
+            content = path == "digests."
+            lines.append(f"{name}: its content has changed" if content else f"{where}: {old} -> {new}")
     return lines

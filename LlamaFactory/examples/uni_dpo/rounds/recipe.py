@@ -111,7 +111,7 @@ class Recipe:
             "media_dir": folder,
             "output_dir": out,
             "eval_dataset": "null",
-            "eval_strategy": "no",
+            "eval_strategy": '"no"',  # or YAML takes it for false
             **self._models(number),
             **{name: folder / name.rpartition("_")[2] for name in ("uni_dpo_reference_cache",) if self._has(name)},
             **plan.train,
