@@ -15,7 +15,12 @@ from pairs import ROOT
 PACKAGE = ROOT / "LlamaFactory" / "src" / "llamafactory" / "train" / "uni_dpo"
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 MODULES = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in FILES]
-TOOLS = ["pair_data", "launcher", *sorted(path.parent.name for path in (ROOT / "scripts").glob("*/__init__.py"))]
+TOOLS = [
+    "pair_data",
+    "launcher",
+    "rounds",
+    *sorted(path.parent.name for path in (ROOT / "scripts").glob("*/__init__.py")),
+]
 ENGINE = sorted(str(path.relative_to(PACKAGE / "engine").with_suffix("")) for path in PACKAGE.rglob("engine/**/*.py"))
 
 
