@@ -175,7 +175,8 @@ def test_command_line_shows_one_message_and_exits_non_zero(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-SWITCHES = ["dpo_average_log_prob", "pref_loss_as_named", "uni_dpo_log_pairs", "uni_dpo_perf_detached"]
+SWITCHES = ["dpo_average_log_prob", "pref_loss_as_named", "pref_varlen_attention", "uni_dpo_log_pairs"]
+SWITCHES += ["uni_dpo_perf_detached"]
 
 
 @pytest.mark.parametrize("name", SWITCHES)

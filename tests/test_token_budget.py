@@ -91,6 +91,8 @@ def test_what_cannot_be_joined(tiny_model, data, tmp_path):
         train(run | {"pref_forward": "upstream"})
     with pytest.raises(UniDPOError, match="`pref_token_budget` is not possible with `pref_bco_weight`"):
         train(run | {"pref_loss": "sigmoid", "pref_bco_weight": 0.5})
+    with pytest.raises(UniDPOError, match="`pref_varlen_attention` needs `bf16: true` or `fp16: true` on a GPU"):
+        train(run | {"pref_varlen_attention": True})
     model = checkpoint_of("gemma3", tiny_model, tmp_path / "model")
     outcome = recorded_run(run | {"model_name_or_path": str(model), "template": "gemma3"})
     assert outcome.about("pref_token_budget: 512 joins nothing, as response_only has no packed rows.")

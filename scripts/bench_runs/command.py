@@ -37,6 +37,7 @@ TRAINERS = {
     "ours, a kind that passed": ("llamafactory", OURS),
     "ours, no engine": ("llamafactory", OURS | {"pref_forward": "upstream"}),
     "ours, joined": ("llamafactory", OURS | {"pref_token_budget": 8192}),
+    "ours, joined, one kernel": ("llamafactory", OURS | {"pref_token_budget": 8192, "pref_varlen_attention": True}),
     "trl": ("trl", {}),
 }
 ROWS = 64
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     options = _parser().parse_args(argv)
     possible = {"trl": options.trl, "ours, joined": options.accumulation > 1}
+    possible["ours, joined, one kernel"] = options.accumulation > 1 and options.device == "gpu"
     names = [name for name in options.only or TRAINERS if possible.get(name, True)]
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="bench-runs-") as folder:

@@ -10,6 +10,9 @@ from typing import Any
 from common import ROOT
 
 
+OURS = ("ours", "ours, joined", "ours, joined, one kernel")
+
+
 @dataclass(frozen=True)
 class Part:
     """A command that writes JSON.
@@ -58,7 +61,7 @@ def parts(device: str, small: bool) -> list[Part]:
     return [
         Part("exact", exact, "results.json", 5, of_exact),
         Part("step qwen2_vl 2b", (*step, "--size", "2b", *main), "results.json", 6, of_steps),
-        Part("runs 2B", (*runs, *whole, "--only", "LlamaFactory", "ours", "ours, joined"), "results.json", 8, of_runs),
+        Part("runs 2B", (*runs, *whole, "--only", "LlamaFactory", *OURS), "results.json", 9, of_runs),
         others[0],
         Part("step qwen2_vl 7b", (*step, "--size", "7b", *main), "results.json", 6, of_steps),
         Part("answers", (*answers, "--rows", "256", "--repeats", "3"), "results.json", 4, of_answers),

@@ -33,6 +33,7 @@ OURS = {
     "uni_dpo_log_pairs": True,
     "pref_forward": "auto",
     "pref_token_budget": 4096,
+    "pref_varlen_attention": False,
     "uni_dpo_reference_cache": "cache",
     "uni_dpo_image_cache": "images",
     "uni_dpo_image_cache_gb": 50,

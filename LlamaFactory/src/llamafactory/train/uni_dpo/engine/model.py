@@ -56,7 +56,7 @@ def attach(model: nn.Module, choice: Choice) -> None:
         attach_head(model.lm_head)
     if choice.layout == "packed":
         config = decoder_of(model).config
-        config._attn_implementation = register(config._attn_implementation)
+        config._attn_implementation = register(config._attn_implementation, choice.varlen)
         family.prepare(model)
 
     @functools.wraps(getattr(original, "__func__", original))  # transformers and accelerate read the signature

@@ -21,7 +21,7 @@ from .types import require_types
 
 # Options of ours that mean something with every loss, where they are set.
 ANY_LOSS = (
-    *("dpo_average_log_prob", "pref_forward", "pref_token_budget"),
+    *("dpo_average_log_prob", "pref_forward", "pref_token_budget", "pref_varlen_attention"),
     *("uni_dpo_reference_cache", "uni_dpo_image_cache"),
 )
 # And those that mean something with upstream's losses only.
@@ -77,6 +77,15 @@ class UniDPOArguments:
             "help": (
                 "Join the micro-batches of a step until a call of the model has about this many tokens (prompts "
                 "counted once), with the same result. 0: one call for each micro-batch. Needs `shared_prefix`."
+            )
+        },
+    )
+    pref_varlen_attention: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "Attention of `shared_prefix` by one call of torch's variable-length FlashAttention a layer instead "
+                "of two a pair. For half precision on a GPU; no GPU has tried it yet, the self-check does."
             )
         },
     )
@@ -182,7 +191,7 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
     def uses_our_trainer(self) -> bool:
         """Whether this run trains with our trainer: with our loss always, with others when asked."""
         asked = self.dpo_average_log_prob is not None or self.pref_forward is not None or self.uses_caches
-        asked = asked or self.uses_margin or bool(self.pref_loss_as_named) or bool(self.pref_token_budget)
+        asked = asked or self.uses_margin or bool(self.pref_loss_as_named) or self.uses_engine
         return self.stage == "dpo" and (self.pref_loss in OUR_LOSSES or asked)
 
     @property
@@ -208,9 +217,14 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
         return self.stage == "dpo" and bool(self.uni_dpo_reference_cache or self.uni_dpo_image_cache)
 
     @property
+    def uses_engine(self) -> bool:
+        """Whether an option asks for what only the engine does, with whatever loss."""
+        return bool(self.pref_token_budget) or self.pref_varlen_attention
+
+    @property
     def forward_route(self) -> str:
         """How this run computes log-probs: `pref_forward`, or its default for this loss."""
-        ours = self.uses_uni_dpo or bool(self.uni_dpo_image_cache) or bool(self.pref_token_budget)
+        ours = self.uses_uni_dpo or bool(self.uni_dpo_image_cache) or self.uses_engine
         return self.pref_forward or ("auto" if ours else "upstream")
 
     @property

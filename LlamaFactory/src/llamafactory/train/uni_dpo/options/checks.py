@@ -84,7 +84,7 @@ def check_trainer(args: Any) -> None:
     check_other_losses(args)
     _require(args, "uni_dpo_image_cache_gb", lambda value: value > 0, "a number above zero")
     _require(args, "pref_token_budget", lambda value: value >= 0, "a number, zero or more")
-    for name in ("uni_dpo_image_cache", "pref_token_budget"):
+    for name in ("uni_dpo_image_cache", "pref_token_budget", "pref_varlen_attention"):
         if getattr(args, name) and args.pref_forward == "upstream":
             raise UniDPOError(f"`{name}` is not possible with `pref_forward: upstream`; remove one of them.")
     if args.pref_token_budget and args.pref_bco_weight != 0:

@@ -25,7 +25,7 @@ from ..record.pair_log import PAIR_LOG, PairLog
 from ..upstream.underneath import OUR_LOSSES, refuse_other_forward
 from .budget import JoinsByTokens, usable_budget
 from .finite import StopsAtNonFinite
-from .forward import PairForward
+from .forward import PairForward, require_varlen
 from .other_losses import OtherLosses
 from .precision import KeepsFloat32
 from .resume import ExactResume
@@ -55,7 +55,10 @@ class UniDPOTrainer(
         """
         self._before_first_step, self.reference_is_stored, self._start = before_first_step, False, start
         route = kwargs["finetuning_args"].forward_route
-        self.pair_forward = PairForward(kwargs["model"], kwargs["ref_model"], route)
+        varlen = kwargs["finetuning_args"].pref_varlen_attention
+        if varlen:
+            require_varlen(kwargs["args"])
+        self.pair_forward = PairForward(kwargs["model"], kwargs["ref_model"], route, varlen)
         kwargs["data_collator"].serve(self.pair_forward.choice)
         super().__init__(**kwargs)
         refuse_other_forward(super().concatenated_forward, self.loss_type in LENGTH_NORMALISED_UPSTREAM)
