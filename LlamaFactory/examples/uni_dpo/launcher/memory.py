@@ -26,7 +26,7 @@ KNOWN_SIZES = {
 }
 WITHOUT_REFERENCE = ("orpo", "simpo")
 ACTIVATIONS = 3.5 * GB  # with gradient checkpointing: pixels, one layer, logits; about, and more for long rows
-# Bytes that a token of `pref_token_budget` takes, for each unit of the root of the language model's weights: counted on
+# Bytes that a token of `pref_token_budget` takes, per unit of the root of the language model's weights: counted on
 # layers of the sizes of Qwen2-VL-2B and 7B and Qwen3-VL-4B in half precision, within 5 %, checkpointed and not.
 TOKEN_BYTES, TOKEN_BYTES_WHOLE = 5.1, 76.0
 BUDGETS = (32768, 16384, 8192)
