@@ -2,16 +2,22 @@
 
 import json
 import math
+import re
 import shutil
 
 import pytest
 import torch
-from pairs import mixed, options, train, write_dataset
+import torch.nn.functional as F
+import yaml
+from launching import EXAMPLES
+from omegaconf import OmegaConf
+from pairs import ROOT, mixed, options, train, write_dataset
 from ranks import course, job, said, statuses, train_jobs
 from recorded import recorded_run
 
 from llamafactory.train.uni_dpo.errors import UniDPOError
 from llamafactory.train.uni_dpo.objective.losses import LOSSES
+from llamafactory.train.uni_dpo.training.trainer import UniDPOTrainer
 
 
 BETA, RATE = 0.5, 1e-4
@@ -181,6 +187,58 @@ def test_weights_go_with_upstreams_losses(tiny_model, data, tmp_path, loss):
     assert all(0 < value <= 1 for value in found.curve("uni_dpo/w_policy"))
     assert joined.curve("loss") == pytest.approx(found.curve("loss"), rel=2e-3)
     assert joined.curve("uni_dpo/w_policy") == pytest.approx(found.curve("uni_dpo/w_policy"), rel=2e-3)
+
+
+def rows_of_the_page():
+    """What the table of `docs/options.md` says to set, row by row."""
+    text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    table = text.split("## Other losses, and what each is for")[1].split("\n| --- | --- | --- |\n")[1].split("\n\n")[0]
+    found = {}
+    for line in table.splitlines():
+        what, given, _ = line.strip("| ").split(" | ", 2)
+        what = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", what)
+        found[what] = dict(yaml.safe_load(setting).popitem() for setting in re.findall("`(.+?)`", given))
+    return found
+
+
+@pytest.mark.parametrize("what", rows_of_the_page())
+def test_what_the_page_says_to_set_trains(tiny_model, data, tmp_path, what):
+    """In both languages; and the name of a loss of ours is in the page."""
+    said = rows_of_the_page()[what]
+    for page in ("options.md", "options_zh.md"):
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        assert " ".join(f"`{name}: {str(value).lower()}`" for name, value in said.items()) in text
+        assert all(f"`{loss}`" in text or f"`pref_loss: {loss}`" in text for loss in LOSSES)
+    run = options(tiny_model, data, tmp_path, dataset="weighted", max_steps=1, **{"pref_loss": "sigmoid"} | said)
+    assert math.isfinite(train(run)[0]["loss"])
+
+
+def test_mpo_is_what_its_example_says(tiny_model, data, tmp_path, monkeypatch):
+    """0.8 DPO + 0.2 BCO + 1.0 NLL, with BCO's baseline the mean of all micro-batches' mean rewards so far.
+
+    At the start that is 0.8 log 2 + 0.2 * 2 log 2 beside the NLL.
+    """
+    recipe = OmegaConf.to_container(OmegaConf.load(EXAMPLES / "Qwen2_VL_2B_mpo.yaml"))
+    mpo = {name: recipe[name] for name in recipe if name.startswith(("pref_", "dpo_"))}
+    seen, compute = [], UniDPOTrainer.compute_preference_loss
+
+    def recorded(self, *logps):
+        found = compute(self, *logps)
+        seen.append(([values.detach().double() for values in logps], found[0].detach().double()))
+        return found
+
+    monkeypatch.setattr(UniDPOTrainer, "compute_preference_loss", recorded)
+    run = settings(tiny_model, data, tmp_path, **{"loss": mpo.pop("pref_loss"), **mpo, "uni_dpo_log_pairs": False})
+    outcome, beta, means = recorded_run(run), mpo["pref_beta"], []
+    for (chosen, rejected, *reference), losses in seen:
+        gains = [beta * (policy - other) for policy, other in zip((chosen, rejected), reference, strict=True)]
+        means.append(torch.cat(gains).mean())
+        delta = sum(means) / len(means)
+        dpo = -F.logsigmoid(gains[0] - gains[1])
+        bco = -F.logsigmoid(gains[0] - delta) - F.logsigmoid(delta - gains[1])
+        torch.testing.assert_close(losses, 0.8 * dpo + 0.2 * bco, rtol=1e-4, atol=1e-5)
+    nll = outcome.curve("loss")[0] - 1.2 * math.log(2)
+    assert 3 < nll < 9 and len(seen) == 6 and abs(means[-1]) > 1e-4
 
 
 @pytest.mark.parametrize(
