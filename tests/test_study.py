@@ -115,7 +115,7 @@ def test_conditions_change_what_their_names_say():
         assert sum(row["true_rejected"] for row in easy) / len(easy) < 3
         assert all(a == b for a, b in zip(rows[name], base, strict=True) if a["label"] != "easy")
     assert all(
-        row["weight"] == (row["score_chosen"] > row["score_rejected"]) for them in rows.values() for row in them
+        row["weight"] == (row["score_chosen"] >= row["score_rejected"]) for them in rows.values() for row in them
     )
     assert {row["weight"] for row in rows["base"]} == {1.0}  # whose scores made the labels
     assert {row["weight"] for row in rows["labels 35 %, scores true"]} == {0.0, 1.0}

@@ -83,8 +83,7 @@ def rows_of(
 ) -> list[dict]:
     """The preference pairs that a condition makes of sampled answers.
 
-    The column `weight` is 1 where the scores prefer the chosen answer, else 0: what is left if pairs are filtered by
-    scores.
+    The column `weight` is 0 where the scores prefer the rejected answer, else 1: pairs as filtered by scores.
 
     Args:
         condition: what to do.
@@ -99,7 +98,7 @@ def rows_of(
         if row is not None:
             rows.append(_made_easy(row, number, candidates, condition.easy, rng))
     scored = [_rescored(row, rows, number, condition, key, model_scores) for number, row in enumerate(rows)]
-    return [row | {"weight": float(row["score_chosen"] > row["score_rejected"])} for row in scored]
+    return [row | {"weight": float(row["score_chosen"] >= row["score_rejected"])} for row in scored]
 
 
 def asked_of_model(row: dict, side: str) -> tuple[str, str, str]:

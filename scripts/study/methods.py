@@ -34,7 +34,7 @@ METHODS: dict[str, Options] = {
     "uni_dpo": UNI_DPO,
     # Simpler losses that look at scores. What is a number in the unit of scores is Uni-DPO's eta, where there is one.
     "w_qual": {**UNI_DPO, "uni_dpo_perf_gamma": 0.0, "uni_dpo_nll_lambda": 0.0},
-    "filtered": {"pref_loss": "sigmoid", "pref_pair_weights": True},  # DPO on pairs whose scores agree with the label
+    "filtered": {"pref_loss": "sigmoid", "pref_pair_weights": True},  # DPO without pairs whose scores deny the label
     "odpo": {"pref_loss": "odpo"},
     "rpo": {"pref_loss": "rpo_bwd_kl", "pref_reward_scale": 0.3},
     # And others that do not; robust DPO is told how many labels the base condition exchanges.
