@@ -75,9 +75,14 @@ class PairForward:
         return self.choice.layout is not None and "pair_layout" in batch
 
     def run(
-        self, model: torch.nn.Module, batch: dict[str, Any], is_ref_model: bool, ld_alpha: float | None
+        self,
+        model: torch.nn.Module,
+        batch: dict[str, Any],
+        is_ref_model: bool,
+        ld_alpha: float | None,
+        likeness: bool = False,
     ) -> dict[str, torch.Tensor]:
-        """Compute sums of log-probs, lengths and mean logits of 2n sequences.
+        """Compute sums of log-probs, lengths, mean logits and, if asked, WPO's likeness of 2n sequences.
 
         The policy's call comes first; the image features of its frozen tower serve the reference's call too.
         """
@@ -85,11 +90,11 @@ class PairForward:
         given = self._features if is_ref_model and self.shares_features else {}
         if "image_features" in batch:
             given = given | {"image": batch["image_features"]}
-        self._features = {}
+        self._features, layout.squares = {}, likeness
         output = pair_logps(model, layout, inputs, given, ld_alpha)
         if not is_ref_model and self.shares_features:
             self._features = output.features
-        return {"logps": output.logps, "lengths": output.lengths, "logits": output.logits}
+        return {name: getattr(output, name) for name in ("logps", "lengths", "logits", "likeness")}
 
 
 def require_varlen(args: TrainingArguments) -> None:
