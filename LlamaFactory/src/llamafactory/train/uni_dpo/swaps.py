@@ -69,7 +69,7 @@ def our_trainer(
 
 @contextmanager
 def read_as_checked() -> Iterator[None]:
-    """Read data sets as `data.py check` does: texts as texts, media as files, and each prompt once a pair; in parts."""
+    """Read data sets as `data.py check` does: texts as texts, media as files, each prompt once; part by part."""
     from .data import loader_checks, texts
     from .data.parts import in_parts
     from .data.prompts import PromptOnceProcessor

@@ -1,8 +1,8 @@
 """Images by their size alone, which is all that tokenising asks of them.
 
-To write a prompt upstream has to know how many tokens each image takes, and processes all its pixels for it, some 50 ms
-for 768 x 768. Every processor of transformers makes as many tokens of any other image of the same size. So upstream's
-own code gets images that have a size and no pixels, and a processor that says what follows from sizes.
+To write a prompt upstream has to know how many tokens each image takes, and processes all its pixels for it, for some
+50 ms. Every processor of transformers makes as many tokens of any other image of the same size. So upstream's own code
+gets images that have a size and no pixels, and a processor that says what follows from sizes.
 """
 
 import functools
