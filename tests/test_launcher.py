@@ -169,10 +169,34 @@ def test_flash_attention_where_it_works(gpus, tmp_path, monkeypatch, row, conten
 def test_workers_have_room_for_their_batches(monkeypatch, room, arguments, workers, ahead):
     monkeypatch.setattr(machine, "shared_memory", lambda: room)
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: range(16), raising=False)
-    run = fitted("GPUS=1", *arguments)
+    run = fitted("GPUS=1", "GLOBAL_BATCH=16", *arguments)
     found = [run.settings.get(f"dataloader_{name}") for name in ("num_workers", "prefetch_factor")]
     assert found == [workers, ahead]
     assert (found == [4, 4]) is not any("--shm-size" in note for note in run.notes)
+
+
+@pytest.mark.parametrize(
+    ("room", "arguments", "ahead"),
+    [
+        (8 << 30, [], 32),  # 4 x 32 = 128 batches of 14 MB
+        (8 << 30, ["GPUS=4"], 8),
+        (8 << 30, ["GPUS=4", "dataloader_num_workers=3"], 11),
+        (1 << 30, [], 9),  # half of it
+        (1 << 30, ["BATCH=2"], 4),
+        (8 << 30, ["GLOBAL_BATCH=8"], 4),  # as the YAML has it
+        (8 << 30, ["dataloader_prefetch_factor=2"], 2),
+        (None, [], 32),
+    ],
+)
+def test_a_whole_step_is_prepared_ahead(monkeypatch, room, arguments, ahead):
+    """The trainer takes all batches of a step before it computes; what is not ready then, the GPU waits for."""
+    monkeypatch.setattr(machine, "shared_memory", lambda: room)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: range(64), raising=False)
+    run = fitted("GPUS=1", *arguments)
+    assert run.settings["dataloader_prefetch_factor"] == ahead
+    workers = run.settings["dataloader_num_workers"]
+    said = f"{workers} workers prepare {ahead} batches ahead each"
+    assert any(note.startswith(said) for note in run.notes) is (ahead not in (2, 4))
 
 
 # ---- habits ----

@@ -98,7 +98,7 @@ def test_what_cannot_be_joined(tiny_model, data, tmp_path):
     assert outcome.about("pref_token_budget: 512 joins nothing, as response_only has no packed rows.")
 
 
-STRATEGIES = ("ddp", "fsdp2", "zero2", "zero3")
+STRATEGIES = ("ddp", "fsdp2", "zero1", "zero2", "zero3")
 
 
 def test_ranks_equal_one_process(tiny_model, tmp_path):

@@ -121,7 +121,7 @@ def needed(settings: dict[str, Any], sizes: tuple[float, float], processes: int)
         least = kept / share + trained * (2 / share + (2 if stage == 1 else 0) + 14 / processes)
     else:  # float32 weights, gradients, two moments; DDP's buckets
         least = kept + trained * (16 if processes == 1 else 20)
-    copies = 2 * trained if stored == 2 and not stage else 0  # autocast's
+    copies = trained * {0: 2, 1: 4}.get(stage, 0) if stored == 2 else 0  # autocast's; ZeRO-1's sums in float32
     return Need(least, least + copies + _activations(settings, text))
 
 

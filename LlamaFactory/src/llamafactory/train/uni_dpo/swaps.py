@@ -71,14 +71,16 @@ def our_trainer(
 
 @contextmanager
 def read_as_checked() -> Iterator[None]:
-    """Read data sets as `data.py check` does: texts as texts, media as files, and each prompt once a pair."""
+    """Read data sets as `data.py check` does: texts as texts, media as files, each prompt once; part by part."""
     from .data import loader_checks, texts
+    from .data.parts import in_parts
     from .data.prompts import PromptOnceProcessor
 
     loader = upstream_module("data.loader")
     with _swapped(
         "data.loader",
         PairwiseDatasetProcessor=PromptOnceProcessor,
+        _get_preprocessed_dataset=in_parts(loader._get_preprocessed_dataset),
         load_dataset=texts.reading_texts(loader.load_dataset),
         align_dataset=loader_checks.with_media_in_files(loader.align_dataset),
     ):

@@ -28,10 +28,10 @@ ON = (
     *("pref_token_budget", "pref_varlen_attention", "uni_dpo_reference_cache", "uni_dpo_image_cache"),
     *("pref_pair_weights", "pref_policy_weights", "pref_anchor"),
 )
-# What only the engine does, with whatever loss.
-NEEDS_ENGINE = ("uni_dpo_image_cache", "pref_token_budget", "pref_varlen_attention")
 # The same with upstream's losses only.
 ON_WITH_OTHERS = ("pref_loss_as_named", "pref_margin_scale")
+# What only the engine does, with whatever loss.
+NEEDS_ENGINE = ("uni_dpo_image_cache", "pref_token_budget", "pref_varlen_attention")
 # Options that mean something beside another one.
 BESIDE = {"pref_margin_rate": "pref_margin_scale", "pref_anchor_delta": "pref_anchor"}
 # And those that mean something with every loss of ours.
