@@ -10,8 +10,8 @@ from llamafactory.data.mm_plugin import get_mm_plugin
 from pair_data.check.findings import ERROR, LEVEL
 from pair_data.check.fix import corrected
 from pair_data.check.picture import look_at_image
-from pair_data.check.pool import DIED, HUNG, WorkerPool
 from pair_data.errors import DataError
+from pair_data.pool import DIED, HUNG, WorkerPool
 
 
 PLUGIN = get_mm_plugin("qwen2_vl", image_token="<|image_pad|>", video_token="<|video_pad|>")

@@ -144,7 +144,7 @@ def test_rows_that_cannot_be_scored_stop_the_run_before_its_first_request(tmp_pa
         "row 5, videos: the scorers here see no videos",
         "row 6, audios: the scorers here see no sounds",
         "and 2 more",
-        "--drop-unscored",
+        "--on-error skip",
     ):
         assert line in str(error.value)
     out = out.with_suffix(".jsonl")

@@ -67,6 +67,7 @@ HOW = {
     "python scripts/uni_dpo/data.py download": HELP,  # network
     "data download": HELP,  # network
     "data score": HELP,  # a model of 7 billion parameters
+    "data sample": HELP,  # a checkpoint of one's own
     "data check --config": HELP,  # the tokenizer of a model on the hub
     ".venv/bin/python -m vlmeval.uni_dpo": HELP,  # hours, and nine benchmarks to download
     ".venv/bin/python scripts/summarize_eval.py": HELP,  # stands on the one before
@@ -121,6 +122,9 @@ def place(tmp_path_factory, tiny_model):
     told = {"candidates": [{"txt": f"It is {n}.", "marks": {"right": n, "kind": 2}} for n in range(3)]}
     told |= {"sample": {"ask": "What is it?", "media": [{"uri": f"data/{rows[0]['images'][0]}"}]}}
     (place / "export.jsonl").write_text(json.dumps(told) + "\n")
+    scored = [{"text": f"It is {n}.", "score": n, "cut": False} for n in range(3)]
+    asked = {"instruction": "<image>What is it?", "images": [rows[0]["images"][0]], "answers": scored}
+    (place / "data" / "scored.json").write_text(json.dumps([asked]))
     shutil.copytree(place / "data", place / "data" / "uni_dpo")
     write_dataset(place / "data" / "uni_dpo", make_rows(place / "data" / "uni_dpo", 8), "pairs", ALPACA)
     ranked = place / "data" / "uni_dpo" / "MM-RLHF"

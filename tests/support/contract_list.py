@@ -172,6 +172,7 @@ EVALUATION = {
     "vlmeval.dataset.ImageYORNDataset: evaluate": "the same",
     "vlmeval.dataset.ImageVQADataset: evaluate": "the same",
     "vlmeval.dataset.OCRBench: evaluate": "the same",
+    "vlmeval.dataset.utils.vqa_eval: hit_calculate process_line": "judge short answers where a rule asks for it",
     "vlmeval.dataset.image_base: ImageBaseDataset": "what writes a row's picture",
     "vlmeval.dataset.image_base.ImageBaseDataset: dump_image": "what writes a row's picture",
     "vlmeval.smp: LMUDataRoot": "where benchmarks are",

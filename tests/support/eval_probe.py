@@ -21,6 +21,41 @@ import torch
 import vlmeval.vlm
 
 
+def data(request):
+    """How a data command ends that needs the class, and what it prints; imports that it makes are made already."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "uni_dpo"))
+    from pair_data.cli import main
+
+    said, before = io.StringIO(), sys.argv
+    sys.argv = ["data.py", *request["arguments"]]
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            main()
+        status = 0
+    except SystemExit as left:
+        status = left.code
+    finally:
+        sys.argv = before
+    return {"exit": status, "text": said.getvalue()}
+
+
+def judged(request):
+    """What ready rules of `data.py score` say that have VLMEvalKit judge: [rule, right answers, answer]."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "uni_dpo"))
+    from pair_data.score import ready_rules
+
+    return [ready_rules.prepared(name)(answer, right) for name, right, answer in request["cases"]]
+
+
+def sampled_tokens(request):
+    """The token ids that a checkpoint reads when it is sampled: images scaled before the processor sees them."""
+    model, (least, most) = build(request), request["pixels"]
+    questions = [model.worded(it, system=request["system"]).scaled_first(least, most) for it in request["messages"]]
+    inputs = model.backend.inputs(questions)
+    rows = zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+    return [ids[mask.bool()].tolist() for ids, mask in rows]
+
+
 def names(request):
     """Every class that VLMEvalKit offers."""
     return sorted(name for name, value in vars(vlmeval.vlm).items() if isinstance(value, type))

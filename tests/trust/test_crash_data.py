@@ -105,6 +105,19 @@ def convert(folder):
     return [*DATA, "convert", questions(folder), "-o", folder / "out.json", "--pairs", "adjacent"]
 
 
+def pairs_of_answers(folder):
+    rng = random.Random(0)
+    rows = (
+        {"instruction": f"Question {i}?", "images": [], "answers": [
+            {"text": f"{rng.random()} " * 30, "cut": False, "score": rng.random()} for _ in range(4)
+        ]}
+        for i in range(ROWS)
+    )  # fmt: skip
+    write_rows(folder / "scored.jsonl", rows)
+    mixed = ["--mix", pairs(folder, images=False), "--mix-share", "0.3", "--report", folder / "report.json"]
+    return [*DATA, "pairs", folder / "scored.jsonl", "-o", folder / "out.json", "--pairs", "all", *mixed]
+
+
 def check_and_fix(folder):
     file = pairs(folder)
     rows = [row | {"chosen": "" if number % 50 == 0 else row["chosen"]} for number, row in enumerate(read_rows(file))]
@@ -119,6 +132,7 @@ def stats(folder):
 
 COMMANDS = {
     "convert": convert,
+    "pairs": pairs_of_answers,
     "check and fix": check_and_fix,
     "stats": stats,
     "paths": paths,

@@ -23,7 +23,7 @@ REASONS = {
     "caches/fingerprints.py": {"network": "where the hub's library keeps its files"},
     "training/passed.py": {"network": "where the hub's library keeps its files"},
     "caches/keys.py": {"network": "a model that is named as on the hub"},
-    "pair_data/score/endpoint.py": {"network": "the endpoint that --endpoint names"},
+    "pair_data/chat.py": {"network": "the endpoint that --endpoint names"},
     "launcher/memory.py": {"network": "where the hub's library keeps its files"},
     "pair_data/convert/pictures.py": {"network": "takes file:// addresses apart"},
     "vlmeval/uni_dpo/files.py": {"network": "a model that is named as on the hub"},

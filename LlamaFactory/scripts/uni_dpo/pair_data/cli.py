@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 
 from . import paths, register
-from .commands import check, convert, download, score, stats
+from .commands import check, convert, download, pairs, sample, score, stats
 from .errors import DataError
 
 
@@ -29,7 +29,7 @@ def help_of(function: Callable[..., None]) -> str:
 app = typer.Typer(
     help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-for command in (download, convert, paths, score, check, stats, register):  # in the order of their use
+for command in (download, convert, paths, sample, score, pairs, check, stats, register):  # in the order of their use
     # `download` alone does something useful without a word more.
     app.command(command.NAME, help=help_of(command.run), no_args_is_help=command is not download)(command.run)
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import xxhash
 
 from ..images import LONGEST_NAME
+from ..pool import DIED, HUNG
 from .findings import Findings, printable
 from .picture import Seen
-from .pool import DIED, HUNG
 
 
 class Item(NamedTuple):

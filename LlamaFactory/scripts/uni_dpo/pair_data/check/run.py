@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..pairs import Pair, RowError, read_pair
+from ..pool import WorkerPool
 from ..rows import DELIMITERS, FIRST_TABLE, is_list, read_values, require_file
 from ..sources import Source
 from .duplicates import add_pair, compare
@@ -18,7 +19,6 @@ from .loader import LoaderCheck
 from .media_index import Item, MediaIndex
 from .picture import look
 from .plan import Checked, Plan
-from .pool import WorkerPool
 from .rows import PLACEHOLDERS, check_pair, check_scores, check_weight
 from .value_types import Types, not_unicode
 

@@ -85,6 +85,7 @@ def run(
     """  # noqa: D301
     from ..convert.fields import Fields
     from ..convert.pairing import Pairing
+    from ..convert.questions import Reading
     from ..convert.run import Options, convert
     from ..convert.shapes import SHAPES
     from ..errors import DataError
@@ -99,6 +100,5 @@ def run(
     fields = Fields(question, image, answers, text, score, rank)
     pairing = Pairing(pairs, min_margin, max_per_question, seed, by)
     scores = "only" if only_scored else "none" if no_scores else "all"
-    folders = (image_prefix, image_dir, media_dir)
-    options = Options(shape, fields, pairing, scores, *folders, split, config, keep_ties, strict, limit)
-    print(convert(sources, output, options).text(str(output)))
+    reading = Reading(shape, fields, image_prefix, media_dir, split, config, keep_ties, strict, limit)
+    print(convert(sources, output, Options(reading, pairing, scores, image_dir)).text(str(output)))

@@ -9,6 +9,7 @@ from .question import Question, asked, make_question, text_of
 from .ratings import Answer, is_meant_as_number, leaves_of, rank_of, rated, score_of
 
 
+CUT = "cut"  # what `data.py sample` says of an answer that did not come to its end
 KINDS = {type(None): "missing or null", list: "a list", dict: "an object", bool: "true or false"}
 
 
@@ -43,7 +44,9 @@ def _answers(row: dict[str, Any], fields: Fields) -> Iterator[Answer]:
     for key, entry in entries(look(row, fields.answers)).items():
         value = look(entry, fields.text) if isinstance(entry, dict) and fields.text else entry
         text = text_of(value)
-        if text is None:
+        if isinstance(entry, dict) and entry.get(CUT) is True:
+            yield Answer(text or "", problem="cut at the limit of its length")
+        elif text is None:
             yield Answer("", problem=f"the text is {KINDS.get(type(value), 'a number')}")
         else:
             score, rank = (_about(row, key, entry, path) for path in (fields.score, fields.rank))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 from .question import MEDIA, Question
-from .ratings import Answer, Unusable
+from .ratings import Answer, TooFew, Unusable
 
 
 STRATEGIES = ("best-worst", "all", "adjacent")
@@ -22,6 +22,7 @@ class Pairing:
     most: int | None = None  # pairs of a question, None for any number
     seed: int = 0  # of the choice where there are more
     by: str = "rank"  # or "score": what decides where a question has both
+    min_answers: int = 2  # a question with fewer different answers has no pair
 
 
 def choose(question: Question, pairing: Pairing, counts: Counter[str]) -> list[Pair]:
@@ -39,8 +40,11 @@ def choose(question: Question, pairing: Pairing, counts: Counter[str]) -> list[P
     """
     answers = _usable(question, counts)
     if len(answers) < 2:
-        raise Unusable("less than two answers that can be used")
-    values = {} if question.given else _values(_decided(answers, counts), pairing.by, counts)
+        raise TooFew("less than two answers that can be used")
+    decided = answers if question.given else _decided(answers, counts)
+    if not question.given and len(decided) < pairing.min_answers:
+        raise Unusable(f"less than {pairing.min_answers} different answers (--min-answers)", understood=True)
+    values = {} if question.given else _values(decided, pairing.by, counts)
     pairs = [question.answers[:2]] if question.given else _candidates(values, pairing.strategy)
     pairs = [pair for pair in pairs if pair[0].text.strip() != pair[1].text.strip()]
     if not pairs:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .fields import AUDIOS, IMAGES, SHARED, VIDEOS, Fields, extras_of, first, listed, look, of_side
-from .ratings import Answer, Unusable
+from .ratings import Answer, TooFew, Unusable
 
 
 MEDIA = ("<image>", "<video>", "<audio>")  # what training counts against images, videos and sounds
@@ -31,7 +31,7 @@ class Question:
 
     Attributes:
         turns: the dialogue up to the question: user, assistant, ..., user; `<image>` once for each image.
-        answers: two or more.
+        answers: two or more; of a plain question none.
         images: paths, bytes or dictionaries of them, in the order of their `<image>`.
         system: the system prompt, empty if there is none.
         given: whether the source says that the first answer is preferred to the second, whatever the scores.
@@ -47,9 +47,9 @@ class Question:
 
 
 def make_question(
-    row: dict[str, Any], fields: Fields, dialogue: list[Turn], answers: Iterable[Answer], given: bool
+    row: dict[str, Any], fields: Fields, dialogue: list[Turn], answers: Iterable[Answer], given: bool, least: int = 2
 ) -> Question:
-    """Return the question that a dialogue and a row's other columns make, with its answers.
+    """Return the question that a dialogue and a row's other columns make, with its answers, `least` or more.
 
     Raises:
         Unusable: training could not use it.
@@ -61,8 +61,8 @@ def make_question(
     if len(turns) % 2 == 0 or any(turn.role != ("user", "assistant")[n % 2] for n, turn in enumerate(turns)):
         raise Unusable("questions and answers do not take turns, or the question is not last")
     answers = tuple(answers)
-    if len(answers) < 2:
-        raise Unusable("less than two answers")
+    if len(answers) < least:
+        raise TooFew("less than two answers")
     placed = _with_placeholders(turns, len(images))
     return Question(placed, answers, tuple(images), system, given, extras_of(row, images))
 

@@ -26,6 +26,10 @@ class Unusable(ValueError):
         self.reason, self.understood = reason, understood
 
 
+class TooFew(Unusable):
+    """A row with too few answers for a pair."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """One answer; a higher score is better, rank 1 is best, None is unknown; `problem` is why it cannot be used."""

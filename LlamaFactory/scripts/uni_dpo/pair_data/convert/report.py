@@ -3,6 +3,8 @@
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
+from .mixing import Mixed
+
 
 EXAMPLES = 3  # rows named for each reason
 UNUSED = 20  # columns named, the most frequent
@@ -20,6 +22,7 @@ class Report:
     contradictions: int = 0  # pairs whose scores say the opposite of rank or source
     by_rank: bool = False  # whether ranks made any of these
     moved: bool = False  # whether the first row with an image became the first of all
+    mixed: Mixed | None = None  # what became of old pairs, where some are mixed in
     means: dict[str, None] = field(default_factory=dict)  # what scores are the mean of
     unused: Counter[str] = field(default_factory=Counter)
     left: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -48,6 +51,8 @@ class Report:
         scores = "with scores" if self.scored else "without scores (data.py score adds them)"
         lines = [f"{self.read:>11,} questions read", f"{self.pairs:>11,} pairs in {output}, {scores}"]
         lines.append(f"{'':12}{self.pictured:,} of them with images, {self.pairs - self.pictured:,} without")
+        if self.mixed:
+            lines.insert(2, self.mixed.text(self.pairs - self.mixed.taken))
         if self.moved:
             lines.append(f"{'':12}the first with an image comes first, or training would take the images for empty")
         lines.append(self.reasons())

@@ -1,26 +1,20 @@
 """The conversion itself: rows in, questions, pairs, rows out."""
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, place
-from ..rows import Broken
+from ..errors import DataError
 from ..writing import write_rows
-from .fields import Fields, unused
-from .given import LOOKED_AT, Given
+from .mixing import Mix, mixed
 from .pairing import Pair, Pairing, choose, contradicts
 from .pictures import Pictures
 from .question import Question
-from .ratings import Unusable
-from .reading import read_source
-from .report import ANSWERS, LEFT, NOT_UNDERSTOOD, PAIRS, Report
-from .shapes import MORE, READ, SHAPES, opened, read, recognise
+from .questions import Found, Reader, Reading
+from .report import ANSWERS, PAIRS, Report
 from .spool import PAIR_RANKS, PAIR_SCORES, Spool
 
 
@@ -28,29 +22,23 @@ from .spool import PAIR_RANKS, PAIR_SCORES, Spool
 class Options:
     """What the command line says; its help explains each. `scores` is "all" (or of no pair), "only" or "none"."""
 
-    shape: str = ""
-    fields: Fields = field(default_factory=Fields)
+    reading: Reading = field(default_factory=Reading)
     pairing: Pairing = field(default_factory=Pairing)
     scores: str = "all"
-    image_prefix: str | None = None
     image_dir: Path | None = None
-    media_dir: Path | None = None
-    split: str = ""
-    config: str = ""
-    keep_ties: bool = False
-    strict: bool = False
-    limit: int | None = None
+    mix: Mix = field(default_factory=Mix)
 
 
 def convert(sources: list[str], output: Path, options: Options) -> Report:
     """Write the pairs of some sources; if nothing could be made of them, nothing but images."""
-    conversion = _Conversion(options, Pictures(output, options.image_dir), len(sources) > 1)
+    pictures = Pictures(output, options.image_dir)
+    conversion = _Conversion(options, pictures, len(sources) > 1)
     report, jsonl = conversion.report, output.suffix.lower() == ".jsonl"
     with tempfile.TemporaryFile("w+", encoding="utf-8") as scratch:
         spool = Spool(scratch)
-        for source in sources:
-            for row in conversion.rows(source):
-                spool.add(row)
+        rows = (row for source in sources for row in conversion.rows(source))
+        for row in _with_old(rows, options, pictures, report) if options.mix.sources else rows:
+            spool.add(row)
         report.pairs, report.scored, report.pictured = (spool.count, spool.seen[PAIR_SCORES[0]], spool.seen["images"])
         if report.read and (wrong := conversion.given.wrong()):
             raise DataError(wrong)
@@ -60,66 +48,51 @@ def convert(sources: list[str], output: Path, options: Options) -> Report:
     return report
 
 
+def _with_old(
+    rows: Iterator[dict[str, Any]], options: Options, pictures: Pictures, report: Report
+) -> Iterator[dict[str, Any]]:
+    """Yield new rows with old pairs among them, which are read as `convert` reads any pairs."""
+    mix = options.mix
+    reading = Reading(keep_ties=True, strict=True)
+    old = _Conversion(Options(reading, scores=options.scores), pictures, len(mix.sources) > 1)
+    there = [row for source in mix.sources for row in old.rows(source)]
+    joined, report.mixed = mixed(rows, there, mix, pictures.home)
+    yield from joined
+
+
 class _Conversion:
     """Makes rows of pairs from one source after another, and keeps count of what gives none."""
 
     def __init__(self, options: Options, pictures: Pictures, several: bool):
-        self.options, self.pictures, self.several = options, pictures, several
-        self.report, self.given = Report(), Given(options.fields)
+        self.options, self.reader = options, Reader(options.reading, pictures, several)
+        self.report, self.given = self.reader.report, self.reader.given
 
     def rows(self, source: str) -> Iterator[dict[str, Any]]:
         """Yield a row for each pair of a source."""
         options, report = self.options, self.report
-        left = None if options.limit is None else options.limit - report.read
-        values = islice(read_source(source, options.split, options.config), left)
-        start = list(islice(values, LOOKED_AT))
-        if not start:
-            return
-        shape, fields = recognise(start, source, options.fields, options.shape)
-        print(f"{source}: {'read as' if options.shape else 'recognised as'} {shape} ({SHAPES[shape]}); {fields}")
-        report.means[fields.mean] = None
-        prefix = options.image_prefix
-        if prefix is None:
-            prefix = "MM-RLHF/" if shape.startswith("mm-rlhf") else ""
-        base = options.media_dir or (Path(source).parent if os.path.isfile(source) else None)
-        for number, value in enumerate(chain(start, values)):
-            report.read += 1
-            where = f"{source}, row {number}" if self.several else f"row {number}"
-            try:
-                question, pairs = self._pairs(value, shape, fields, where)
-                images = [self.pictures.place(image, base, prefix) for image in question.images]
-            except Unusable as error:
-                if options.strict and not error.understood:
-                    message = f"{source}, {place(number)}: {error.reason}. Leave --strict out to skip it."
-                    raise DataError(message) from None
-                report.leave_out(LEFT if error.understood else NOT_UNDERSTOOD, error.reason, where)
-                continue
-            contradictions = sum(map(contradicts, pairs))
-            report.contradictions += contradictions
-            report.by_rank |= bool(contradictions) and not question.given
-            for row in (_row(question, pair, images, options.scores != "none") for pair in pairs):
+        for found in self.reader.read(source):
+            rows = []
+            with found.refusing():
+                pairs = self._pairs(found)
+                images = found.images()
+                contradictions = sum(map(contradicts, pairs))
+                report.contradictions += contradictions
+                report.by_rank |= bool(contradictions) and not found.question.given
+                rows = [_row(found.question, pair, images, options.scores != "none") for pair in pairs]
+            for row in rows:
                 if options.scores == "only" and "score_chosen" not in row:
-                    report.leave_out(PAIRS, "no scores", where)
+                    report.leave_out(PAIRS, "no scores", found.where)
                 else:
                     yield row
 
-    def _pairs(self, value: Any, shape: str, fields: Fields, where: str) -> tuple[Question, list[Pair]]:
-        """Read a row and choose its pairs."""
-        if not isinstance(value, dict):
-            broken = isinstance(value, Broken)
-            raise Unusable(value.reason.split(" (")[0] if broken else "not an object with columns")
-        row, report, counts = opened(value, shape), self.report, Counter()
-        self.given.look_for(row, fields.answers)
-        if row.get("is_tie") in (True, 1, "true", "True") and not self.options.keep_ties:
-            raise Unusable("a tie (--keep-ties keeps them)", understood=True)
-        question = read(row, shape, fields)
-        report.unused.update(unused(row, fields, READ | MORE.get(shape, set())))
+    def _pairs(self, found: Found) -> list[Pair]:
+        """Choose the pairs of a row."""
+        counts = Counter()
         try:
-            pairs = choose(question, self.options.pairing, counts)
+            return choose(found.question, self.options.pairing, counts)
         finally:
             for reason, count in counts.items():
-                report.leave_out(ANSWERS, reason, where, count)
-        return question, pairs
+                self.report.leave_out(ANSWERS, reason, found.where, count)
 
 
 def _row(question: Question, pair: Pair, images: list[str], scores: bool) -> dict[str, Any]:

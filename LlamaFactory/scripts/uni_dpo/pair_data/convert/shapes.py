@@ -26,7 +26,7 @@ SHAPES = {
 }
 KINDS = {"mm-rlhf-pairs": "trl", "mm-rlhf": "answers"}  # some of their rows seem to be of the more general shape
 # Columns that are read besides the fields: of every shape, and of some.
-READ = {"system", "history", "tools", "is_tie", *SIDE_RANKS.split(",")}
+READ = {"system", "history", "tools", "is_tie", "reference", *SIDE_RANKS.split(",")}
 MORE = {"alpaca": {"input"}}
 
 _READERS = dict.fromkeys(SHAPES, (preferences.find, preferences.read))

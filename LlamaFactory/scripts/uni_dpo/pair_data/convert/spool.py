@@ -11,12 +11,13 @@ from typing import IO, Any
 
 from ..rows import FIRST_TABLE
 from .fields import NOTHING
+from .mixing import ORIGIN
 
 
 PAIR_SCORES = ("score_chosen", "score_rejected")  # for all rows or for none, as
 PAIR_RANKS = ("rank_chosen", "rank_rejected")
 ORDER = ("instruction", "history", "system", "tools", "chosen", "rejected", *PAIR_SCORES, "images")
-ORDER += ("id", "subset", *PAIR_RANKS)
+ORDER += ("id", "subset", ORIGIN, *PAIR_RANKS)
 ABSENT: dict[str, Any] = {"history": [], "images": [], "system": "", "tools": "", "id": "", "subset": ""}
 # LlamaFactory's loader takes a column's type from the first 10 MB of a .jsonl: only [] there is no list of text.
 TYPED_BY = 5_000_000  # characters of text, well within

@@ -78,7 +78,8 @@ def hints(summary: dict[str, Any]) -> list[str]:
 def table(summaries: dict[str, dict[str, Any]]) -> list[str]:
     """Return lines for people: agreement and scores of each group."""
     width = max(map(len, summaries))
-    lines = [f"{'':{width}}    pairs     ties  agreement (95 %)        chosen        rejected      margin"]
+    lines = ["how often the chosen answer has the higher score, ties apart; means and SDs of scores"]
+    lines += [f"{'':{width}}    pairs     ties  agreement (95 %)        chosen        rejected      margin"]
     for name, one in summaries.items():
         agreement = "-"
         if one["agreement"] is not None:

@@ -35,6 +35,8 @@ class BatchScorer:
     raises ValueError (as is ImageError) for one that cannot be scored, OutOfMemoryError for too many at a time.
     """
 
+    uses_reference = uses_row = patient = False
+
     def score(self, requests: Iterable[Request]) -> Iterator[Scored]:
         """Score answers, batch by batch."""
         for batch in self.batches(iter(requests)):

@@ -23,6 +23,8 @@ class Request:
         answer: the answer.
         images: one for each `<image>` in the messages, in order.
         system: the system prompt, empty if there is none.
+        reference: right answers, for a scorer that compares.
+        row: the whole row, for a scorer that asks for it.
     """
 
     key: bytes
@@ -30,6 +32,8 @@ class Request:
     answer: str
     images: tuple[Any, ...]
     system: str = ""
+    reference: tuple[str, ...] = ()
+    row: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,18 +52,32 @@ class Scorer(Protocol):
     Attributes:
         identity: everything that its scores depend on, as JSON takes it.
         reads_images: whether it can look at images.
+        uses_reference: whether scores depend on right answers that rows have.
+        uses_row: whether they depend on anything else in a row.
+        patient: whether many failures in a row are no reason to stop.
     """
 
     identity: dict[str, Any]
     reads_images: bool
+    uses_reference: bool = False
+    uses_row: bool = False
+    patient: bool = False
 
     def score(self, requests: Iterable[Request]) -> Iterator[Scored]:
         """Score answers, in whatever order, and yield them as soon as they are scored."""
 
 
-def request_key(scorer: bytes, pair: Pair, answer: str, images: Iterable[bytes]) -> bytes:
-    """Return the name of an answer in the cache, from hashes of the scorer's identity and of each image."""
-    text = json.dumps([pair.system, pair.messages, answer])
+def request_key(scorer: bytes, pair: Pair, answer: str, images: Iterable[bytes], also: Iterable[Any] = ()) -> bytes:
+    """Return the name of an answer in the cache.
+
+    Args:
+        scorer: a hash of the scorer's identity.
+        pair: what was asked.
+        answer: what is scored.
+        images: hashes of the images.
+        also: what else the score depends on.
+    """
+    text = json.dumps([pair.system, pair.messages, answer, *also], default=repr)
     return hashlib.blake2b(scorer + b"".join(images) + text.encode(), digest_size=16).digest()
 
 

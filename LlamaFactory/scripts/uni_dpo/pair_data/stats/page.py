@@ -34,6 +34,18 @@ def page(report: dict[str, Any]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def look(report: dict[str, Any]) -> str:
+    """Write down the parts of a report that are about scores and weights."""
+    if not report["all"]["scored"]:
+        return "\n".join(_wrapped("! " + note, "  ") for note in report["notes"])
+    whole = report["all"]
+    turned = f"MARGINS: {whole['ties']:,} ties, {whole['reversed']:,} reversed"
+    said = ("- " + one for one in report["advice"])
+    notes = ("! " + one for one in report["notes"])
+    meaning = "\n".join(["WHAT THIS MEANS", *(_wrapped(line, "  ") for line in (*notes, *said))])
+    return "\n\n".join([_subsets(report), f"{turned}\n{_weights(report)}", meaning]) + "\n"
+
+
 def _subsets(report: dict[str, Any]) -> str:
     rows = [
         ["", "", "chosen", "reject.", "margin", "margin", "margin", "", "", "chosen >=", f"eta {report['eta']:.3g}"],

@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import math
 import operator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,15 @@ class Question:
     min_pixels: int | None
     max_pixels: int | None
     sampling: dict[str, float] = field(default_factory=dict, hash=False)
+
+    def scaled_first(self, least: int, most: int) -> "Question":
+        """Return the question with its images brought between limits before the processor sees them, as in training.
+
+        Args:
+            least: Pixels to which smaller images are scaled up, training's `image_min_pixels`.
+            most: Pixels to which larger ones are scaled down, its `image_max_pixels`.
+        """
+        return replace(self, family=replace(self.family, limited=False), min_pixels=least, max_pixels=most)
 
     @property
     def limits(self) -> dict[str, int]:

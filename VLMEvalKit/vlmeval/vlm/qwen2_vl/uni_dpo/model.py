@@ -1,6 +1,7 @@
 """The class that a VLMEvalKit config names: `"class": "UniDPOVLM"`, or by its first name `UniDPOQwen2VL`."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from .loop import adopt, in_their_loop, require_judge_on_command_line
 from .media import Question
 from .options import SAMPLING, chosen_options
 from .prompt import PromptWriter, announce
+from .replies import Reply
 from .versions import check_versions
 
 
@@ -118,7 +120,19 @@ class UniDPOVLM(BaseModel):
         Raises:
             UniDPOError: An image or a video would have no place in the prompt.
         """
-        message = self.preproc_content(message)
+        return self.worded(self.preproc_content(message), dataset)
+
+    def worded(self, message: Message, dataset: str | None = None, system: str = "") -> Question:
+        """Turn a message into a prompt; its texts are taken as they are, where VLMEvalKit would open addresses.
+
+        Args:
+            message: [{"type": "image" | "video" | "text", "value": path or text}, ...], in order.
+            dataset: The data set's name, for the demands of some.
+            system: A system prompt of this question's own; empty for that of all.
+
+        Raises:
+            UniDPOError: An image or a video would have no place in the prompt.
+        """
         content = [
             {"type": "text", "text": item["value"]} if item["type"] == "text" else {"type": item["type"]}
             for item in message
@@ -133,7 +147,7 @@ class UniDPOVLM(BaseModel):
         rate = {"nframes": self.nframe} if self.nframe else {"fps": self.fps} if self.fps else {}
         size = images.size if limited else {}
         return Question(
-            text=self.writer.write(content),
+            text=(self.writer.with_system(system) if system else self.writer).write(content),
             images=files["image"],
             videos=files["video"],
             family=self.family,
@@ -182,6 +196,25 @@ class UniDPOVLM(BaseModel):
             for question, answer in zip(questions, answers, strict=True):
                 print(f"{question.text}{answer}", flush=True)
         return answers
+
+    def sample(
+        self, questions: Sequence[Question], count: int, seed: int, stop: Sequence[str] = ()
+    ) -> list[list[Reply]]:
+        """Draw several answers to each of some questions that `question` or `worded` made, as one batch.
+
+        With transformers the same batch and seed give the same answers; with vLLM nearly always.
+
+        Args:
+            questions: What is asked.
+            count: Answers to each.
+            seed: Of the draws of this batch.
+            stop: Strings that end an answer and do not belong to it.
+        """
+        replies = self.backend.sample(questions, count, seed, stop) if questions else []
+        if self.options["keep_thoughts"]:
+            return replies
+        end = self.family.end_of_thoughts
+        return [[replace(reply, text=after_thoughts(reply.text, end)) for reply in each] for each in replies]
 
 
 UniDPOQwen2VL = UniDPOVLM

@@ -7,6 +7,7 @@ training decides where it is known (`history.py`), and what the chat template ma
 one line tells, and of a guess a loud one.
 """
 
+import copy
 import os
 import re
 import sys
@@ -71,6 +72,12 @@ class PromptWriter:
                 "nothing says how this checkpoint was prompted: it has neither a record of its training nor a chat "
                 "template that writes roles\n  put the chat template of its start model into its folder"
             )
+
+    def with_system(self, system_prompt: str) -> "PromptWriter":
+        """Return a writer of the same prompts with another system prompt."""
+        other = copy.copy(self)
+        other.system_prompt = system_prompt
+        return other
 
     def _detect(self, training: Training | None) -> tuple[str, str]:
         """Choose by what training says, then by trying: what a template makes of a question says more than its looks.

@@ -1,6 +1,6 @@
 """Answers from transformers, on a GPU or without one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from .device import default_attention
 from .families import QWEN2_VL, Family
 from .media import Question, load_image, load_video
 from .portable import has_own_head, readable, written_by
+from .replies import Reply, up_to
 
 
 class TransformersBackend:
@@ -46,26 +47,48 @@ class TransformersBackend:
         Args:
             questions: At least one, all with the same pixel limits.
         """
+        return self._in_parts(questions, lambda part: list(map(self.text, self._generate(part))))
+
+    def sample(self, questions: Sequence[Question], count: int, seed: int, stop: Sequence[str]) -> list[list[Reply]]:
+        """Draw `count` answers to each question, all in one batch; see `UniDPOVLM.sample`."""
+        torch.manual_seed(seed)
+        asked = [question for question in questions for _ in range(count)]
+        more = {"stop_strings": list(stop), "tokenizer": self.processor.tokenizer} if stop else {}
+        replies = self._in_parts(
+            asked, lambda part: [self._reply(tokens, stop) for tokens in self._generate(part, **more)]
+        )
+        return [replies[start : start + count] for start in range(0, len(replies), count)]
+
+    def _in_parts(self, questions: Sequence[Question], work: Callable[[Sequence[Question]], list[Any]]) -> list[Any]:
+        """Do a batch; with and without images apart where that has to be, and in halves if it is too large."""
         if self.checkpoint.family.apart and len({bool(question.images) for question in questions}) == 2:
-            seeing = iter(self.answer([question for question in questions if question.images]))
-            blind = iter(self.answer([question for question in questions if not question.images]))
+            seeing = iter(self._in_parts([question for question in questions if question.images], work))
+            blind = iter(self._in_parts([question for question in questions if not question.images], work))
             return [next(seeing if question.images else blind) for question in questions]
         try:
-            return self._answer(questions)
+            return work(questions)
         except torch.OutOfMemoryError:
             if len(questions) == 1:
                 raise
         torch.cuda.empty_cache()
         middle = len(questions) // 2
-        return self.answer(questions[:middle]) + self.answer(questions[middle:])
+        return self._in_parts(questions[:middle], work) + self._in_parts(questions[middle:], work)
 
     @torch.inference_mode()
-    def _answer(self, questions: Sequence[Question]) -> list[str]:
+    def _generate(self, questions: Sequence[Question], **more: Any) -> list[list[int]]:
+        """Return the tokens of an answer to each question, padded on the right to one length."""
         inputs = self.inputs(questions).to(self.model.device)
         with in_context(f"cannot answer with the weights and the generation_config.json of {self.folder}"):
-            tokens = self.model.generate(**inputs, **self.generation)
-            answers = tokens[:, inputs["input_ids"].shape[1] :]
-            return [self.text(answer) for answer in answers.tolist()]
+            tokens = self.model.generate(**inputs, **self.generation, **more)
+            return tokens[:, inputs["input_ids"].shape[1] :].tolist()
+
+    def _reply(self, tokens: list[int], stop: Sequence[str]) -> Reply:
+        known = self.model.generation_config
+        ends = known.eos_token_id if isinstance(known.eos_token_id, list) else [known.eos_token_id]
+        place = next((i for i, token in enumerate(tokens) if token in (*ends, known.pad_token_id)), len(tokens))
+        text = self.text(tokens[:place])
+        before = up_to(text, stop)
+        return Reply(before, place, place < self.generation["max_new_tokens"] or before != text)
 
     def text(self, tokens: list[int]) -> str:
         """Return an answer without special tokens, but with the last end of thoughts, which Gemma 4 has for one."""

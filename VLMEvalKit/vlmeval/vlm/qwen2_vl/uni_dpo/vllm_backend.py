@@ -20,11 +20,13 @@ from ....uni_dpo.errors import UniDPOError
 from .checkpoint import Checkpoint, weight_shapes
 from .media import Question, load_image, load_video
 from .portable import has_own_head, readable
+from .replies import Reply
 from .transformers_backend import load_model, say_untied
 from .vllm_sampling import sampling_parameters
 
 
 IMAGES_PER_PROMPT = 24
+PRIME = 1_000_003  # between the seeds of neighbouring questions; vLLM counts up from each for its answers
 MISNAMED = ("model.language_model.model.", "model.language_model.visual.")
 
 # What we choose for vLLM where the environment does not say.
@@ -89,16 +91,39 @@ class VLLMBackend:
             for weights in Path(self.merged.name).glob("*.safetensors"):
                 weights.unlink()
         self.guard = _end_with_this_process(multiprocessing.active_children())
+        self.generation, self.base = generation, checkpoint.base
         self.sampling = sampling_parameters(generation, checkpoint.base)
 
     def answer(self, questions: Sequence[Question]) -> list[str]:
         """Answer questions, which vLLM batches as it sees fit."""
         return [output.outputs[0].text for output in self.outputs(questions)]
 
-    def outputs(self, questions: Sequence[Question]) -> list[Any]:
-        """Return what vLLM says of questions: each has its prompt's token ids, and its answer."""
+    def sample(self, questions: Sequence[Question], count: int, seed: int, stop: Sequence[str]) -> list[list[Reply]]:
+        """Draw `count` answers to each question; see `UniDPOVLM.sample`."""
+        sampling = [
+            sampling_parameters(
+                self.generation, self.base, n=count, seed=(seed + PRIME * place) % 2**31, stop=list(stop)
+            )
+            for place in range(len(questions))
+        ]
+        return [list(map(_reply, output.outputs)) for output in self.outputs(questions, sampling)]
+
+    def outputs(self, questions: Sequence[Question], sampling: Any = None) -> list[Any]:
+        """Return what vLLM says of questions: each has its prompt's token ids, and its answers.
+
+        Args:
+            questions: What is asked.
+            sampling: How to choose tokens, for all or for each; None for how this backend answers.
+        """
         prompts = [prompt(question, self.tokenizer, self.image_options) for question in questions]
-        return self.llm.generate(prompts, self.sampling, use_tqdm=False)
+        return self.llm.generate(prompts, sampling or self.sampling, use_tqdm=False)
+
+
+def _reply(output: Any) -> Reply:
+    """Return an answer of vLLM's, whose tokens may have one that ends it among them."""
+    ended = output.finish_reason == "stop"
+    by_token = ended and not isinstance(output.stop_reason, str)
+    return Reply(output.text, len(output.token_ids) - by_token, ended)
 
 
 def _end_with_this_process(engine: Sequence[multiprocessing.Process]) -> subprocess.Popen:

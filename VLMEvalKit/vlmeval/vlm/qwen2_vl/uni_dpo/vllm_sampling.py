@@ -25,12 +25,13 @@ NOT_IN_VLLM = {
 }
 
 
-def sampling_parameters(generation: dict[str, Any], folder: Path) -> Any:
+def sampling_parameters(generation: dict[str, Any], folder: Path, **more: Any) -> Any:
     """Translate transformers' options; greedy is temperature 0.
 
     Args:
         generation: Options named as for transformers' `generate`.
         folder: The checkpoint, which may have more of them.
+        **more: Options that only vLLM has, by its names.
 
     Raises:
         UniDPOError: It has one that vLLM would not obey.
@@ -40,7 +41,9 @@ def sampling_parameters(generation: dict[str, Any], folder: Path) -> Any:
     greedy = {} if generation["do_sample"] else {"temperature": 0.0, "top_p": 1.0, "top_k": 0}
     asked = {name: value for name, value in (generation | greedy).items() if name != "do_sample"}
     bans = {token: NEVER for token in banned_tokens(folder)} or None
-    return SamplingParams(max_tokens=asked.pop("max_new_tokens"), skip_special_tokens=True, logit_bias=bans, **asked)
+    return SamplingParams(
+        max_tokens=asked.pop("max_new_tokens"), skip_special_tokens=True, logit_bias=bans, **asked, **more
+    )
 
 
 def banned_tokens(folder: Path) -> list[int]:

@@ -9,10 +9,11 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from ..errors import DataError
+from .errors import DataError
 
 
 START = 300  # seconds that a process may take to start, on a busy machine
@@ -23,9 +24,22 @@ _STARTED = "started"  # the first message of a process
 class WorkerPool:
     """A number of processes that run one function."""
 
-    def __init__(self, work: Callable[[Any], Any], size: int, patience: float = 120):
-        """Run `work`, a function of a module, in `size` processes; an item may take `patience` seconds."""
-        self.work, self.size, self.patience = work, size, patience
+    def __init__(
+        self,
+        work: Callable[[Any], Any],
+        size: int,
+        patience: float = 120,
+        before: Callable[[], Any] | None = None,
+    ):
+        """Run `work`, a function of a module, in `size` processes.
+
+        Args:
+            work: gets an item and returns its result.
+            size: how many processes.
+            patience: seconds that an item may take.
+            before: called in each process before its first item, outside of that item's time.
+        """
+        self.size, self.start = size, partial(_Worker, work, patience, before)
 
     def map(self, items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         """Yield (item, result) for every item, in the order in which they are done.
@@ -36,7 +50,7 @@ class WorkerPool:
         try:
             while True:
                 for item in itertools.islice(items, self.size - len(busy)):
-                    busy.append(idle.pop() if idle else _Worker(self.work, self.patience))
+                    busy.append(idle.pop() if idle else self.start())
                     busy[-1].give(item)
                 if not busy:
                     return
@@ -58,10 +72,10 @@ class WorkerPool:
 class _Worker:
     """A process, and the item it has."""
 
-    def __init__(self, work: Callable[[Any], Any], patience: float):
+    def __init__(self, work: Callable[[Any], Any], patience: float, before: Callable[[], Any] | None):
         context = multiprocessing.get_context("spawn")  # forking a process with threads may hang
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+        self.process = context.Process(target=_serve, args=(work, before, theirs), daemon=True)
         # Ctrl-C reaches all processes; this one inherits to ignore it, and the parent leaves with one message.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
@@ -93,11 +107,13 @@ class _Worker:
         self.process.join()
         self.connection.close()
         if result and not self.started:
-            raise DataError("cannot start processes to open images: see above. Is there memory left? Try --workers 1.")
+            raise DataError("cannot start processes: see above. Is there memory left? Try --workers 1.")
         return result
 
 
-def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
+def _serve(work: Callable[[Any], Any], before: Callable[[], Any] | None, connection: Connection) -> None:
+    if before:
+        before()
     connection.send(_STARTED)
     while True:
         try:

@@ -1,0 +1,63 @@
+"""How good a model is on held-out questions, and whether it is better than another one."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pair_data.errors import DataError
+from pair_data.rows import read_rows
+
+
+Z = 1.959963984540054  # of a normal distribution, for 95 %
+Scores = dict[str, float]  # by question
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over questions and its 95 % interval, by the normal approximation."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        """Write it as a table has it."""
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def read_scores(file: Path) -> Scores:
+    """Read the score of each validation question, one answer each; equal questions are told apart by their number."""
+    scores: Scores = {}
+    for row in read_rows(file):
+        name = json.dumps([row.get(part) for part in ("instruction", "history", "system", "images", "reference")])
+        for number in range(len(scores) + 1):
+            if (key := f"{name} {number}") not in scores:
+                break
+        if row["answers"]:
+            scores[key] = row["answers"][0]["score"]
+    if not scores:
+        raise DataError(f"{file} has no scored answer: nothing can be validated.")
+    return scores
+
+
+def mean(scores: Scores) -> Estimate:
+    """Return the mean score."""
+    return _estimate(np.array(list(scores.values())))
+
+
+def gain(before: Scores, after: Scores) -> Estimate:
+    """Return the mean of after - before over the questions that both have scores for."""
+    shared = [name for name in after if name in before]
+    if not shared:
+        raise DataError("two rounds have no validation question in common.")
+    return _estimate(np.array([after[name] - before[name] for name in shared]))
+
+
+def _estimate(values: np.ndarray) -> Estimate:
+    middle = float(values.mean())
+    half = Z * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+    return Estimate(middle, middle - half, middle + half, len(values))
