@@ -133,7 +133,8 @@ def serving(spec: dict[str, Any]) -> Iterator[str]:
     words += [] if torch.cuda.is_available() else ["--enforce-eager", "--skip-mm-profiling"]
     limit = spec["options"].get("gpu_memory_utilization")
     words += ["--gpu-memory-utilization", limit] if limit else []
-    command = [Path(sys.executable).with_name("vllm"), "serve", spec["model"], *words]
+    # As `vllm serve`, which the build for CPUs cannot run: it looks up its version by a name that this has not.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", spec["model"], *words]
     unbound = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"} if "OMP_NUM_THREADS" in os.environ else {}
     environment = DEFAULTS | unbound | dict(os.environ)
     server = subprocess.Popen(list(map(str, command)), env=environment, stdin=subprocess.DEVNULL)
