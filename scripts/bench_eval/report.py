@@ -41,7 +41,7 @@ def table(result: dict[str, Any]) -> str:
         "same answers",
     ]
     counted = [_counted(name, counts, result) for name, counts in result["counts"].items()]
-    return "\n".join([f"\n{head}", tabulate(lines, titles, "github"), *counted])
+    return "\n".join([f"\n{head}", tabulate(lines, titles, "github", disable_numparse=True), *counted])
 
 
 def _line(name: str, result: dict[str, Any]) -> list[str]:

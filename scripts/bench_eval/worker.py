@@ -21,7 +21,7 @@ from typing import Any
 from counts import parts_of
 
 
-SERVER_WAIT = 600  # seconds until a server must be ready
+SERVER_WAIT = 1800  # seconds until a server must be ready
 
 
 def main() -> None:
