@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench_eval.report import compared
 from common import ROOT
 
 
@@ -102,9 +103,10 @@ def of_runs(result: dict[str, Any]) -> list[str]:
 
 
 def of_answers(result: dict[str, Any]) -> list[str]:
-    """Give how many rows a second the runner answers for each of the loop."""
-    ratios = result["ratios"]
-    spread = f"{statistics.median(ratios):.1f} times the loop's rows a second"
-    return [
-        f"{spread} [{min(ratios):.1f}, {max(ratios):.1f}], {result['same_answers']} of {result['rows']} answers equal"
-    ]
+    """Give how many questions a second each way answers for each of the loop."""
+    lines = []
+    for name in result["ways"]:
+        ratios, same, count = compared(result, name)
+        spread = f"{statistics.median(ratios):.1f} times the loop's questions a second"
+        lines.append(f"{name}: {spread} [{min(ratios):.1f}, {max(ratios):.1f}], {same} of {count} answers equal")
+    return lines[1:]
