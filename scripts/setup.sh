@@ -115,7 +115,8 @@ packages_fit() {
 
 check() {
     packages_fit || return
-    HF_HUB_OFFLINE=1 VLLM_LOGGING_LEVEL=ERROR "$python" - "$kind" <<'PYTHON'
+    # What is imported here is compiled once for all runs, also where a Docker image has Python write no bytecode.
+    env -u PYTHONDONTWRITEBYTECODE HF_HUB_OFFLINE=1 VLLM_LOGGING_LEVEL=ERROR "$python" - "$kind" <<'PYTHON'
 import importlib, logging, sys
 
 logging.disable(logging.ERROR)

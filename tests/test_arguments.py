@@ -14,6 +14,7 @@ from llamafactory.hparams import get_train_args, parser
 from llamafactory.train.uni_dpo.errors import UniDPOError
 from llamafactory.train.uni_dpo.options.arguments import UniDPOFinetuningArguments
 from llamafactory.train.uni_dpo.options.checks import UNKNOWN_TO_TRL, WITHOUT_REFERENCE, PreferenceLoss, check_run
+from llamafactory.train.uni_dpo.upstream.underneath import OUR_LOSSES
 
 
 def parse(**changes):
@@ -33,6 +34,7 @@ def test_defaults_are_the_published_multimodal_settings():
     "loss, unset, true, false",
     [
         ("uni_dpo", True, True, False),
+        ("odpo", False, True, False),
         ("sigmoid", False, True, False),
         ("hinge", False, True, False),
         ("simpo", False, False, "refused"),
@@ -64,6 +66,21 @@ REFUSED = [
     ({"dpo_label_smoothing": 0.1}, "`dpo_label_smoothing`"),
     ({"pref_bco_weight": 1.0}, "`pref_bco_weight`"),
     ({"ld_alpha": 0.5}, "`ld_alpha`"),
+    ({"pref_loss": "robust_dpo", "pref_flip_rate": 0.5}, "`pref_flip_rate` is 0.5, but has to be .* below 0.5"),
+    ({"pref_loss": "odpo", "pref_offset_alpha": -1.0}, "`pref_offset_alpha`"),
+    ({"pref_loss": "odpo", "pref_offset_scaling": "root"}, "`pref_offset_scaling`"),
+    ({"pref_loss": "rpo_sq", "pref_reward_scale": 0.0}, "`pref_reward_scale`"),
+    ({"pref_loss": "rpo_fwd_kl", "pref_bco_weight": 1.0}, "`pref_bco_weight` has no meaning with .*rpo_fwd_kl"),
+    (
+        {"pref_loss": "robust_dpo", "dpo_label_smoothing": 0.1},
+        "`dpo_label_smoothing` has no meaning with .*robust_dpo",
+    ),
+    ({"pref_anchor": -0.5}, "`pref_anchor`"),
+    ({"pref_anchor_delta": float("nan")}, "`pref_anchor_delta`"),
+    ({"pref_loss": "sigmoid", "pref_anchor": 1.0, "pref_beta": 0.0}, "`pref_beta`"),
+    ({"pref_loss": "simpo", "pref_anchor": 1.0}, "`pref_anchor: 1.0` .*reference.*`pref_loss: simpo`"),
+    ({"pref_loss": "sigmoid", "pref_policy_weights": True, "ld_alpha": 0.5}, "`pref_policy_weights`.*`ld_alpha`"),
+    ({"pref_loss": "sigmoid", "pref_pair_weights": "no"}, "`pref_pair_weights`"),
     ({"seed": [1]}, "seed"),
     ({"seed": -1}, "seed"),
     (MARGIN | {"pref_margin_scale": -0.1}, "`pref_margin_scale`"),
@@ -98,7 +115,7 @@ def test_trl_knows_the_others():
     from trl import DPOTrainer
 
     source = inspect.getsource(DPOTrainer.dpo_loss)
-    asked = set(get_args(PreferenceLoss)) - {"uni_dpo", *WITHOUT_REFERENCE}
+    asked = set(get_args(PreferenceLoss)) - {*OUR_LOSSES, *WITHOUT_REFERENCE}
     assert {name for name in asked if f'"{name}"' not in source} == set(UNKNOWN_TO_TRL)
     parse(pref_loss="kto_pair")
 
@@ -110,7 +127,14 @@ def test_who_needs_scores_and_our_trainer():
     assert margin.scores_needed_by == "pref_margin_scale: 0.5" and parse().scores_needed_by == "pref_loss: uni_dpo"
     plain = parse(pref_loss="ipo", pref_margin_rate=1.0)
     assert not (plain.uses_our_trainer or plain.uses_scores)
-    other = parse(stage="sft", **MARGIN, uni_dpo_perf_gamma=-1.0)
+    robust, odpo = parse(pref_loss="robust_dpo", pref_pair_weights=True), parse(pref_loss="odpo")
+    assert odpo.uses_our_trainer and not odpo.uses_uni_dpo and odpo.forward_route == "auto" and odpo.use_ref_model
+    assert odpo.numbers_needed == dict.fromkeys(["score_chosen", "score_rejected"], "pref_loss: odpo")
+    assert robust.numbers_needed == {"weight": "pref_pair_weights: true"} and not robust.uses_scores
+    for name in ("pref_pair_weights", "pref_policy_weights", "pref_anchor"):
+        assert parse(pref_loss="sigmoid", **{name: True if "weights" in name else 0.5}).uses_our_trainer
+    other = parse(stage="sft", **MARGIN, uni_dpo_perf_gamma=-1.0, pref_pair_weights=True)
+    assert not other.numbers_needed
     assert not (other.uses_scores or other.uses_uni_dpo or other.averages_logps)
 
 
@@ -141,6 +165,7 @@ def test_refuses_before_anything_loads(tmp_path):
 
 OURS = ("uni_dpo_tau_good", "dpo_average_log_prob", "uni_dpo_perf_detached")
 OURS += ("pref_loss_as_named", "pref_margin_scale", "pref_margin_rate")
+OURS += ("pref_flip_rate", "pref_anchor", "pref_anchor_delta")
 
 
 @pytest.mark.parametrize(
@@ -151,6 +176,11 @@ OURS += ("pref_loss_as_named", "pref_margin_scale", "pref_margin_rate")
         ({"pref_loss": "sigmoid", "dpo_average_log_prob": True}, {"dpo_average_log_prob": True}),
         ({"pref_loss": "ipo", "pref_loss_as_named": True}, {"pref_loss_as_named": True}),
         (MARGIN, {"pref_margin_scale": 0.5, "pref_margin_rate": 0.5}),
+        ({"pref_loss": "sigmoid", "pref_anchor": 1.0}, {"pref_anchor": 1.0, "pref_anchor_delta": 0.0}),
+        (
+            {"pref_loss": "robust_dpo"},
+            {"dpo_average_log_prob": None, "pref_flip_rate": 0.1, "pref_anchor": 0.0},
+        ),
     ],
 )
 def test_options_are_reported_where_they_mean_something(changes, reported):
@@ -175,7 +205,8 @@ def test_command_line_shows_one_message_and_exits_non_zero(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-SWITCHES = ["dpo_average_log_prob", "pref_loss_as_named", "uni_dpo_log_pairs", "uni_dpo_perf_detached"]
+SWITCHES = ["dpo_average_log_prob", "pref_loss_as_named", "pref_pair_weights", "pref_policy_weights"]
+SWITCHES += ["pref_varlen_attention", "uni_dpo_log_pairs", "uni_dpo_perf_detached"]
 
 
 @pytest.mark.parametrize("name", SWITCHES)

@@ -56,6 +56,22 @@ def test_cuts_are_found_with_the_options_of_a_training_run(data, tmp_path, tiny_
     assert train(run | {"max_steps": 1})[-1]["train_loss"] > 0
 
 
+def test_weights_are_looked_at_where_training_reads_them(data, tmp_path, tiny_model):
+    """Missing, negative, no number or not finite, each in its row; another run does not ask for them."""
+    weights = [1.0, None, -0.5, "2.5", "many", float("inf"), 0, 3]
+    rows = [row | {"weight": weight} for row, weight in zip(good_rows(data, 8), weights, strict=True)]
+    (data / "weighted.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_dataset(data, [], "weighted", SCORED, file_name="weighted.jsonl")
+    path, _ = config(data, tiny_model, tmp_path, dataset="weighted", pref_loss="sigmoid")
+    findings = tmp_path / "findings.jsonl"
+
+    def weighed(*overrides):
+        check("--config", path, "--findings", findings, "--no-images", "--workers", 1, *overrides)
+        return [row for row, kinds in kinds_found(findings).items() if "weight" in kinds]
+
+    assert weighed("pref_pair_weights=true") == [1, 2, 4, 5] and weighed() == []
+
+
 @pytest.mark.parametrize("sizes", [[(560, 560)], [(1, 1), (2000, 1500), (300, 21)], [(9000, 40), (57, 199), (84, 83)]])
 def test_lengths_are_those_of_training(tmp_path, tiny_model, sizes):
     """Token for token: what is measured from sizes is what upstream's processor makes of the images."""
@@ -106,6 +122,10 @@ def test_a_config_brings_its_data_its_held_out_data_and_its_loss(data, tmp_path,
     assert kinds_found(findings) == {0: {"leak-pair"}}, "scores are asked for, or held-out data is not read"
     assert "column-missing" in said("--no-images", "pref_loss=uni_dpo")
     assert "column-missing" in said("--no-images", "pref_margin_scale=0.5")
+    assert "column-missing" in said("--no-images", "pref_loss=odpo")
+    assert "column-missing" not in said("--no-images", "pref_loss=robust_dpo")
+    asked = said("--no-images", "pref_pair_weights=true")
+    assert "column-missing" in asked and "weight" in asked and "score" not in asked
     assert "leak-by-split: 1 x" in said("--no-images", "dataset=twice", "eval_dataset=null", "val_size=0.5")
     for override, reason in {  # a slip in an option would check another run than the one that is started
         "model_name_or_path=/no/such/model": "cannot load the tokenizer",

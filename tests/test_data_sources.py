@@ -164,7 +164,7 @@ def test_scores_are_read_as_training_reads_them(folder):
     from llamafactory.train.uni_dpo.errors import UniDPOError
 
     source = described(folder, {"columns": COLUMNS | {"score_chosen": "s"}})
-    attr = SimpleNamespace(score_chosen="s", needed_by="pref_loss: uni_dpo")
+    attr = SimpleNamespace(score_chosen="s", needed={"score_chosen": "pref_loss: uni_dpo"})
     for value in (2, "2.5", " 1e3 ", -0.0, 1e300, None, True, "high", float("nan"), [1], 10**400):
         try:
             expected = read_in_training({"s": value}, attr, "score_chosen", 0)

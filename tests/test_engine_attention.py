@@ -1,7 +1,8 @@
 """Attention over a packed row, without the model: three ways to write one rule, and what it says in words.
 
-FlashAttention needs a GPU. Here a module of its name computes, in plain torch, what the documentation of
-`flash_attn_varlen_func` says from version 2.1 on; so these tests are of what the engine hands over, not of its kernel.
+FlashAttention needs a GPU. Here functions of its names compute, in plain torch, what the documentation of
+`flash_attn_varlen_func` says from version 2.1 on, and that of torch's `varlen_attn`; so these tests are of what the
+engine hands over, not of the kernels.
 """
 
 import sys
@@ -9,10 +10,11 @@ import types
 
 import pytest
 import torch
+import torch.nn.attention.varlen as varlen
 from engine_cases import CASES, build_two, collate
 from engine_oracle import by_engine, by_upstream, exact_float64  # noqa: F401
 
-from llamafactory.train.uni_dpo.engine import attention
+from llamafactory.train.uni_dpo.engine import Choice, attach, attention, has_varlen
 from llamafactory.train.uni_dpo.engine.families import decoder_of
 
 
@@ -37,9 +39,17 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
     return torch.cat(parts)
 
 
+def varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size):
+    """Torch's, which takes as many heads of keys as of queries."""
+    assert window_size == (-1, 0) and query.shape[1:] == key.shape[1:] == value.shape[1:]
+    ends = (cu_seq_q, cu_seq_k, max_q, max_k)
+    return flash_attn_varlen_func(query, key, value, *ends, softmax_scale=scale, causal=True)
+
+
 @pytest.fixture
 def flash(monkeypatch):
     """Put a FlashAttention in plain torch where the engine imports it from."""
+    monkeypatch.setattr(varlen, "varlen_attn", varlen_attn)
     module = types.ModuleType("flash_attn")
     module.flash_attn_varlen_func = flash_attn_varlen_func
     monkeypatch.setitem(sys.modules, "flash_attn", module)
@@ -81,7 +91,9 @@ def inputs():
 
 
 @pytest.mark.parametrize("scale", [None, 0.3])
-@pytest.mark.parametrize("way", [attention.split_attention, attention.flash_attention, by_mask])
+@pytest.mark.parametrize(
+    "way", [attention.split_attention, attention.flash_attention, attention.varlen_attention, by_mask]
+)
 def test_all_ways_agree_with_the_rule_in_words(way, scale, flash):
     """In values and in gradients, over pairs with empty parts too."""
     results = []
@@ -115,3 +127,20 @@ def test_a_model_with_flash_attention(flash, exact_float64, autocast):  # noqa: 
         outcome = by_engine(*ours, batch, "packed")
         assert decoder_of(ours[0]).config._attn_implementation == "uni_dpo_flash_attention_2"
         assert outcome.distance(by_upstream(*stock, batch)) < (0.2 if autocast else 1e-9)
+
+
+def test_a_model_with_torchs_variable_length_attention(flash, exact_float64):  # noqa: F811
+    """The whole step, and the name under which transformers finds it."""
+    stock, ours = (build_two("qwen2_vl", dtype=torch.float64) for _ in range(2))
+    for model in ours:
+        attach(model, Choice("shared_prefix", "packed", varlen=True))
+    batch = collate(stock[0], CASES["batch"])
+    assert decoder_of(ours[0]).config._attn_implementation == "uni_dpo_varlen_sdpa"
+    assert by_engine(*ours, batch, "packed").distance(by_upstream(*stock, batch)) < 1e-9
+
+
+def test_the_signature_of_torchs_kernel_is_looked_at(monkeypatch):
+    """The installed one has what is called; that of torch 2.10 had other options."""
+    assert has_varlen()
+    monkeypatch.setattr(varlen, "varlen_attn", lambda query, key, value, is_causal=False: None)
+    assert not has_varlen()

@@ -40,6 +40,20 @@ def nine(kit, tmp_path_factory):
     return folder / "theirs" / "checkpoint", folder / "ours" / "checkpoint"
 
 
+@pytest.mark.parametrize(
+    "size, batches",
+    [
+        ((2, None), [[1, 4], [0, 2], [3, 5]]),
+        ((3, 800), [[1, 4], [0, 2, 3], [5]]),
+        ((9, 799), [[1], [4], [0, 2, 3, 5]]),
+        ((9, 5), [[1], [4], [0], [2], [3], [5]]),
+    ],
+)
+def test_batches_by_rows_and_tokens(kit, size, batches):
+    """Rows count as long as the longest beside them; one that is too long by itself is asked alone."""
+    assert kit.ask("batches", lengths=[10, 400, 10, 10, 400, 10], size=size) == batches
+
+
 def test_configs_name_the_benchmarks():
     for name, benchmarks in (("config.json", NINE), ("config_poster.json", POSTER)):
         config = json.loads((OVERLAY / name).read_text())

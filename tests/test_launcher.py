@@ -59,10 +59,22 @@ def fitted(*arguments, trust=True):
 @pytest.mark.parametrize(
     ("rows", "arguments", "says"),
     [
-        ([A100], [], ["memory: about 37 GB on each GPU; the NVIDIA A100-SXM4-80GB has 86 GB"]),
-        ([A100] * 4, [], ["about 18 GB on each GPU"]),  # ZeRO-2
+        (
+            [A100],
+            [],
+            [
+                "memory: about 38 GB on each GPU; the NVIDIA A100-SXM4-80GB has 86 GB",
+                "room for pref_token_budget=32768",
+            ],
+        ),
+        ([A100] * 4, [], ["about 19 GB on each GPU"]),  # ZeRO-2
         ([A100], ["pref_loss=simpo"], ["about 33 GB on each GPU"]),  # without a reference
-        ([RTX_4090], ["finetuning_type=lora"], ["about 8 GB on each GPU"]),
+        ([RTX_4090], ["finetuning_type=lora"], ["about 9 GB on each GPU"]),
+        (
+            ["40960, 0, 8.0, A100"],
+            ["pref_token_budget=65536"],
+            ["pref_token_budget=1024   (smaller calls of the model: "],
+        ),
         (["40960, 20000, 8.0, A100"], [], ["of which 21 GB are in use: it may run out", "finetuning_type=lora"]),
         ([V100], [], ["the Tesla V100-SXM2-32GB has 34 GB: it may run out", "uni_dpo_reference_cache=caches/ref"]),
         ([RTX_4090], ["SKIP_MEMORY_CHECK=1"], ["going on, as SKIP_MEMORY_CHECK is set"]),
@@ -84,9 +96,9 @@ def test_what_cannot_fit_is_refused_with_what_fits(gpus, tiny_model):
     with pytest.raises(DataError) as refusal:
         check_memory(fitted("GPUS=1"))
     assert str(refusal.value).splitlines() == [
-        "this run needs about 37 GB on each GPU, and the NVIDIA GeForce RTX 4090 has 26 GB",
-        "  finetuning_type=lora   (usually with a learning rate ten times as high: about 8 GB)",
-        "  2 such GPUs, with ZeRO-2: about 23 GB on each",
+        "this run needs about 38 GB on each GPU, and the NVIDIA GeForce RTX 4090 has 26 GB",
+        "  finetuning_type=lora   (usually with a learning rate ten times as high: about 9 GB)",
+        "  2 such GPUs, with ZeRO-2: about 24 GB on each",
         "  try it all the same: SKIP_MEMORY_CHECK=1",
     ]
     with safe_open(tiny_model / "model.safetensors", "pt") as weights:
@@ -157,10 +169,34 @@ def test_flash_attention_where_it_works(gpus, tmp_path, monkeypatch, row, conten
 def test_workers_have_room_for_their_batches(monkeypatch, room, arguments, workers, ahead):
     monkeypatch.setattr(machine, "shared_memory", lambda: room)
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: range(16), raising=False)
-    run = fitted("GPUS=1", *arguments)
+    run = fitted("GPUS=1", "GLOBAL_BATCH=16", *arguments)
     found = [run.settings.get(f"dataloader_{name}") for name in ("num_workers", "prefetch_factor")]
     assert found == [workers, ahead]
     assert (found == [4, 4]) is not any("--shm-size" in note for note in run.notes)
+
+
+@pytest.mark.parametrize(
+    ("room", "arguments", "ahead"),
+    [
+        (8 << 30, [], 32),  # 4 x 32 = 128 batches of 14 MB
+        (8 << 30, ["GPUS=4"], 8),
+        (8 << 30, ["GPUS=4", "dataloader_num_workers=3"], 11),
+        (1 << 30, [], 9),  # half of it
+        (1 << 30, ["BATCH=2"], 4),
+        (8 << 30, ["GLOBAL_BATCH=8"], 4),  # as the YAML has it
+        (8 << 30, ["dataloader_prefetch_factor=2"], 2),
+        (None, [], 32),
+    ],
+)
+def test_a_whole_step_is_prepared_ahead(monkeypatch, room, arguments, ahead):
+    """The trainer takes all batches of a step before it computes; what is not ready then, the GPU waits for."""
+    monkeypatch.setattr(machine, "shared_memory", lambda: room)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: range(64), raising=False)
+    run = fitted("GPUS=1", *arguments)
+    assert run.settings["dataloader_prefetch_factor"] == ahead
+    workers = run.settings["dataloader_num_workers"]
+    said = f"{workers} workers prepare {ahead} batches ahead each"
+    assert any(note.startswith(said) for note in run.notes) is (ahead not in (2, 4))
 
 
 # ---- habits ----

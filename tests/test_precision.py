@@ -1,6 +1,6 @@
 """What is in which precision, for each way of running, and what that is good for: resuming to the bit.
 
-The ways: one process, DDP, ZeRO-2, ZeRO-3, FSDP1 and FSDP2 on two ranks; in float32 and bfloat16; full and LoRA; from
+The ways: one process, DDP, ZeRO-1 to 3, FSDP1 and FSDP2 on two ranks; in float32 and bfloat16; full and LoRA; from
 weights that are stored in bfloat16, as those of every real model are. On a GPU the kernels are others, and the
 precisions the same.
 """
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from figures import LONG
-from pairs import options, train
+from pairs import ROOT, options, train
 from ranks import job, said, statuses, train_jobs
 from recorded import messages
 from safetensors.torch import load_file, save_file
@@ -23,7 +23,7 @@ from llamafactory.train.uni_dpo.training.resume import trusting_deepspeed
 
 
 FLOAT, HALF = "float32", "bfloat16"
-WAYS = ("one", "ddp", "zero2", "zero3", "fsdp1", "fsdp2")
+WAYS = ("one", "ddp", "zero1", "zero2", "zero3", "fsdp1", "fsdp2")
 ALL = [(way, dtype, tuning) for way in WAYS for dtype in (FLOAT, HALF) for tuning in ("full", "lora")]
 # FSDP1 flattens weights, and takes no adapter in float32 beside others in bfloat16.
 ALL = [case for case in ALL if case[0] != "fsdp1" or case[2] == "full"]
@@ -32,7 +32,7 @@ SOME = [(way, HALF, "full") for way in ("one", "zero2", "fsdp2")]
 CASES = ALL if LONG else SOME
 
 # Of weights as the forward pass takes them from the optimizer: DeepSpeed rounds them, others leave it to autocast.
-ROUNDS_WEIGHTS = ("zero2", "zero3")
+ROUNDS_WEIGHTS = ("zero1", "zero2", "zero3")
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,12 @@ def bf16_model(tiny_model, tmp_path_factory):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": HALF, "dtype": HALF}))
     return folder
+
+
+def summing(name):
+    """What a DeepSpeed config of the examples says of how gradients are added up."""
+    config = json.loads((ROOT / "LlamaFactory" / "examples" / "uni_dpo" / f"{name}.json").read_text())
+    return {key: config[key] for key in ("data_types", "communication_data_type") if key in config}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +70,7 @@ def place(tmp_path_factory, bf16_model, pair_data):
         if way in ROUNDS_WEIGHTS:
             jobs[-1]["options"] |= {"save_strategy": "steps", "save_steps": 1}
             config = json.loads((folder / "zero.json").read_text()) | {"bf16": {"enabled": "auto"}}
-            (folder / "zero.json").write_text(json.dumps(config | {"data_types": {"grad_accum_dtype": "fp32"}}))
+            (folder / "zero.json").write_text(json.dumps(config | summing("ds_z1" if way == "zero1" else "ds_z2")))
     train_jobs(jobs)
     return place
 
@@ -192,8 +198,7 @@ def test_deepspeed_configs_that_round_sums_are_warned_of(summed_in, warns):
     assert any("adds up the gradients of micro-batches in bf16" in line for line in heard) == warns
 
 
-def test_our_deepspeed_config_adds_up_in_float32():
-    from pairs import ROOT
-
-    config = json.loads((ROOT / "LlamaFactory" / "examples" / "uni_dpo" / "ds_z2.json").read_text())
-    assert config["data_types"] == {"grad_accum_dtype": "fp32"}
+def test_our_deepspeed_configs_add_up_in_float32():
+    """ZeRO-1 also has to send sums as they are: DeepSpeed 0.19.8 rounds them to bfloat16 otherwise."""
+    in_float32 = {"data_types": {"grad_accum_dtype": "fp32"}}
+    assert summing("ds_z2") == in_float32 and summing("ds_z1") == in_float32 | {"communication_data_type": "fp32"}

@@ -18,11 +18,22 @@ from demo.pairs import Candidates, prompts
 from llamafactory.hparams import get_train_args
 from study import plan
 from study.command import main
-from study.conditions import CONDITIONS, dataset_name, rows_of
-from study.methods import ABLATIONS, METHODS, ablated, grid, with_grid_point
+from study.conditions import (
+    CONDITIONS,
+    SCORE_ERRORS,
+    WRONG_LABELS,
+    asked_of_model,
+    dataset_name,
+    quality_of,
+    rows_of,
+    surface_name,
+)
+from study.judge import fitted
+from study.methods import ABLATIONS, METHODS, SEE_SCORES, ablated, grid, told, wider, with_grid_point
 from study.pool import Pool
 from study.results import (
     Results,
+    best_of_grid,
     definitions,
     locked,
     read_about,
@@ -35,6 +46,7 @@ from study.seeds import RECIPE, shared_options
 
 
 SEEDS = (0, 1, 2)
+SUMS = ("dpo", "mm_dpo", "filtered", "odpo", "rpo", "robust_dpo", "wpo", "anchor", "mpo")
 TUNED = {method: with_grid_point(method, 2e-4, 0.5) for method in METHODS}
 CHECKPOINT = ROOT / "data" / "demo" / "checkpoint"
 
@@ -56,10 +68,13 @@ def test_llamafactory_takes_the_options(name, tiny_model, tmp_path):
     given = {**yaml.safe_load(RECIPE.read_text()), **shared, "output_dir": str(tmp_path), "use_cpu": True, **options}
     *_, parsed, _ = get_train_args(given)
     assert parsed.uses_our_trainer and parsed.pref_beta == options["pref_beta"]
-    assert parsed.takes_means == (name not in ("dpo", "mm_dpo", "no LN", "no LN, beta / 10"))
+    assert parsed.takes_means == (name not in (*SUMS, "no LN", "no LN, beta / 10"))
     assert parsed.pref_loss_as_named == (name == "ipo")
     assert bool(parsed.pref_margin_scale) == (name == "mm_dpo")
     assert parsed.uni_dpo_perf_detached == (name == "w_perf detached")
+    assert parsed.uses_scores == (name in ABLATIONS or (name in SEE_SCORES and name != "filtered"))
+    assert parsed.pref_pair_weights == (name == "filtered") and parsed.pref_policy_weights == (name == "wpo")
+    assert bool(parsed.pref_anchor) == (name == "anchor") and bool(parsed.pref_bco_weight) == (name == "mpo")
 
 
 def test_conditions_change_what_their_names_say():
@@ -70,9 +85,10 @@ def test_conditions_change_what_their_names_say():
         Candidates(question, index, f"{index}.png", (question.answer, texts[index - 8], texts[index - 5], "red"))
         for question, index in asked
     ]
-    rows = {name: rows_of(condition, candidates, "train 0") for name, condition in CONDITIONS.items()}
-    base = rows["base"]
-    assert len(base) > 150
+    base = rows_of(CONDITIONS["base"], candidates, "train 0")
+    thought = {asked_of_model(row, side): float(len(row[side])) for row in base for side in ("chosen", "rejected")}
+    rows = {name: rows_of(it, candidates, "train 0", thought) for name, it in CONDITIONS.items()}
+    assert len(base) > 150 and rows["base"] == base
 
     def answers(name):
         return [(row["chosen"], row["rejected"]) for row in rows[name]]
@@ -87,6 +103,9 @@ def test_conditions_change_what_their_names_say():
     assert all(pair == pytest.approx(right, abs=1e-3) for pair, right in zip(scores("scores true"), true, strict=True))
     assert scores("scores x 10")[3] == pytest.approx([10 * score for score in scores("base")[3]])
     assert answers("labels 35 %, scores true") == answers("labels 35 %")
+    for name in ("scores of a model", "labels 35 %, scores of a model"):
+        assert answers(name) == answers(name.replace("scores of a model", "").strip(", ") or "base")
+        assert scores(name) == [(len(chosen), len(rejected)) for chosen, rejected in answers(name)]
     wrong = {name: sum(row["label"] == "mislabelled" for row in them) / len(them) for name, them in rows.items()}
     assert wrong["labels 0 %"] < 0.05 < wrong["base"] < wrong["labels 20 %"] < wrong["labels 35 %"]
     assert wrong["labels 35 %"] > 0.2
@@ -95,6 +114,18 @@ def test_conditions_change_what_their_names_say():
         assert len(easy) / len(base) == pytest.approx(share, abs=0.12)
         assert sum(row["true_rejected"] for row in easy) / len(easy) < 3
         assert all(a == b for a, b in zip(rows[name], base, strict=True) if a["label"] != "easy")
+    assert all(
+        row["weight"] == (row["score_chosen"] >= row["score_rejected"]) for them in rows.values() for row in them
+    )
+    assert {row["weight"] for row in rows["base"]} == {1.0}  # whose scores made the labels
+    assert {row["weight"] for row in rows["labels 35 %, scores true"]} == {0.0, 1.0}
+    quality = {name: quality_of(them) for name, them in rows.items()}
+    for wrong_labels in WRONG_LABELS:  # the worse the scores, the less often they are right; labels stay as they are
+        line = [quality[surface_name(wrong_labels, error)] for error in SCORE_ERRORS]
+        assert line[0]["scores"] == 1.0 and 0.5 < line[-1]["scores"] < 0.8 and len({it["labels"] for it in line}) == 1
+        assert sorted((it["scores"] for it in line), reverse=True) == [it["scores"] for it in line]
+    labels = [quality[surface_name(wrong_labels, 0)]["labels"] for wrong_labels in WRONG_LABELS]
+    assert labels[0] > 0.95 > labels[1] > 0.75 > labels[2] > 0.55
     assert rows_of(CONDITIONS["base"], candidates, "train 0") == base != rows_of(CONDITIONS["base"], candidates, "x")
     assert len({dataset_name(name) for name in CONDITIONS}) == len(CONDITIONS)
     assert dataset_name("labels 35 %, scores true") == "study_labels_35_scores_true"
@@ -116,6 +147,47 @@ def test_one_run_serves_every_experiment():
     assert when["scores shuffled", "dpo"] == when["base", "dpo"] != when["labels 20 %", "dpo"]
     assert when["labels 35 %, scores true", "dpo"] == when["labels 35 %", "dpo"]
     assert when["scores shuffled", "uni_dpo"] != when["base", "uni_dpo"]
+
+
+def test_every_rival_is_in_every_condition():
+    """And on the surface; one that sees no scores is one run for all of them, robust DPO is told of the noise."""
+    rivals, surface = (plan.cells_of(name, TUNED, SEEDS) for name in ("rivals", "surface"))
+    assert set(METHODS) == {*plan.RIVALS, *plan.COMPARED, "simpo", "ipo"}
+    assert {method for _, method in rivals} == {"dpo", "uni_dpo", *plan.RIVALS}
+    assert {name for name, _ in rivals} | {name for name, _ in surface} == set(CONDITIONS)
+    assert rivals["base", "mm_dpo"] == plan.cells_of("main", TUNED, SEEDS)["mm_dpo"]
+    assert rivals["base", "robust_dpo"] == plan.cells_of("main", TUNED, SEEDS)["robust_dpo"]
+    for method in {method for _, method in surface}:
+        runs = {tuple(surface[surface_name(0.2, error), method]) for error in SCORE_ERRORS}
+        assert len(runs) == (len(SCORE_ERRORS) if method in SEE_SCORES else 1), method
+    assert dict(surface[surface_name(0.35, 3.0), "robust_dpo"][0].options)["pref_flip_rate"] == 0.35
+    assert told({"pref_flip_rate": 0.1}, 0.5)["pref_flip_rate"] < 0.5 and told({}, 0.3) == {}
+
+
+def test_beyond_the_edges_of_the_grid(tmp_path):
+    """Only for a method that was best there, once all of it is done, and only if it is better."""
+    assert wider("dpo", with_grid_point("dpo", 1e-4, 0.5)) == []
+    corner = wider("simpo", with_grid_point("simpo", 5e-5, 2.0))
+    assert [(it["learning_rate"], it["pref_beta"], it["simpo_gamma"]) for it in corner] == [
+        *((rate, 8.0, 4.0) for rate in (5e-5, 1e-4, 2e-4, 4e-4)),
+        *((2.5e-5, beta, beta / 2) for beta in (0.1, 0.5, 2.0)),
+    ]
+    results = Results(tmp_path)
+    decree(results, lambda _, number, seed: 0.5 + 0.1 * (number == 2))  # 5e-5 and 2.0: a corner
+    best = best_of_grid(results, ["dpo"])
+    beyond = list(plan.cells_of("wider", best, (0, 1)).values())
+    assert len(beyond) == 7 and tuned_options(results, ["dpo"]) == best
+    for number, cells in enumerate(beyond):
+        assert tuned_options(results, ["dpo"]) == best  # not on a part of it
+        for cell in cells:
+            results.add(cell, {"val": {"accuracy": 0.7 if number == 3 else 0.55}})
+    assert tuned_options(results, ["dpo"]) == {"dpo": with_grid_point("dpo", 4e-4, 8.0)}
+
+
+def test_scores_of_a_model_get_the_scale_of_others():
+    """Mean 2 and deviation 1 become mean 5 and deviation 3."""
+    assert fitted({"a": 1.0, "b": 3.0}, [2.0, 8.0]) == {"a": 2.0, "b": 8.0}
+    assert fitted({"a": 1.0, "b": 1.0}, [2.0, 8.0]) == {"a": 5.0, "b": 5.0}
 
 
 def decree(results, accuracy, methods=("dpo",)):
@@ -148,6 +220,11 @@ def test_a_folder_belongs_to_one_study(tmp_path, tiny_model):
     for other in (definitions("demo", CHECKPOINT), definitions("test", tiny_model)):
         with pytest.raises(ToolError, match="is of another (size|model) .*: give another folder"):
             write_about(tmp_path, other, ())
+    changed = shared | {"conditions": shared["conditions"] | {"base": "another"}}
+    with pytest.raises(ToolError, match="has another condition of the name base"):
+        write_about(tmp_path, changed, ())
+    more = shared | {"conditions": shared["conditions"] | {"new": "one"}}
+    write_about(tmp_path, more, ())  # results of the others stay what they are
     with locked(tmp_path), pytest.raises(ToolError, match="another study is at work"), locked(tmp_path):
         pass
     with pytest.raises(ToolError, match="has no model.safetensors"):
@@ -191,9 +268,13 @@ def test_cells_are_done_once_and_one_that_fails_is_named(tmp_path):
         assert 0.3 < measured["val"]["accuracy"] <= 1  # the demo checkpoint knows most answers
     assert results.of([uni_dpo])[0]["train"]["uni_dpo/w_qual"] > 0.5
     assert not list((tmp_path / "scratch").iterdir())  # trained models are not kept
+    model, noisy = (plan.cell(0, {}, "data", name) for name in ("scores of a model", surface_name(0.35, 12.0)))
+    assert pool.run("data", [model, noisy], results) == []
+    for measured in results.of([model, noisy]):
+        assert measured["data"]["pairs"] > 4 and all(0 <= measured["data"][it] <= 1 for it in ("labels", "scores"))
     kept = {path: path.stat().st_mtime_ns for path in [*out.iterdir(), *(tmp_path / "seeds").rglob("done")]}
     assert pool.prepare([0]) == pool.run("some", [start, uni_dpo], results) == []
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept and len(kept) == 2 + 4
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept and len(kept) == 4 + 5
 
 
 # ---- a small study from start to end, which the long part runs ----

@@ -74,11 +74,18 @@ def made_up(tmp_path_factory):
             results.add(cell, {"val": {"accuracy": 0.9 if number == BEST[method] else 0.8}})
     tuned = {method: grid(method)[BEST[method]] for method in METHODS}
     gains = {cell: gain for name, gain in GAINS.items() for cell in plan.cells_of("main", tuned, SEEDS)[name]}
-    for experiment in ("main", "ablation", "published", "when", "labels"):
+    for experiment in ("main", "ablation", "published", "when", "labels", "rivals", "surface"):
         for cells in plan.cells_of(experiment, tuned, SEEDS).values():
             for cell in cells:
                 if cell not in results:
                     results.add(cell, scores_of(80 + cell.seed + gains.get(cell, 1.0) + rng.random()))
+    for name, measure in (
+        ("data", {"data": {"labels": 0.8, "scores": 0.9, "pairs": 9}}),
+        ("wider", {"val": {"accuracy": 0.7}}),
+    ):
+        for cells in plan.cells_of(name, tuned, SEEDS).values():
+            for cell in cells:
+                results.add(cell, measure)
     exams = {step: {"accuracy": 0.7 + step / 1000} for step in range(0, 5 * 60, 60)}
     log = [{"step": 15, "eval_loss": 1.0, "eval_logps/chosen": -1.0}, {"step": 30, "eval_loss": 0.5}]
     pairs = [{"spearman": 0.25, "w_perf_fitted": 0.125}]
@@ -108,6 +115,8 @@ def test_report_says_what_was_measured(raw, tmp_path):
     others = {seed: value for seed, value in values.items() if seed not in (0, 1)}
     assert tables.signed(difference(others, dpo)) in row
     assert text.count("**90.0**") == len(METHODS)
+    assert "| scores of a model | 80 | 90 |" in text and "| labels 20 %, scores ± 12 | 80 | 90 | 8" in text
+    assert "| dpo | 0.0001, 2 | 5e-05, 8 | 70.0 |" in text  # beyond an edge, and no better
     assert "| beta 2, no w_perf | 70.0 | 76.0 | 82.0 | 88.0 | 94.0 | 0.25 | 0.12 |" in text
     hours = 1800 * sum("vlmeval" in result for result in study.results.all()) / 3600
     assert f"{hours:.1f} process-hours" in text and "5 seeds; 2026-11-27. Versions: torch 2.10.0." in text
@@ -115,7 +124,7 @@ def test_report_says_what_was_measured(raw, tmp_path):
     assert text.count(MISSING) == 1 and "[raw/raw.jsonl](raw/raw.jsonl)" in text
     assert (tmp_path / "RESULTS_zh.md").read_text().count("\n## ") == text.count("\n## ")
     pictures = {path.name for path in (raw / "pictures").iterdir()}
-    assert pictures == {"main.png", "ablation.png", "when.png", "course.png"}
+    assert pictures == {"main.png", "ablation.png", "when.png", "surface.png", "course.png"}
     assert all(f"(raw/pictures/{name})" in text for name in pictures)
 
 
@@ -134,7 +143,7 @@ def test_a_part_of_a_study_is_reported_too(raw, tmp_path):
     lines = keep_main(raw, "dpo", "uni_dpo")
     write_report(raw, tmp_path)
     text = (tmp_path / "RESULTS.md").read_text()
-    assert text.count(MISSING) == 6 and "main.png" in text
+    assert text.count(MISSING) == 10 and "main.png" in text
     assert {path.name for path in (raw / "pictures").iterdir()} == {"main.png"}
     (raw / "raw.jsonl").write_text("".join(line for line in lines if json.loads(line)["measure"] == "val"))
     with pytest.raises(ToolError, match="no test of tuned Uni-DPO"):

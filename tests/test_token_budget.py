@@ -91,12 +91,14 @@ def test_what_cannot_be_joined(tiny_model, data, tmp_path):
         train(run | {"pref_forward": "upstream"})
     with pytest.raises(UniDPOError, match="`pref_token_budget` is not possible with `pref_bco_weight`"):
         train(run | {"pref_loss": "sigmoid", "pref_bco_weight": 0.5})
+    with pytest.raises(UniDPOError, match="`pref_varlen_attention` needs `bf16: true` or `fp16: true` on a GPU"):
+        train(run | {"pref_varlen_attention": True})
     model = checkpoint_of("gemma3", tiny_model, tmp_path / "model")
     outcome = recorded_run(run | {"model_name_or_path": str(model), "template": "gemma3"})
     assert outcome.about("pref_token_budget: 512 joins nothing, as response_only has no packed rows.")
 
 
-STRATEGIES = ("ddp", "fsdp2", "zero2", "zero3")
+STRATEGIES = ("ddp", "fsdp2", "zero1", "zero2", "zero3")
 
 
 def test_ranks_equal_one_process(tiny_model, tmp_path):

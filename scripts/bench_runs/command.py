@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from PIL import Image
 from real_shape import write
+from transformers import AutoProcessor
 
 from bench_common import surroundings
 from common import ROOT, ToolError, positive, write_json
@@ -23,11 +24,13 @@ from shapes import SHAPES
 DESCRIPTION = """Whole training runs beside each other: peak memory, the first step, later ones.
 
 A random model of tiny layers with a real vocabulary, or one of a real shape; pairs with pictures of 448 x 448 and
-answers of 6 to 23 words. On a CPU float32, one thread and CPU seconds; on a GPU bfloat16 and seconds on the wall.
+answers of 6 to 23 words. Tokens a second count a pair as two sequences, each with the prompt, however many a trainer
+computes. On a CPU float32, one thread and CPU seconds; on a GPU bfloat16 and seconds on the wall.
 Every run is a process of its own; all take turns."""
 EPILOG = """examples:
   python scripts/bench_runs.py                          LlamaFactory and ours, one and two pairs a step
-  python scripts/bench_runs.py --trl other/bin/python   and trl, which needs an environment of its own
+  python scripts/bench_runs.py --trl one/bin/python --swift other/bin/python
+                                                        and trl and ms-swift, each of an environment of its own
   python scripts/bench_runs.py --device gpu --shape Qwen2-VL-2B --batch 1 --accumulation 16"""
 
 OURS = {"pref_loss": "uni_dpo"}
@@ -37,7 +40,9 @@ TRAINERS = {
     "ours, a kind that passed": ("llamafactory", OURS),
     "ours, no engine": ("llamafactory", OURS | {"pref_forward": "upstream"}),
     "ours, joined": ("llamafactory", OURS | {"pref_token_budget": 8192}),
+    "ours, joined, one kernel": ("llamafactory", OURS | {"pref_token_budget": 8192, "pref_varlen_attention": True}),
     "trl": ("trl", {}),
+    "ms-swift": ("swift", {}),
 }
 ROWS = 64
 WORDS = ("a", "blue", "square", "left", "of", "the", "red", "circle", "and", "green", "triangle", "picture", "shows")
@@ -46,8 +51,10 @@ WORDS = ("a", "blue", "square", "left", "of", "the", "red", "circle", "and", "gr
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     options = _parser().parse_args(argv)
-    possible = {"trl": options.trl, "ours, joined": options.accumulation > 1}
-    names = [name for name in options.only or TRAINERS if possible.get(name, True)]
+    pythons = {"llamafactory": sys.executable, "trl": options.trl, "swift": options.swift}
+    possible = {"ours, joined": options.accumulation > 1}
+    possible["ours, joined, one kernel"] = options.accumulation > 1 and options.device == "gpu"
+    names = [name for name in options.only or TRAINERS if pythons[TRAINERS[name][0]] and possible.get(name, True)]
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="bench-runs-") as folder:
         folder = Path(folder)
@@ -60,10 +67,12 @@ def main(argv: list[str] | None = None) -> int:
                     spec = {"model": str(model), "data": str(folder / "data"), "output": str(output)}
                     spec |= {"batch": batch, "steps": options.steps, "cpu": options.device == "cpu"}
                     spec["accumulation"] = options.accumulation
-                    found.setdefault((name, batch), []).append(run(name, spec, options.trl, folder))
-    print(table(found))
+                    found.setdefault((name, batch), []).append(run(name, spec, pythons, folder))
+        tokens = tokens_a_pair(model, folder / "data")
+    print(table(found, tokens * options.accumulation))
     entries = [{"trainer": name, "batch": batch, "runs": runs} for (name, batch), runs in found.items()]
-    write_json(options.output, {"machine": surroundings("torch", "transformers", "llamafactory"), "runs": entries})
+    machine = surroundings("torch", "transformers", "llamafactory")
+    write_json(options.output, {"machine": machine, "tokens": tokens, "runs": entries})
     print(f"all numbers: {options.output}")
     return 0
 
@@ -82,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     it.add_argument("--vocabulary", type=positive, default=151936, metavar="N", help="default: %(default)s")
     it.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="default: %(default)s")
     it.add_argument("--trl", metavar="PYTHON", help="a Python that has trl 1.x and what it needs")
+    it.add_argument("--swift", metavar="PYTHON", help="a Python that has ms-swift 4.x and qwen-vl-utils")
     output = ROOT / "outputs" / "bench_runs.json"
     it.add_argument("--output", type=Path, default=output, metavar="FILE", help="default: outputs/bench_runs.json")
     return it
@@ -107,8 +117,20 @@ def make(folder: Path, vocabulary: int, shape: str | None = None) -> Path:
     return folder / "model"
 
 
-def run(name: str, spec: dict[str, Any], trl: str | None, folder: Path) -> dict[str, Any]:
-    """Start a run and return what it measured.
+def tokens_a_pair(model: Path, data: Path) -> float:
+    """Return how many tokens a pair has on average, as two sequences, each with the prompt and its picture."""
+    processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
+    rows = json.loads((data / "pairs.json").read_text(encoding="utf-8"))
+    content = [{"type": "image"}, {"type": "text", "text": rows[0]["instruction"].removeprefix("<image>")}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    with Image.open(data / rows[0]["images"][0]) as picture:
+        prompt = len(processor(text=[text], images=[picture])["input_ids"][0])
+    answers = [len(processor.tokenizer.encode(row[name])) for row in rows for name in ("chosen", "rejected")]
+    return 2 * (prompt + statistics.mean(answers))
+
+
+def run(name: str, spec: dict[str, Any], pythons: dict[str, str], folder: Path) -> dict[str, Any]:
+    """Start a run, by the Python of its trainer, and return what it measured.
 
     Raises:
         ToolError: it failed; the message has the end of what it said.
@@ -117,8 +139,7 @@ def run(name: str, spec: dict[str, Any], trl: str | None, folder: Path) -> dict[
     spec |= {"trainer": trainer, "options": changes}
     looks = "" if name.endswith("passed") else "always"
     home = {"HF_DATASETS_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "UNI_DPO_SELF_CHECK": looks}
-    python = trl if trainer == "trl" else sys.executable
-    command = [python, str(Path(__file__).with_name("one_run.py")), json.dumps(spec)]
+    command = [pythons[trainer], str(Path(__file__).with_name("one_run.py")), json.dumps(spec)]
     environment = {"OMP_NUM_THREADS": "1", **os.environ, **home}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
@@ -126,15 +147,17 @@ def run(name: str, spec: dict[str, Any], trl: str | None, folder: Path) -> dict[
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(found: dict[tuple[str, int], list[dict[str, Any]]]) -> str:
-    """Return medians over runs as a table of Markdown."""
+def table(found: dict[tuple[str, int], list[dict[str, Any]]], tokens: float) -> str:
+    """Return medians over runs as a table of Markdown; `tokens` are those that a pair of a step stands for."""
     lines = [
-        "| pairs a step | trainer | peak above the loaded models, MiB | first step, s | later, s | first / later |",
-        "| ---: | --- | ---: | ---: | ---: | ---: |",
+        "| pairs a step | trainer | peak above the loaded models, MiB | first step, s | later, s | first / later "
+        "| tokens/s |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for (name, batch), runs in sorted(found.items(), key=lambda entry: entry[0][1]):
         above = statistics.median(each["peak"] - each["loaded"] for each in runs)
         first = statistics.median(each["steps"][0] for each in runs)
         later = statistics.median(step for each in runs for step in each["steps"][1:])
-        lines.append(f"| {batch} | {name} | {above:,.0f} | {first:.2f} | {later:.2f} | {first / later:.2f} |")
+        times = f"{first:.2f} | {later:.2f} | {first / later:.2f} | {batch * tokens / later:,.0f}"
+        lines.append(f"| {batch} | {name} | {above:,.0f} | {times} |")
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from typing import Any
 def main() -> None:
     """Run what the command line describes."""
     spec = json.loads(sys.argv[1]) | {"began": _now()}
-    watch = (_trl if spec["trainer"] == "trl" else _llamafactory)(spec)
+    watch = {"trl": _trl, "swift": _swift, "llamafactory": _llamafactory}[spec["trainer"]](spec)
     print("\n" + json.dumps({"loaded": watch.loaded, "peak": _peak(), "steps": watch.steps, "start": watch.start}))
 
 
@@ -143,6 +143,54 @@ def _trl(spec: dict[str, Any]) -> Any:
         processing_class=AutoProcessor.from_pretrained(spec["model"], trust_remote_code=False),
         callbacks=[watch],
     ).train()
+    return watch
+
+
+def _swift(spec: dict[str, Any]) -> Any:
+    from swift.pipelines import rlhf_main
+    from transformers import trainer
+
+    watch, folder = _watch(spec), Path(spec["data"])
+    trainer.DEFAULT_CALLBACKS.append(watch)  # its command takes none
+    rows = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
+    told = [
+        {
+            "messages": [
+                {"role": "user", "content": row["instruction"]},
+                {"role": "assistant", "content": row["chosen"]},
+            ],
+            "rejected_response": row["rejected"],
+            "images": [str(folder / name) for name in row["images"]],
+        }
+        for row in rows
+    ]
+    file = Path(spec["output"] + ".jsonl")
+    file.write_text("".join(json.dumps(row) + "\n" for row in told), encoding="utf-8")
+    options = {
+        "rlhf_type": "dpo",
+        "model": spec["model"],
+        "model_type": "qwen2_vl",
+        "template": "qwen2_vl",
+        "tuner_type": "full",
+        "torch_dtype": "float32" if spec["cpu"] else "bfloat16",
+        "attn_impl": "sdpa",
+        "dataset": file,
+        "split_dataset_ratio": 0,
+        "load_from_cache_file": False,
+        "max_length": 2048,
+        "output_dir": spec["output"],
+        "per_device_train_batch_size": spec["batch"],
+        "gradient_accumulation_steps": spec["accumulation"],
+        "max_steps": spec["steps"],
+        "learning_rate": 1e-6,
+        "save_strategy": "no",
+        "report_to": "none",
+        "logging_steps": 1,
+        "use_cpu": spec["cpu"],
+        "dataloader_num_workers": 0,
+    }
+    options |= spec["options"]
+    rlhf_main([word for name, value in options.items() for word in (f"--{name}", str(value))])
     return watch
 
 

@@ -27,7 +27,7 @@ from bench_train_step.sizes import KINDS, SIZES  # noqa: E402
 from bench_train_step.steps import Steps  # noqa: E402
 from bench_train_step.variants import UPSTREAM, Pair  # noqa: E402
 from common import write_json  # noqa: E402
-from llamafactory.train.uni_dpo.engine import logps  # noqa: E402
+from llamafactory.train.uni_dpo.engine import attention, has_varlen, logps  # noqa: E402
 
 
 # Differences relative to the largest entry. In half precision the engine may be this many times as far from float32 as
@@ -66,6 +66,8 @@ def main(argv: list[str] | None = None) -> int:
 def checks(kinds: list[str], device: str) -> Iterator[dict[str, Any]]:
     """Look at each thing in turn; yield its name, whether it is as it must be, and what was seen."""
     yield lower_right(device)
+    if device == "cuda":
+        yield one_kernel()
     yield chunked_head(device)
     for kind in kinds:
         yield from of_kind(kind, device)
@@ -111,6 +113,24 @@ def lower_right(device: str) -> dict[str, Any]:
         bound = 1e-5 if dtype == torch.float32 else 2e-2
         worst = max(worst, *(_relative(a, b) / bound for a, b in zip(*found, strict=True)))
     return {"name": "causal_lower_right", "ok": worst < 1, "seen": f"{worst:.2f} of what is allowed"}
+
+
+def one_kernel() -> dict[str, Any]:
+    """One variable-length call for all pairs (`pref_varlen_attention`) does what two calls a pair do, in bfloat16."""
+    if not has_varlen():
+        return {"name": "variable-length attention", "ok": True, "seen": "this torch has none of the form we call"}
+    spans, found = [(300, 40, 22), (1, 1, 1), (280, 0, 33), (90, 120, 0)], []
+    length = sum(map(sum, spans))
+    for way in (attention.split_attention, attention.varlen_attention):
+        generator = torch.Generator("cuda").manual_seed(0)
+        shapes = [(1, heads, length, 128) for heads in (12, 2, 2)]
+        parts = [torch.randn(s, generator=generator, device="cuda", dtype=torch.bfloat16) for s in shapes]
+        parts = [part.requires_grad_() for part in parts]
+        out = way(*parts, spans, None)
+        out.float().square().sum().backward()
+        found.append([out.detach(), *(part.grad for part in parts)])
+    worst = max(_relative(a, b) for a, b in zip(*found, strict=True))
+    return {"name": "variable-length attention", "ok": worst < 2e-2, "seen": f"{worst:.1e} off"}
 
 
 def chunked_head(device: str) -> dict[str, Any]:

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench_eval.report import compared
 from common import ROOT
+
+
+OURS = ("ours", "ours, joined", "ours, joined, one kernel")
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def parts(device: str, small: bool) -> list[Part]:
     return [
         Part("exact", exact, "results.json", 5, of_exact),
         Part("step qwen2_vl 2b", (*step, "--size", "2b", *main), "results.json", 6, of_steps),
-        Part("runs 2B", (*runs, *whole, "--only", "LlamaFactory", "ours", "ours, joined"), "results.json", 8, of_runs),
+        Part("runs 2B", (*runs, *whole, "--only", "LlamaFactory", *OURS), "results.json", 9, of_runs),
         others[0],
         Part("step qwen2_vl 7b", (*step, "--size", "7b", *main), "results.json", 6, of_steps),
         Part("answers", (*answers, "--rows", "256", "--repeats", "3"), "results.json", 4, of_answers),
@@ -99,9 +103,10 @@ def of_runs(result: dict[str, Any]) -> list[str]:
 
 
 def of_answers(result: dict[str, Any]) -> list[str]:
-    """Give how many rows a second the runner answers for each of the loop."""
-    ratios = result["ratios"]
-    spread = f"{statistics.median(ratios):.1f} times the loop's rows a second"
-    return [
-        f"{spread} [{min(ratios):.1f}, {max(ratios):.1f}], {result['same_answers']} of {result['rows']} answers equal"
-    ]
+    """Give how many questions a second each way answers for each of the loop."""
+    lines = []
+    for name in result["ways"]:
+        ratios, same, count = compared(result, name)
+        spread = f"{statistics.median(ratios):.1f} times the loop's questions a second"
+        lines.append(f"{name}: {spread} [{min(ratios):.1f}, {max(ratios):.1f}], {same} of {count} answers equal")
+    return lines[1:]

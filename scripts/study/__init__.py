@@ -4,6 +4,7 @@
 
 - `methods.py`: the losses that are compared, and the grid from which each takes its learning rate and beta;
 - `conditions.py`: what is done to the preference data: noise in scores and labels, easy pairs, other scales;
+- `judge.py`: scores of a reward model that learned from other scenes;
 - `plan.py`: a cell is one training run with its measurement; the experiments are lists of cells;
 - `seeds.py`: what a seed begins with: a start checkpoint, pairs sampled from it, test questions, reference log-probs;
 - `cells.py`: one cell, trained by LlamaFactory in this process and examined by VLMEvalKit;

@@ -21,13 +21,14 @@ from demo.exam import accuracy, exam, mark
 from demo.generate import Answerer
 from demo.questions import KINDS
 
-from .conditions import dataset_name
+from .conditions import dataset_name, quality_of
 from .plan import Cell, Size
 from .seeds import RECIPE, TEST_SEED, VAL_PAIRS, VAL_SEED, shared_options
 
 
 LAST = ("loss", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected")
 WEIGHTS = ("uni_dpo/w_qual", "uni_dpo/w_perf", "uni_dpo/nll_weight")
+TERMS = (*WEIGHTS, "uni_dpo/weight", "uni_dpo/w_policy", "uni_dpo/offset", "uni_dpo/target", "uni_dpo/anchor")
 FOLLOWED = (
     *("eval_loss", "eval_rewards/accuracies", "eval_rewards/margins", "eval_logps/chosen", "eval_logps/rejected"),
     *("loss", "logps/chosen", "logps/rejected"),
@@ -54,8 +55,8 @@ def run_cell(cell: Cell, home: Path, size: Size, scratch: Path) -> dict[str, Any
         scratch: a folder for the run, removed afterwards.
 
     Returns:
-        "val", "test" (our exam), "vlmeval" or "course", as the cell's measure says; "train", the last metrics of
-        training; "seconds". A run that ended in numbers that are not finite is {"diverged": its message}.
+        "val", "test" (our exam), "vlmeval", "course" or "data", as the cell's measure says; "train", the last metrics
+        of training; "seconds". A run that ended in numbers that are not finite is {"diverged": its message}.
     """
     from llamafactory.train.uni_dpo.errors import NonFiniteError
 
@@ -72,11 +73,14 @@ def run_cell(cell: Cell, home: Path, size: Size, scratch: Path) -> dict[str, Any
 
 
 def _measured(cell: Cell, home: Path, size: Size, scratch: Path) -> dict[str, Any]:
+    if cell.measure == "data":
+        file = home / "data" / f"{dataset_name(cell.condition)}.json"
+        return {"data": quality_of(json.loads(file.read_text(encoding="utf-8")))}
     model, measured = home / "start", {}
     if cell.options:
         model = _train(cell, home, scratch / "model")
         last = [entry for entry in _history(model) if "rewards/accuracies" in entry][-3:]
-        values = {name: [entry[name] for entry in last if name in entry] for name in (*LAST, *WEIGHTS)}
+        values = {name: [entry[name] for entry in last if name in entry] for name in (*LAST, *TERMS)}
         measured["train"] = {name: round(sum(them) / len(them), 5) for name, them in values.items() if them}
     if cell.measure == "course":
         measured["course"] = _course(model, home / "start", size, cell.seed)

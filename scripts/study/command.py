@@ -78,8 +78,10 @@ def run(arguments: argparse.Namespace) -> int:
     experiments = arguments.experiments or list(plan.EXPERIMENTS)
     plan.check_names(methods, METHODS, "method")
     plan.check_names(experiments, plan.EXPERIMENTS, "experiment")
-    if "uni_dpo" not in methods and set(experiments) - {"tuning", "main"}:
-        raise ToolError("only `tuning` and `main` can do without uni_dpo: name it too, or --experiments tuning main")
+    if "uni_dpo" not in methods and set(experiments) - {"tuning", "wider", "main"}:
+        raise ToolError(
+            "only `tuning`, `wider` and `main` can do without uni_dpo: name it, or --experiments tuning main"
+        )
     pool, shared = _pool(arguments), results.definitions(arguments.size, arguments.model)
     known, seeds = results.Results(arguments.out / "cells"), range(arguments.seeds)
     if arguments.list:
@@ -94,8 +96,10 @@ def run(arguments: argparse.Namespace) -> int:
         _require_done(pool.prepare(seeds))
         if "tuning" in experiments:
             _require_done(work("tuning", methods))  # everything else stands on it
+        if "wider" in experiments:
+            _require_done(work("wider", results.best_of_grid(known, methods)))
         tuned, failed = results.tuned_options(known, methods), []
-        for name in [name for name in plan.EXPERIMENTS if name in experiments and name != "tuning"]:
+        for name in [name for name in plan.EXPERIMENTS if name in experiments and name not in ("tuning", "wider")]:
             failed += work(name, tuned)
         print(f"{len(known)} cells are done, {len(failed)} failed: {known.path}")
     return 1 if failed else 0

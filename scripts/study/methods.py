@@ -11,6 +11,8 @@ Options = dict[str, Any]
 
 LEARNING_RATES = (5e-5, 1e-4, 2e-4, 4e-4)
 BETAS = (0.1, 0.5, 2.0)
+# What comes after an edge of the grid, if a method is best there.
+BEYOND = {5e-5: 2.5e-5, 4e-4: 8e-4, 0.1: 0.02, 2.0: 8.0}
 
 # As in examples/uni_dpo/demo_uni_dpo.yaml: eta and tau_good follow the scale of the scores, the rest is as published.
 UNI_DPO = {
@@ -30,7 +32,18 @@ METHODS: dict[str, Options] = {
     # Its rate k follows the scale of the scores, as Uni-DPO's eta does.
     "mm_dpo": {"pref_loss": "sigmoid", "pref_margin_scale": 0.5, "pref_margin_rate": 0.3},
     "uni_dpo": UNI_DPO,
+    # Simpler losses that look at scores. What is a number in the unit of scores is Uni-DPO's eta, where there is one.
+    "w_qual": {**UNI_DPO, "uni_dpo_perf_gamma": 0.0, "uni_dpo_nll_lambda": 0.0},
+    "filtered": {"pref_loss": "sigmoid", "pref_pair_weights": True},  # DPO without pairs whose scores deny the label
+    "odpo": {"pref_loss": "odpo"},
+    "rpo": {"pref_loss": "rpo_bwd_kl", "pref_reward_scale": 0.3},
+    # And others that do not; robust DPO is told how many labels the base condition exchanges.
+    "robust_dpo": {"pref_loss": "robust_dpo", "pref_flip_rate": 0.08},
+    "wpo": {"pref_loss": "sigmoid", "pref_policy_weights": True},
+    "anchor": {"pref_loss": "sigmoid", "pref_anchor": 1.0},
+    "mpo": {"pref_loss": "sigmoid", "pref_bco_weight": 0.25, "pref_ftx": 1.0},
 }
+SEE_SCORES = ("mm_dpo", "uni_dpo", "w_qual", "filtered", "odpo", "rpo")
 
 # Each removes one term of Uni-DPO and leaves the rest as tuned.
 ABLATIONS: dict[str, Options] = {
@@ -71,6 +84,19 @@ def with_grid_point(method: str, learning_rate: float, beta: float) -> Options:
     options = {**METHODS[method], "learning_rate": learning_rate, "pref_beta": beta}
     # The published ratio for SimPO, 1.0 to 2.0.
     return options | ({"simpo_gamma": beta / 2} if method == "simpo" else {})
+
+
+def wider(method: str, best: Options) -> list[Options]:
+    """The points beyond the edges of the grid at which a method was best: a row or a column of it, or both."""
+    rate, beta = best["learning_rate"], best["pref_beta"]
+    rows = [(rate, BEYOND[beta]) for rate in LEARNING_RATES if beta in BEYOND]
+    columns = [(BEYOND[rate], beta) for beta in BETAS if rate in BEYOND]
+    return [with_grid_point(method, *point) for point in (*rows, *columns)]
+
+
+def told(options: Options, wrong: float) -> Options:
+    """Options of a method that knows what share of the labels is wrong: robust DPO, which has to be told."""
+    return options | ({"pref_flip_rate": min(wrong, 0.45)} if "pref_flip_rate" in options else {})
 
 
 def ablated(tuned: Options, name: str) -> Options:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import matplotlib
 
@@ -13,6 +14,8 @@ from matplotlib.figure import Figure  # noqa: E402
 
 from common import replacing  # noqa: E402
 
+from . import plan  # noqa: E402
+from .conditions import SCORE_ERRORS, SURFACE, WRONG_LABELS, surface_name  # noqa: E402
 from .statistics import Estimate, difference, over_seeds  # noqa: E402
 from .tables import BySeed, Study, exam_means  # noqa: E402
 
@@ -144,4 +147,34 @@ def _bars(estimates: Sequence[Estimate]) -> list[float]:
     return [it.bar for it in estimates]
 
 
-PICTURES = {draw.__name__: draw for draw in (main, ablation, when, sweep, course)}
+def surface(study: Study) -> Figure | None:
+    """What a method adds to DPO over how often its scores are right, a line for each share of wrong labels."""
+    values, methods = study.values("surface"), [name for name in plan.ON_SURFACE if name in plan.SEE_SCORES]
+    methods = [method for method in methods if any(values.get((name, method)) for name in SURFACE)]
+    if not methods or not study.quality(next(iter(SURFACE))):
+        return None
+    figure, every = pyplot.subplots(1, len(methods), figsize=(2.6 * len(methods), 3), sharey=True, squeeze=False)
+    for axes, method in zip(every.flat, methods, strict=True):
+        for number, wrong in enumerate(WRONG_LABELS):
+            _surface_line(axes, study, method, wrong, f"C{number}")
+        axes.axhline(0, color="0.5", linewidth=0.8)
+        axes.set(title=method, xlabel="scores right (%)")
+    every[0, 0].set_ylabel("difference to dpo (points)")
+    every[0, -1].legend(title="labels wrong", fontsize=7)
+    figure.tight_layout()
+    return figure
+
+
+def _surface_line(axes: Axes, study: Study, method: str, wrong: float, color: str) -> None:
+    values, names = study.values("surface"), [surface_name(wrong, error) for error in SCORE_ERRORS]
+    names = [name for name in names if values.get((name, method)) and values.get((name, "dpo"))]
+    if names:
+        right = [100 * fmean(it["scores"] for it in study.quality(name)) for name in names]
+        gains = [difference(values[name, method], values[name, "dpo"]) for name in names]
+        style = {"label": f"{100 * wrong:g} %", "color": color, "marker": "o", "markersize": 3, "capsize": 2}
+        axes.errorbar(right, [it.mean for it in gains], [it.bar for it in gains], **style)
+        labels = 100 * fmean(it["labels"] for it in study.quality(names[0]))
+        axes.axvline(labels, color=color, linewidth=0.8, linestyle=":")  # labels are right as often as these scores
+
+
+PICTURES = {draw.__name__: draw for draw in (main, ablation, when, surface, sweep, course)}

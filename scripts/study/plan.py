@@ -12,24 +12,30 @@ from typing import Any
 
 from common import ToolError
 
-from .conditions import CONDITIONS
+from .conditions import CONDITIONS, SCORE_ERRORS, SINGLE, WRONG_LABELS, surface_name
 from .methods import (
     ABLATED_AS_PUBLISHED,
     ABLATIONS,
     ETAS_AGAINST_LABELS,
     PUBLISHED_BETA,
+    SEE_SCORES,
     SWEEPS,
     TAU_GOOD,
     TAU_GOOD_LAMBDA,
     Options,
     ablated,
     grid,
+    told,
+    wider,
 )
 
 
 COURSE_EPOCHS = 4
 AGAINST_LABELS = "labels 35 %, scores true"
 COMPARED = ("dpo", "ln_dpo", "uni_dpo")  # where the whole list would cost too much
+# What Uni-DPO is compared with in every condition.
+RIVALS = ("w_qual", "mm_dpo", "filtered", "odpo", "rpo", "robust_dpo", "wpo", "anchor", "mpo")
+ON_SURFACE = ("dpo", "uni_dpo", "w_qual", "filtered", "odpo", "rpo", "robust_dpo")
 
 Tuned = Mapping[str, Options]
 Variants = dict[Any, Options | tuple[Options, str]]
@@ -65,7 +71,8 @@ class Cell:
         seed: which start checkpoint, pairs and test questions.
         condition: a key of `CONDITIONS`.
         options: LlamaFactory's options, as sorted items; empty for the start checkpoint itself.
-        measure: "val" (validation scenes), "test" (test scenes), or "course" (validation scenes after each epoch).
+        measure: "val" (validation scenes), "test" (test scenes), "course" (validation scenes after each epoch), or
+            "data" (how good labels and scores of the pairs are; nothing is trained).
     """
 
     seed: int
@@ -128,7 +135,11 @@ def _published(tuned: Tuned) -> Variants:
     return {"full": full, **{name: ablated(full, name) for name in ABLATED_AS_PUBLISHED}}
 
 
-def _when(tuned: Tuned) -> Variants:
+def _wider(tuned: Tuned) -> Variants:
+    return {(name, number): it for name, best in tuned.items() for number, it in enumerate(wider(name, best))}
+
+
+def _under(names: Iterable[str], methods: Iterable[str], tuned: Tuned) -> Variants:
     """Conditions by method; a method that sees no scores is run once for all conditions that differ in scores only."""
 
     def without_scores(name: str) -> str:
@@ -136,11 +147,31 @@ def _when(tuned: Tuned) -> Variants:
         return next(other for other, it in CONDITIONS.items() if (it.noise, it.easy) == (noise, easy))
 
     return {
-        (name, method): (tuned[method], name if method == "uni_dpo" else without_scores(name))
-        for name in CONDITIONS
-        for method in COMPARED
+        (name, method): (
+            told(tuned[method], CONDITIONS[name].noise.mislabelled),
+            name if method in SEE_SCORES else without_scores(name),
+        )
+        for name in names
+        for method in methods
         if method in tuned
     }
+
+
+def _when(tuned: Tuned) -> Variants:
+    return _under(SINGLE, COMPARED, tuned)
+
+
+def _rivals(tuned: Tuned) -> Variants:
+    return _under(SINGLE, ("dpo", "uni_dpo", *RIVALS), tuned)
+
+
+def _surface(tuned: Tuned) -> Variants:
+    names = [surface_name(wrong, error) for wrong in WRONG_LABELS for error in SCORE_ERRORS]
+    return _under(names, ON_SURFACE, tuned)
+
+
+def _data(tuned: Tuned) -> Variants:
+    return {name: ({}, name) for name in CONDITIONS}
 
 
 def _labels(tuned: Tuned) -> Variants:
@@ -175,10 +206,14 @@ EXPERIMENTS = {
     "tuning": Experiment(
         "every method at every point of the grid, examined on validation scenes", _tuning, "val", seeds=2
     ),
+    "wider": Experiment("beyond the edges of the grid, where a method was best there", _wider, "val", seeds=2),
     "main": Experiment("every method at its best point, examined on test scenes by VLMEvalKit", _main),
     "ablation": Experiment("Uni-DPO without one of its terms", _ablation),
     "published": Experiment("the same with the published beta", _published),
     "when": Experiment("noise in scores and labels, easy pairs, other scales", _when),
+    "data": Experiment("how good the labels and the scores of every condition are", _data, "data"),
+    "rivals": Experiment("the same for simpler losses and other cures", _rivals),
+    "surface": Experiment("wrong labels by errors of scores: where scores start to pay", _surface),
     "labels": Experiment("w_qual where scores know better than labels", _labels),
     "sweep": Experiment("one hyper-parameter of Uni-DPO at a time", _sweep, seeds=3),
     "course": Experiment("four epochs, examined after each", _course, "course", seeds=3),

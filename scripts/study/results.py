@@ -18,6 +18,7 @@ import yaml
 from common import ToolError, write_json, write_text
 
 from . import conditions, seeds
+from . import judge as judges
 from .methods import METHODS, Options, grid
 from .plan import SIZES, Cell, cells_of
 
@@ -90,7 +91,7 @@ def accuracy(results: Results, cells: Sequence[Cell]) -> float | None:
     return sum(result["val"]["accuracy"] if "val" in result else 0.0 for result in done) / len(done) if done else None
 
 
-def tuned_options(results: Results, methods: Iterable[str]) -> dict[str, Options]:
+def best_of_grid(results: Results, methods: Iterable[str]) -> dict[str, Options]:
     """Each method's point of the grid with the highest accuracy on validation scenes, the first of equals.
 
     Raises:
@@ -106,7 +107,35 @@ def tuned_options(results: Results, methods: Iterable[str]) -> dict[str, Options
     return tuned
 
 
-def definitions(size: str, model: Path) -> dict[str, str]:
+def beyond_grid(results: Results, best: dict[str, Options]) -> dict[str, list[tuple[Options, float | None]]]:
+    """For each method that was best at an edge of the grid the points beyond it, with their accuracies if done."""
+    found: dict[str, list[tuple[Options, float | None]]] = {}
+    for (method, _), cells in cells_of("wider", best, results.seeds("val")).items():
+        if cells:
+            found.setdefault(method, []).append((dict(cells[0].options), accuracy(results, cells)))
+    return found
+
+
+def tuned_options(results: Results, methods: Iterable[str]) -> dict[str, Options]:
+    """Each method's best point: of the grid, and of what is beyond the edge at which it was best, once that is done.
+
+    Raises:
+        ToolError: as `best_of_grid`.
+    """
+    tuned = best_of_grid(results, methods)
+    for method, points in beyond_grid(results, tuned).items():
+        at_edge = accuracy(results, cells_of("tuning", [method], results.seeds("val"))[method, _place(method, tuned)])
+        options, most = max(points, key=lambda point: -1 if point[1] is None else point[1])
+        if all(value is not None for _, value in points) and most > at_edge:
+            tuned[method] = options
+    return tuned
+
+
+def _place(method: str, tuned: dict[str, Options]) -> int:
+    return grid(method).index(tuned[method])
+
+
+def definitions(size: str, model: Path) -> dict[str, Any]:
     """What all cells of a study have to share: its size, the start model, and everything that cells do not name.
 
     Raises:
@@ -117,30 +146,43 @@ def definitions(size: str, model: Path) -> dict[str, str]:
         raise ToolError(f"--model {model} is no checkpoint: it has no model.safetensors")
     settings = {
         "size": asdict(SIZES[size]),
-        "conditions": {name: asdict(condition) for name, condition in conditions.CONDITIONS.items()},
-        "scatter": conditions.SCATTER,
         "seeds": seeds.SETTINGS,
         "recipe": yaml.safe_load(seeds.RECIPE.read_text(encoding="utf-8")),
     }
     return {
         "size": size,
         "model": hashlib.sha256(weights.read_bytes()).hexdigest()[:16],
-        "settings": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16],
+        "settings": _digest(settings),
+        "conditions": {name: _digest(_described(it)) for name, it in conditions.CONDITIONS.items()},
     }
 
 
-def require_same(about: dict[str, Any], wanted: dict[str, str], where: str) -> None:
+def _described(condition: conditions.Condition) -> dict[str, Any]:
+    """What a condition is, with what it depends on beside itself."""
+    judge = yaml.safe_load(judges.RECIPE.read_text(encoding="utf-8")) if condition.scores == "model" else None
+    return asdict(condition) | ({"judge": [judges.SCENES, judge]} if judge else {})
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def require_same(about: dict[str, Any], wanted: dict[str, Any], where: str) -> None:
     """Refuse results that cannot stand beside one another.
 
     Raises:
         ToolError: they were made with another size, start model or settings.
     """
+    known = about.get("conditions", {})
+    changed = [name for name, it in wanted.get("conditions", {}).items() if known.get(name, it) != it]
+    if changed:
+        raise ToolError(f"{where} has another condition of the name {changed[0]}: give another folder")
     for name, value in wanted.items():
-        if about.get(name, value) != value:
+        if name != "conditions" and about.get(name, value) != value:
             raise ToolError(f"{where} is of another {name} ({about[name]}, not {value}): give another folder")
 
 
-def write_about(out: Path, shared: dict[str, str], gpus: Sequence[str]) -> None:
+def write_about(out: Path, shared: dict[str, Any], gpus: Sequence[str]) -> None:
     """Keep what a study is and what the report says about its making (ToolError: the folder holds another study)."""
     path = out / "about.json"
     require_same(read_about(out) if path.is_file() else {}, shared, f"the study in {out}")

@@ -15,6 +15,7 @@ from demo.pairs import sample_candidates, write_pairs
 from demo.writers import conversation, write_sft
 
 from .conditions import CONDITIONS, dataset_name, rows_of
+from .judge import ask_judge, train_judge
 from .methods import METHODS
 from .plan import Size
 
@@ -43,7 +44,13 @@ def prepare(home: Path, seed: int, size: Size, model: Path) -> None:
     Raises:
         ValueError: supervised training failed.
     """
-    parts = (("start", _start), ("data", _pairs), ("benchmarks", _benchmarks), (LAST_PART, _reference))
+    parts = (
+        ("start", _start),
+        ("judge", _judge),
+        ("data", _pairs),
+        ("benchmarks", _benchmarks),
+        (LAST_PART, _reference),
+    )
     for folder, make in parts:
         if not (home / folder / "done").exists():
             shutil.rmtree(home / folder, ignore_errors=True)
@@ -62,6 +69,15 @@ def _start(home: Path, seed: int, size: Size, model: Path) -> None:
     shutil.rmtree(scratch)
 
 
+def _judge(home: Path, seed: int, size: Size, model: Path) -> None:
+    import torch
+
+    from demo.generate import Answerer
+
+    torch.manual_seed(seed)
+    train_judge(home, seed, size.questions, Answerer(home / "start"), SAMPLES, TEMPERATURE)
+
+
 def _pairs(home: Path, seed: int, size: Size, model: Path) -> None:
     import torch
 
@@ -73,8 +89,9 @@ def _pairs(home: Path, seed: int, size: Size, model: Path) -> None:
         split: sample_candidates(answerer, folder, split, count, SAMPLES, TEMPERATURE, data_seed)
         for split, count in (("train", size.questions), ("val", size.val_questions))
     }
+    asked = ask_judge(home, folder, candidates["train"], f"train {seed}")
     datasets = {
-        dataset_name(name): rows_of(it, candidates["train"], f"train {seed}") for name, it in CONDITIONS.items()
+        dataset_name(name): rows_of(it, candidates["train"], f"train {seed}", asked) for name, it in CONDITIONS.items()
     }
     write_pairs(folder, {**datasets, VAL_PAIRS: rows_of(CONDITIONS["base"], candidates["val"], f"val {seed}")})
 

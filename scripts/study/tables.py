@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from . import plan
-from .conditions import CONDITIONS
+from .conditions import SINGLE, SURFACE
 from .methods import BETAS, LEARNING_RATES, Options, grid
 from .plan import COMPARED, Cell
-from .results import Result, Results, accuracy
+from .results import Result, Results, accuracy, best_of_grid, beyond_grid
 from .statistics import Estimate, difference, holm, over_seeds
 
 
@@ -64,8 +65,12 @@ class Study:
     def conditions(self) -> list[str]:
         """The conditions under which all compared methods have been run; none unless one beside "base" has been."""
         values = self.values("when")
-        names = [name for name in CONDITIONS if all(values.get((name, method)) for method in COMPARED)]
+        names = [name for name in SINGLE if all(values.get((name, method)) for method in COMPARED)]
         return names if names != ["base"] else []
+
+    def quality(self, condition: str) -> list[dict[str, float]]:
+        """How good labels and scores of a condition are, seed by seed; empty where that was not looked at."""
+        return [result["data"] for result in self.results.of(self.cells("data")[condition])]
 
     def swept(self) -> dict[str, dict[float, BySeed]]:
         """For each option that has been run at its tuned value and at another one, values by seed."""
@@ -160,6 +165,65 @@ def when(study: Study) -> Rows:
     ]
 
 
+def data(study: Study) -> Rows:
+    """How good labels and scores are under each condition: per cent of the pairs that the rule tells apart."""
+    return [[name, *_quality(study, name)] for name in SINGLE if study.quality(name)]
+
+
+def _quality(study: Study, condition: str) -> list[str]:
+    """Shares of right labels and of right scores, means over seeds; empty where nothing is known."""
+    known = study.quality(condition)
+    return [f"{100 * fmean(it[kind] for it in known):.0f}" if known else "" for kind in ("labels", "scores")]
+
+
+def rivals(study: Study) -> Rows:
+    """Conditions by method: DPO's mean, and what the others add to it."""
+    rows = _against_dpo(study, "rivals", SINGLE, ("uni_dpo", *plan.RIVALS))
+    return [[name, *texts] for name, texts in rows.items()]
+
+
+def surface(study: Study) -> Rows:
+    """Wrong labels by errors of scores, with how often labels and scores are right."""
+    names = [name for name in SURFACE if study.quality(name)]
+    rows = _against_dpo(study, "surface", names, [name for name in plan.ON_SURFACE if name != "dpo"])
+    return [[name, *_quality(study, name), *texts] for name, texts in rows.items()]
+
+
+def _against_dpo(study: Study, experiment: str, names: Iterable[str], methods: Sequence[str]) -> dict[str, list[str]]:
+    """By condition DPO's mean and differences to it, starred together; a method that was not run has none.
+
+    A condition is left out where all that was run are cells of other experiments.
+    """
+    values, done, own = study.values(experiment), {}, set(plan.RIVALS) - {"mm_dpo"}
+    for name in names:
+        dpo = values.get((name, "dpo"))
+        if dpo and any(values.get((name, method)) for method in own):
+            done[name] = {method: difference(it, dpo) for method in methods if (it := values.get((name, method)))}
+    flat = [it for differences in done.values() for it in differences.values()]
+    stars = iter(holm([it.p for it in flat]))
+    texts = {
+        name: {method: short(it, next(stars)) for method, it in differences.items()}
+        for name, differences in done.items()
+    }
+    return {
+        name: [interval(values[name, "dpo"]), *(found.get(method, "") for method in methods)]
+        for name, found in texts.items()
+    }
+
+
+def wider(study: Study) -> Rows:
+    """Accuracies beyond the edges of the grid, for methods that were best there."""
+    results, rows = study.results, []
+    best = best_of_grid(results, study.tuned)
+    for method, points in beyond_grid(results, best).items():
+        done = [(options, value) for options, value in points if value is not None]
+        for number, (options, value) in enumerate(done):
+            text = f"{100 * value:.1f}"
+            chosen = f"**{text}**" if options == study.tuned[method] else text
+            rows.append(["" if number else method, "" if number else point(best[method]), point(options), chosen])
+    return rows
+
+
 def sweep(study: Study) -> Rows:
     """One option at a time, each against its value in tuned Uni-DPO."""
     rows = []
@@ -216,4 +280,12 @@ def signed(it: Estimate, p: float = 1.0) -> str:
     return f"{it.mean:+.1f} [{it.mean - it.half:+.1f}, {it.mean + it.half:+.1f}]" + (" *" if p < 0.05 else "")
 
 
-TABLES = {table.__name__: table for table in (main, ablation, published, when, labels, sweep, course, tuning)}
+def short(it: Estimate, p: float = 1.0) -> str:
+    """A difference with the half-width of its interval, and a star if p is below 0.05."""
+    return f"{it.mean:+.1f}" + (f" ± {it.half:.1f}" if it.n > 1 else "") + ("*" if p < 0.05 else "")
+
+
+TABLES = {
+    table.__name__: table
+    for table in (main, ablation, published, when, data, rivals, surface, labels, sweep, course, tuning, wider)
+}

@@ -83,6 +83,15 @@ def tokens(request):
     return {"ids": kept, "first": masks[:, 0].tolist(), "last": masks[:, -1].tolist()}
 
 
+def batches(request):
+    """How rows of some lengths are put together."""
+    from types import SimpleNamespace
+
+    from vlmeval.uni_dpo.batches import BatchSize, batches_of
+
+    return batches_of([SimpleNamespace(length=length) for length in request["lengths"]], BatchSize(*request["size"]))
+
+
 def prompt(request):
     """The text of prompts and what was decided about them, or the message of an error."""
     from vlmeval.uni_dpo.errors import UniDPOError

@@ -21,7 +21,7 @@ from engine_oracle import MEDIA_IDS, ROUTES, upstream_logps
 
 from llamafactory.train.uni_dpo.engine import Choice, attach, lay_out, pair_logps
 from llamafactory.train.uni_dpo.training.rounding import rounded_again
-from llamafactory.train.uni_dpo.training.self_check import BOUND, KEPT, ROUNDINGS, bounds
+from llamafactory.train.uni_dpo.training.self_check import BOUND, KEPT_WHERE_ROUNDED, ROUNDINGS, bounds
 
 
 PRECISIONS = ("bfloat16", "float16", "autocast")
@@ -72,7 +72,7 @@ def trial(precision: str, seed: int) -> Trial:
 
 
 def _pair(rng: random.Random, kind: str) -> Any:
-    answers = [rng.choice([1, 2, 4, 8, KEPT]) for _ in range(2)]
+    answers = [rng.choice([1, 2, 4, 8, KEPT_WHERE_ROUNDED]) for _ in range(2)]
     return pair(rng.randint(3, 40), *answers, *[(1, 4, 4)] * (kind in VISION_KINDS))
 
 

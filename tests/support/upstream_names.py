@@ -39,12 +39,13 @@ REPLACED = {"llamafactory.train.dpo": TRAINING / "dpo", "vlmeval.vlm.qwen2_vl": 
 # Parameters that hold something of upstream's wherever they occur, and the file that says what of it is ours.
 TRAINER = "llamafactory.train.dpo.trainer.CustomDPOTrainer"
 HOLDERS = {
-    "model_args": ("llamafactory.hparams.ModelArguments", None),
-    "data_args": ("llamafactory.hparams.DataArguments", None),
-    "training_args": ("transformers.Seq2SeqTrainingArguments", None),
-    "finetuning_args": ("llamafactory.hparams.FinetuningArguments", "options/arguments.py"),
-    "trainer": (TRAINER, "training/trainer.py"),
+    "model_args": ("llamafactory.hparams.ModelArguments", ()),
+    "data_args": ("llamafactory.hparams.DataArguments", ()),
+    "training_args": ("transformers.Seq2SeqTrainingArguments", ()),
+    "finetuning_args": ("llamafactory.hparams.FinetuningArguments", ("options/arguments.py", "options/fields.py")),
+    "trainer": (TRAINER, ("training/trainer.py",)),
 }
+OPTIONS = TRAINING / "uni_dpo" / "options" / "fields.py"  # our class of options is made of these, too
 SET_BY_US = ("llamafactory.hparams.FinetuningArguments.stops_after_caches",)  # in caches/__main__.py
 
 
@@ -114,7 +115,7 @@ class _Source:
             elif isinstance(node, ast.ClassDef):
                 upstreams = [base for base in bases.get(node.name, []) if _is_upstreams(base)]
                 for base in upstreams[-1:]:  # the others are mixins
-                    asked = _asked_of_base(node) - _defined_in(self.path)
+                    asked = _asked_of_base(node) - _defined_in(self.path) - _defined_in(OPTIONS)
                     yield from ((f"{base}.{name}", node.lineno) for name in asked | _called_of_base(node))
 
     def overrides(self, bases: dict[str, list[str]]) -> Iterator[tuple[str, set[str]]]:
@@ -160,8 +161,8 @@ class _Source:
         if holder in self.known:
             yield f"{self.known[holder]}.{name}"
         elif holder in HOLDERS:
-            upstream, file = HOLDERS[holder]
-            if file is None or name not in _defined_in(TRAINING / "uni_dpo" / file):
+            upstream, files = HOLDERS[holder]
+            if not any(name in _defined_in(TRAINING / "uni_dpo" / file) for file in files):
                 yield f"{upstream}.{name}"
 
 

@@ -8,25 +8,29 @@ usage: bash examples/uni_dpo/study.sh [OPTION ...]
        bash examples/uni_dpo/study.sh --repeat METHOD [--seed N]
        bash examples/uni_dpo/study.sh --help
 
-Trains a tiny Qwen2-VL hundreds of times with DPO, SimPO, IPO, margin-scaled DPO and Uni-DPO on a drawn world where
-every answer's true quality is known, and examines it by VLMEvalKit. Needs what quickstart.sh needs: Python 3.11, the
+Trains a tiny Qwen2-VL hundreds of times with DPO, SimPO, IPO, Uni-DPO and many others on a drawn world where every
+answer's true quality is known, and examines it by VLMEvalKit. Needs what quickstart.sh needs: Python 3.11, the
 package index and a C compiler; no GPU and no download. All cores, or all GPUs, work at once.
 
-  1. seeds     for each seed a start checkpoint, pairs sampled from it, test questions, reference log-probs
+  1. seeds     for each seed a start checkpoint, a reward model, pairs, test questions, reference log-probs
   2. tuning    every method at every point of one grid of learning rates and betas, on validation scenes
-  3. main      every method at its best, on test scenes, in VLMEvalKit
-  4. ablation  Uni-DPO without each of its terms
-  5. published the same with the published beta
-  6. when      noise in scores and labels, easy pairs, other scales of the scores
-  7. labels    quality weights where scores know better than labels
-  8. sweep     one hyper-parameter at a time
-  9. course    four epochs, watched
-  10. report   RESULTS.md, RESULTS_zh.md and pictures in report/ of the folder
+  3. wider     beyond an edge of the grid, for methods that were best there
+  4. main      every method at its best, on test scenes, in VLMEvalKit
+  5. ablation  Uni-DPO without each of its terms
+  6. published the same with the published beta
+  7. when      noise in scores and labels, easy pairs, other scales of the scores
+  8. data      how often the labels and the scores of these are right
+  9. rivals    simpler losses and other cures under all of these
+  10. surface  wrong labels by errors of scores: where scores start to pay
+  11. labels   quality weights where scores know better than labels
+  12. sweep    one hyper-parameter at a time
+  13. course   four epochs, watched
+  14. report   RESULTS.md, RESULTS_zh.md and pictures in report/ of the folder
 
 A cell that is done is not run again: the same command goes on where it was cut off, also after kill -9.
 
   --seeds N              how many seeds (default 6)
-  --methods NAME ...     some of dpo ln_dpo simpo ipo mm_dpo uni_dpo
+  --methods NAME ...     some of dpo ln_dpo simpo ipo mm_dpo uni_dpo w_qual filtered odpo rpo robust_dpo wpo anchor mpo
   --experiments NAME ... some of the experiments above
   --out DIR              folder for everything (default outputs/study)
   --jobs N               runs at once

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,11 +20,25 @@ from .ranks import Ranks
 NAMED = 8  # rows that a message names
 
 
-def default_batch_size(model: UniDPOVLM) -> int:
-    """Return how many rows to hand to the model at once."""
+@dataclass(frozen=True)
+class BatchSize:
+    """How much to hand to the model at once.
+
+    Attributes:
+        rows: At most so many rows.
+        tokens: And rows that, each as long as the longest prompt among them, have at most so many tokens, if there is
+            more than one; None for no such limit.
+    """
+
+    rows: int
+    tokens: int | None = None
+
+
+def default_batch_size(model: UniDPOVLM) -> BatchSize:
+    """Return what suits the model and the machine: short prompts, as most benchmarks have, share a call by dozens."""
     if model.use_vllm:
-        return 256  # it batches by itself; this only says how often answers reach the disk
-    return 16 if torch.cuda.is_available() else 8
+        return BatchSize(256)  # it batches by itself; this only says how often answers reach the disk
+    return BatchSize(64, 16384 if torch.cuda.is_available() else 8192)
 
 
 def build_questions(model: UniDPOVLM, dataset: Any, quiet: bool) -> list[Question]:
@@ -69,14 +84,19 @@ def fingerprint_of(model: UniDPOVLM) -> str:
     return hashlib.sha256(f"{model.checkpoint.fingerprint()} {settings}".encode()).hexdigest()
 
 
-def batches_of(questions: Sequence[Question], size: int) -> list[list[int]]:
+def batches_of(questions: Sequence[Question], size: BatchSize) -> list[list[int]]:
     """Return batches of positions: rows of like length, the longest first, so that want of memory is known at once.
 
     They are the same for every run and any number of ranks: a row is always answered in the same company, and so with
     the same rounding.
     """
-    order = sorted(range(len(questions)), key=lambda i: -questions[i].length)
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    batches: list[list[int]] = []
+    for i in sorted(range(len(questions)), key=lambda i: -questions[i].length):
+        tokens = questions[batches[-1][0]].length * (len(batches[-1]) + 1) if batches else 0
+        if not batches or len(batches[-1]) == size.rows or (size.tokens and tokens > size.tokens):
+            batches.append([])
+        batches[-1].append(i)
+    return batches
 
 
 def answer_all(
@@ -85,7 +105,7 @@ def answer_all(
     rows: Sequence[tuple[str, str]],
     journal: Journal,
     ranks: Ranks,
-    batch_size: int,
+    batch_size: BatchSize,
 ) -> None:
     """Answer this rank's share of the batches, but for those whose answers are in the journal already.
 
@@ -95,7 +115,7 @@ def answer_all(
         rows: Index and key of each row.
         journal: Where answers go, batch by batch.
         ranks: Who else works.
-        batch_size: Rows in a batch.
+        batch_size: What makes a batch.
     """
     known = journal.read()
     mine = batches_of(questions, batch_size)[ranks.rank :: ranks.size]

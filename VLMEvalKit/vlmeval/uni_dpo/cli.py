@@ -59,7 +59,8 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--judge", metavar="MODEL", help=judge)
     it.add_argument("--judge-args", default="{}", type=json.loads, metavar="JSON", help="more options for the judge")
     it.add_argument("--api-nproc", type=int, default=4, metavar="N", help="requests to the judge at once (default: 4)")
-    it.add_argument("--batch-size", type=int, metavar="N", help="rows in a batch (default: 16 on a GPU, 8 without)")
+    sizes = "rows in a batch (default: up to 64, by the lengths of their prompts)"
+    it.add_argument("--batch-size", type=int, metavar="N", help=sizes)
     it.add_argument("--use-vllm", action="store_true", help="answer with vLLM instead of transformers")
     verbose = "print prompts and answers of some rows, and whole tracebacks"
     it.add_argument("--verbose", action="store_true", help=verbose)

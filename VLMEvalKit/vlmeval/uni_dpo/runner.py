@@ -12,7 +12,7 @@ from ..vlm.qwen2_vl.uni_dpo.media import Question
 from ..vlm.qwen2_vl.uni_dpo.model import UniDPOVLM
 from ..vlm.qwen2_vl.uni_dpo.options import chosen_options
 from ..vlm.qwen2_vl.uni_dpo.published import PUBLISHED, carries_record, of_published
-from .batches import answer_all, build_questions, default_batch_size, fingerprint_of, key_of
+from .batches import BatchSize, answer_all, build_questions, default_batch_size, fingerprint_of, key_of
 from .benchmark import build_dataset
 from .configs import CLASS
 from .errors import UniDPOError
@@ -114,7 +114,7 @@ def _answer(model: Model, dataset: Any, results: Results, job: Job, ranks: Ranks
         ranks.first(lambda: [path.unlink() for path in journal.files])
     known = journal.read()
     missing = sum(row not in known for row in rows)
-    batch_size = job.batch_size or default_batch_size(qwen)
+    batch_size = BatchSize(job.batch_size) if job.batch_size else default_batch_size(qwen)
     started = time.monotonic()
     ranks.together(lambda: answer_all(qwen, questions, rows, journal, ranks, batch_size))
     seconds = time.monotonic() - started

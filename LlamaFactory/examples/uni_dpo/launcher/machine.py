@@ -17,7 +17,7 @@ from .settings import Run, whole_number
 GLOBAL_BATCH = 128  # preference pairs a step, in all published runs
 BYTES_PER_PIXEL = 24  # of a processed image: three colours in float32, twice, as the model wants two frames
 NO_CUDA = "it is a build without CUDA, or the driver is too old for it"
-MB = 1e6
+MB, GB = 1e6, 1e9
 # Less memory lost to fragments, which batches of ever other lengths leave; LlamaFactory sets it for several GPUs only.
 CUDA_MEMORY = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 
@@ -53,6 +53,7 @@ def fit_to_machine(run: Run, trust_gpus: bool) -> None:
     _fit_workers(run)
     _fit_shared_memory(run, shared_memory())
     _fit_accumulation(run)
+    _fit_prefetching(run, shared_memory())
 
 
 def _fit_precision(run: Run) -> None:
@@ -112,14 +113,10 @@ def shared_memory() -> int | None:
 
 def _fit_shared_memory(run: Run, room: int | None) -> None:
     """Have no more workers than their batches have room; Docker gives 64 MB, and a full /dev/shm is a bus error."""
-    from pair_data.images import MAX_PIXELS
-
-    workers, pixels = run.settings["dataloader_num_workers"], run.settings.get("image_max_pixels")
+    workers = run.settings["dataloader_num_workers"]
     if not workers or room is None:
         return
-    ahead = run.option("dataloader_prefetch_factor", 2)
-    pixels = pixels if isinstance(pixels, int) and pixels > 0 else MAX_PIXELS
-    batch = run.option("per_device_train_batch_size", 1) * pixels * BYTES_PER_PIXEL
+    ahead, batch = run.option("dataloader_prefetch_factor", 2), _bytes_of_batch(run)
     needed = run.processes * (workers * ahead + 1) * batch
     if needed <= room:
         return
@@ -134,6 +131,32 @@ def _fit_shared_memory(run: Run, room: int | None) -> None:
     run.notes.append(
         f"/dev/shm has {room / MB:.0f} MB free, and {_counted(workers, 'worker')} on each of "
         f"{_counted(run.processes, 'GPU')} may fill {needed / MB:.0f} MB: {does} (in Docker: --shm-size=8g)"
+    )
+
+
+def _bytes_of_batch(run: Run) -> int:
+    """Return what a batch takes in which each pair has one image of the largest size."""
+    from pair_data.images import MAX_PIXELS
+
+    pixels = run.settings.get("image_max_pixels")
+    pixels = pixels if isinstance(pixels, int) and pixels > 0 else MAX_PIXELS
+    return run.option("per_device_train_batch_size", 1) * pixels * BYTES_PER_PIXEL
+
+
+def _fit_prefetching(run: Run, room: int | None) -> None:
+    """Have workers prepare a whole step, within half the room: the trainer asks for all its batches at once."""
+    workers, name = run.settings["dataloader_num_workers"], "dataloader_prefetch_factor"
+    if not workers or name in run.given:
+        return
+    steps, ahead = run.settings["gradient_accumulation_steps"], run.option(name, 2)
+    each = run.processes * workers * _bytes_of_batch(run)
+    wanted = min(-(-steps // workers), steps if room is None else room // 2 // each)
+    if wanted <= ahead:
+        return
+    run.suggest(name, wanted)
+    run.notes.append(
+        f"{_counted(workers, 'worker')} prepare {wanted} batches ahead each, of {steps} that a step takes at once: up "
+        f"to {wanted * each / GB:.1f} GB of memory"
     )
 
 

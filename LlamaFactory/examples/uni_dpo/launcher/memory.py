@@ -26,6 +26,10 @@ KNOWN_SIZES = {
 }
 WITHOUT_REFERENCE = ("orpo", "simpo")
 ACTIVATIONS = 3.5 * GB  # with gradient checkpointing: pixels, one layer, logits; about, and more for long rows
+# Bytes that a token of `pref_token_budget` takes, per unit of the root of the language model's weights: counted on
+# layers of the sizes of Qwen2-VL-2B and 7B and Qwen3-VL-4B in half precision, within 5 %, checkpointed and not.
+TOKEN_BYTES, TOKEN_BYTES_WHOLE = 5.1, 76.0
+BUDGETS = (32768, 16384, 8192)
 # Options under which weights, gradients or moments take other room than what is counted here.
 UNCOUNTED = (
     *("quantization_bit", "use_galore", "use_apollo", "use_badam", "use_adam_mini", "use_muon"),
@@ -60,16 +64,26 @@ def check_memory(run: Run) -> list[str]:
     note = f"memory: about {need.usual / GB:.0f} GB on each GPU; {there}"
     fullest = min(run.cards, key=lambda gpu: gpu.free)
     if need.usual <= fullest.free:
-        return [note]
+        return [note, *_larger_budget(run, sizes, 0.9 * fullest.free)]
     taken = f", of which {fullest.used / GB:.0f} GB are in use" if fullest.used > GB else ""
     changes = [f"if it does: {change}" for change in _what_fits(run, sizes, fullest.free)]
     return [f"{note}{taken}: it may run out", *changes]
+
+
+def _larger_budget(run: Run, sizes: tuple[float, float], room: float) -> list[str]:
+    budget = run.settings.get("pref_token_budget") or BUDGETS[0]
+    for larger in (size for size in BUDGETS if size > budget):
+        need = needed(run.settings | {"pref_token_budget": larger}, sizes, run.world_size)
+        if need and need.usual <= room:
+            return [f"memory: there is room for pref_token_budget={larger}, with which the GPU waits less"]
+    return []
 
 
 def _what_fits(run: Run, sizes: tuple[float, float], room: float) -> list[str]:
     """Propose changes with which the run fits into `room` bytes on each GPU."""
     settings, changes = run.settings, []
     for change, options, remark in (
+        ("pref_token_budget=1024", {"pref_token_budget": 1024}, "smaller calls of the model"),
         ("uni_dpo_reference_cache=caches/reference", {"uni_dpo_reference_cache": "x"}, "no reference in training"),
         ("finetuning_type=lora", {"finetuning_type": "lora"}, "usually with a learning rate ten times as high"),
     ):
@@ -98,7 +112,7 @@ def needed(settings: dict[str, Any], sizes: tuple[float, float], processes: int)
     share = processes if stage == 3 else 1
     if kind == "lora":  # the policy without its adapter is the reference
         least = stored * (text + tower) / share
-        return Need(least, least + ACTIVATIONS)
+        return Need(least, least + _activations(settings, text))
     trained = 0 if settings.get("freeze_language_model") else text
     trained += 0 if settings.get("freeze_vision_tower", True) else tower
     without = settings.get("pref_loss") in WITHOUT_REFERENCE or settings.get("uni_dpo_reference_cache")
@@ -107,8 +121,13 @@ def needed(settings: dict[str, Any], sizes: tuple[float, float], processes: int)
         least = kept / share + trained * (2 / share + (2 if stage == 1 else 0) + 14 / processes)
     else:  # float32 weights, gradients, two moments; DDP's buckets
         least = kept + trained * (16 if processes == 1 else 20)
-    copies = 2 * trained if stored == 2 and not stage else 0  # autocast's
-    return Need(least, least + copies + ACTIVATIONS)
+    copies = trained * {0: 2, 1: 4}.get(stage, 0) if stored == 2 else 0  # autocast's; ZeRO-1's sums in float32
+    return Need(least, least + copies + _activations(settings, text))
+
+
+def _activations(settings: dict[str, Any], text: float) -> float:
+    each = TOKEN_BYTES_WHOLE if settings.get("disable_gradient_checkpointing") else TOKEN_BYTES
+    return ACTIVATIONS + each * math.sqrt(text) * (settings.get("pref_token_budget") or 0)
 
 
 def zero_stage(config: str | dict[str, Any] | None) -> tuple[int, bool]:

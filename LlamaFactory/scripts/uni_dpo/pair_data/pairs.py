@@ -83,7 +83,7 @@ def read_pair(row: Any, source: Source) -> Pair:
 
 
 def read_score(row: dict[str, Any], source: Source, side: str) -> float:
-    """Read "score_chosen" or "score_rejected" as training does: numbers and numeric text, finite in float32.
+    """Read "score_chosen", "score_rejected" or "weight" as training does: numbers and numeric text, finite in float32.
 
     Raises:
         RowError: there is no such number.
@@ -91,7 +91,7 @@ def read_score(row: dict[str, Any], source: Source, side: str) -> float:
     column = source.columns[side]
     value = row.get(column)
     if value is None:
-        raise RowError(column, "there is no score", "score-missing")
+        raise RowError(column, f"there is no {side.partition('_')[0]}", "score-missing")
     if isinstance(value, bool):
         raise RowError(column, f"{value} is not a number", "score-boolean")
     try:

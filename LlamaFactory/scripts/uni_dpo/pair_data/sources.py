@@ -15,7 +15,7 @@ from .errors import DataError
 from .rows import READ, read_values, require_file
 
 
-_SAME = "history system tools chosen rejected images videos audios score_chosen score_rejected"
+_SAME = "history system tools chosen rejected images videos audios score_chosen score_rejected weight"
 COLUMNS = {"prompt": "instruction", "query": "input"} | {name: name for name in _SAME.split()}
 TAGS = {
     "role_tag": "from",
@@ -36,7 +36,7 @@ class Source:
         name: how messages call it.
         files: its files; rows are counted through all of them.
         columns: what a column is for, to its name in the file. A plain file has all of `COLUMNS`, an entry of
-            `dataset_info.json` those it names, and the score columns in any case.
+            `dataset_info.json` those it names, and the columns of scores and weights in any case.
         media_dir: the folder that relative image paths start from.
         formatting: one of `descriptions.FORMATS`.
         tags: for conversations, LlamaFactory's names of roles and fields.
@@ -109,8 +109,8 @@ def _from_entry(name: str, folder: Path, media_dir: Path) -> Source:
         raise DataError(f'{where}: only data sets with a "file_name" can be read here. Download it first.')
     if not entry.get("ranking"):
         raise DataError(f'{where}: preference pairs need "ranking": true, or training takes them for single answers.')
-    # What upstream assumes where an entry has no columns; the score columns are the overlay's.
-    columns = {"score_chosen": "score_chosen", "score_rejected": "score_rejected"}
+    # What upstream assumes where an entry has no columns; those of scores and weights are the overlay's.
+    columns = {name: name for name in ("score_chosen", "score_rejected", "weight")}
     assumed = {"prompt": "instruction", "query": "input", "messages": "conversations"}
     columns |= {use: column for use, column in entry.get("columns", assumed).items() if column}
     # Where an entry has tags, upstream forgets those that it assumes.

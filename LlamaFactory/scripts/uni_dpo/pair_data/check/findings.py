@@ -41,6 +41,7 @@ ERRORS = {  # what stops training, loses the row, or trains on something false
     "score-not-finite": "training stops at NaN and infinity",
     "score-boolean": "a score is a number",
     "score-text": "a score is a number",
+    "weight": "with pref_pair_weights every pair has a weight, a number of zero or more",
     "image-count": "as many <image> as images, or tokenising stops; where there is none, data.py convert puts it in",
     "media-count": "as many <video> and <audio> in the text as files, or tokenising stops",
     "placeholder-in-answer": "answers are text; an image belongs to the question",

@@ -18,6 +18,7 @@ class Plan:
         sources: the data sets to train on.
         held_out: those to evaluate on.
         scored: whether pairs need scores.
+        weighted: whether they need weights.
         images: whether to open images.
         workers: processes that open images.
         max_pixels: LlamaFactory's `image_max_pixels`.
@@ -39,6 +40,7 @@ class Plan:
     split: bool = False
     training: Any = None
     tokens: bool = True
+    weighted: bool = False
 
 
 @dataclass

@@ -36,6 +36,18 @@ def check_scores(row: dict[str, Any], source: Source) -> Iterator[Problem]:
         yield "score-reversed", column, f"{scores[0]:g} is less than {scores[1]:g}"
 
 
+def check_weight(row: dict[str, Any], source: Source) -> Iterator[Problem]:
+    """Look at the weight of a pair."""
+    column = source.columns["weight"]
+    try:
+        weight = read_score(row, source, "weight")
+    except RowError as error:
+        yield "weight", column, str(error)
+        return
+    if weight < 0:
+        yield "weight", column, f"{weight:g} is negative"
+
+
 def check_pair(pair: Pair, source: Source) -> Iterator[Problem]:
     """Look at the texts of a pair, and at the number of its images."""
     columns = source.columns

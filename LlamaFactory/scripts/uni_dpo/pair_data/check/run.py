@@ -19,11 +19,17 @@ from .loader import LoaderCheck
 from .media_index import Item, MediaIndex
 from .picture import look
 from .plan import Checked, Plan
-from .rows import PLACEHOLDERS, check_pair, check_scores
+from .rows import PLACEHOLDERS, check_pair, check_scores, check_weight
 from .value_types import Types, not_unicode
 
 
-IF_ABSENT = ("score-missing", "answer-missing", "question-empty", "messages")  # told once for a column in no row
+IF_ABSENT = (
+    "score-missing",
+    "weight",
+    "answer-missing",
+    "question-empty",
+    "messages",
+)  # told once for a column in no row
 COMMON = {"system", "tools", "images", "videos", "audios"}  # what LlamaFactory can read besides question and answers
 ONE_SIDED = re.compile("(chosen|rejected)_(images?|videos?|audios?|system|tools|objects)")  # as ms-swift has them
 
@@ -61,7 +67,7 @@ def _read(checked: Checked, number: int, progress: bool) -> Iterator[Item]:
     loader, row = LoaderCheck(found, number), 0
     for path in source.files:
         require_file(path)
-        reader = _RowReader(source, checked.plan.scored, is_list(path), path.suffix.lower() in DELIMITERS)
+        reader = _RowReader(source, checked.plan, is_list(path), path.suffix.lower() in DELIMITERS)
         checked.types[number].append(reader.types)
         found.starts[number].append(row)
         for value in read_values(path, source.name if progress else ""):
@@ -86,7 +92,7 @@ class _RowReader:
     """Reads and judges the rows of a file, one by one."""
 
     source: Source
-    scored: bool
+    plan: Plan
     is_list: bool
     is_table: bool
     types: Types = field(default_factory=Types)
@@ -97,9 +103,11 @@ class _RowReader:
             bad = not_unicode(column) or self.types.see((column,), part, row)
             if bad and (self.is_list or bad[0] != "number-too-large"):  # lines make a float of it
                 problems.append((bad[0], column, bad[1]))
-        if self.scored and is_row:
+        if self.plan.scored and is_row:
             ignored = "score-numeric-text" if self.is_table else ""  # a table has nothing but text
             problems += [problem for problem in check_scores(value, self.source) if problem[0] != ignored]
+        if self.plan.weighted and is_row:
+            problems += check_weight(value, self.source)
         try:
             pair = read_pair(value, self.source)
         except RowError as error:
@@ -135,7 +143,7 @@ def _required(source: Source) -> list[str]:
     if not source.described:
         return []
     others = ("prompt", "query", "history") if source.formatting != "alpaca" else ("messages",)
-    unused = (*others, "score_chosen", "score_rejected", "response", "kto_tag")
+    unused = (*others, "score_chosen", "score_rejected", "weight", "response", "kto_tag")
     return [column for use, column in source.columns.items() if use not in unused]
 
 

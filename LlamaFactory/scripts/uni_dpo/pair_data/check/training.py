@@ -61,7 +61,8 @@ def plan_from_config(config: Path, overrides: list[str], **settings: Any) -> Pla
     return Plan(
         [open_source(name, folder, media) for name in data.dataset],
         [open_source(name, folder, media) for name in data.eval_dataset or []],
-        scored=given.get("pref_loss") == "uni_dpo" or bool(given.get("pref_margin_scale")),
+        scored=_needs_scores(given),
+        weighted=bool(given.get("pref_pair_weights")),
         max_pixels=options.model.image_max_pixels,
         min_pixels=options.model.image_min_pixels,
         shards=data.preprocessing_num_workers or 1,
@@ -69,6 +70,13 @@ def plan_from_config(config: Path, overrides: list[str], **settings: Any) -> Pla
         training=options,
         **settings,
     )
+
+
+def _needs_scores(given: dict[str, Any]) -> bool:
+    from llamafactory.train.uni_dpo.objective.losses import LOSSES
+
+    loss = LOSSES.get(str(given.get("pref_loss")))
+    return (loss is not None and loss.scores) or bool(given.get("pref_margin_scale"))
 
 
 def _require_known(given: dict[str, Any], config: Path) -> None:

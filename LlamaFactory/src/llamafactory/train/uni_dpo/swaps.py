@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 
+from .objective.pairs import SIDES
+
 
 if TYPE_CHECKING:
     from ...hparams import DataArguments, FinetuningArguments, ModelArguments
@@ -69,14 +71,16 @@ def our_trainer(
 
 @contextmanager
 def read_as_checked() -> Iterator[None]:
-    """Read data sets as `data.py check` does: texts as texts, media as files, and each prompt once a pair."""
+    """Read data sets as `data.py check` does: texts as texts, media as files, each prompt once; part by part."""
     from .data import loader_checks, texts
+    from .data.parts import in_parts
     from .data.prompts import PromptOnceProcessor
 
     loader = upstream_module("data.loader")
     with _swapped(
         "data.loader",
         PairwiseDatasetProcessor=PromptOnceProcessor,
+        _get_preprocessed_dataset=in_parts(loader._get_preprocessed_dataset),
         load_dataset=texts.reading_texts(loader.load_dataset),
         align_dataset=loader_checks.with_media_in_files(loader.align_dataset),
     ):
@@ -84,24 +88,29 @@ def read_as_checked() -> Iterator[None]:
 
 
 @contextmanager
-def scored_data(needed_by: str = "pref_loss: uni_dpo") -> Iterator[None]:
-    """Carry scores from the data set to the batch; `needed_by` is the option that messages give as the reason."""
+def scored_data(needed: dict[str, str] | None = None) -> Iterator[None]:
+    """Carry scores and weights from the data set to the batch.
+
+    Args:
+        needed: which of them, each with the option that messages give as the reason; None: the scores for Uni-DPO.
+    """
     from .data import converters, loader_checks
 
     loader = upstream_module("data.loader")
+    needed = dict.fromkeys(SIDES, "pref_loss: uni_dpo") if needed is None else needed
     swaps = [
         _swapped("data.parser", DatasetAttr=converters.ScoredDatasetAttr),
         _swapped("data.converter", DATASET_CONVERTERS=converters.SCORED_CONVERTERS),
         _swapped(
             "data.loader",
             PairwiseDatasetProcessor=converters.ScoredPairwiseProcessor,
-            get_dataset_list=loader_checks.with_labels(loader.get_dataset_list, needed_by),
+            get_dataset_list=loader_checks.with_labels(loader.get_dataset_list, needed),
             _load_single_dataset=loader_checks.explaining_failures(loader._load_single_dataset),
             align_dataset=loader_checks.with_checked_scores(loader.align_dataset),
         ),
         _swapped(
             "train.dpo.workflow",
-            get_dataset=loader_checks.refusing_unscored(upstream_module("train.dpo.workflow").get_dataset, needed_by),
+            get_dataset=loader_checks.refusing_unscored(upstream_module("train.dpo.workflow").get_dataset, needed),
         ),
     ]
     with ExitStack() as stack:

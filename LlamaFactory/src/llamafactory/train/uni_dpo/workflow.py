@@ -52,16 +52,16 @@ def run_dpo(
 
     if finetuning_args.uses_our_trainer:
         if training_args.do_train and training_args.should_save:
-            _end(training_args.output_dir, finetuning_args.uses_uni_dpo)
+            _end(training_args.output_dir, finetuning_args.our_loss is not None)
         # LlamaFactory's next step is to part; gloo may abort a rank that parts while another is still at work.
         training_args.distributed_state.wait_for_everyone()
 
 
-def _end(output: str, uses_uni_dpo: bool) -> None:
+def _end(output: str, pictures: bool) -> None:
     from .files.run_record import mark_ended
     from .record.plots import plot_run
 
-    if uses_uni_dpo:
+    if pictures:
         plot_run(output)
     mark_ended(output)
 
@@ -85,8 +85,8 @@ def _swap_in(
         swaps.enter_context(our_trainer(data_args, model_args, finetuning_args, options))
         swaps.enter_context(explained_models())
         _keep_stream_batches_apart(data_args, training_args)
-    if finetuning_args.uses_scores:
-        swaps.enter_context(scored_data(finetuning_args.scores_needed_by))
+    if finetuning_args.numbers_needed or finetuning_args.logs_pairs:
+        swaps.enter_context(scored_data(finetuning_args.numbers_needed))
     if finetuning_args.uses_caches:
         swaps.enter_context(caches(model_args, data_args, training_args, finetuning_args))
 

@@ -49,7 +49,8 @@ def reference_key(
         "template": data_args.template,
         "precision": _precision(model_args, training_args, finetuning_args),
         # `auto` is the best route that the model allows, and so is `shared_prefix` where it is possible.
-        "pref_forward": finetuning_args.forward_route.replace("shared_prefix", "auto"),
+        "pref_forward": finetuning_args.forward_route.replace("shared_prefix", "auto")
+        + " varlen" * finetuning_args.pref_varlen_attention,
         "quantization": {"bits": bits, **_options(model_args, QUANTIZATION_OPTIONS)} if bits else None,
         **_options(model_args, MODEL_OPTIONS + PIXEL_OPTIONS + VIDEO_OPTIONS),
         "image processor": model.image_processor(),

@@ -5,14 +5,13 @@ from typing import Any
 import torch
 from datasets import Image
 
+from ..objective.pairs import SIDES, WEIGHT
 
-# What the batch carries besides the model's inputs: the scores, and which pair of which data set each row is.
-SCORED_DTYPES = {
-    "pair_dataset": torch.long,
-    "pair_row": torch.long,
-    "score_chosen": torch.float32,
-    "score_rejected": torch.float32,
-}
+
+# What the batch carries besides the model's inputs: which pair of which data set each row is, ...
+PLACE_DTYPES = {"pair_dataset": torch.long, "pair_row": torch.long}
+# ... and what the data say of it in numbers, as far as a run needs them.
+SCORED_DTYPES = PLACE_DTYPES | dict.fromkeys((*SIDES, WEIGHT), torch.float32)
 
 # Columns that a data set gets from the cache of reference log-probs: sums over an answer's tokens, in nats.
 REFERENCE_COLUMNS = ("reference_chosen_logps", "reference_rejected_logps")

@@ -1,45 +1,48 @@
-"""Scores on their way from the data set to the batch.
+"""Scores and weights on their way from the data set to the batch.
 
 Small classes that take the place of upstream's for the time of a run (`swaps.py` puts them there): the description
-of a data set learns the score columns, its converter reads them, and the processor keeps them beside the rows that
+of a data set learns their columns, its converter reads them, and the processor keeps them beside the rows that
 upstream keeps. The collator (`collate.py`) hands them over as float32 tensors.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ....data.converter import AlpacaDatasetConverter, OpenAIDatasetConverter, SharegptDatasetConverter
 from ....data.parser import DatasetAttr
 from ..errors import in_context
+from ..objective.pairs import SIDES, WEIGHT
 from .columns import SCORED_DTYPES
 from .prompts import PromptOnceProcessor
-from .scores import NO_ROW, ROW_COLUMN, SIDES, read_score
+from .scores import NO_ROW, ROW_COLUMN, read_score
 
 
 @dataclass
 class ScoredDatasetAttr(DatasetAttr):
-    """A data set's entry in `dataset_info.json` that also knows where its scores are.
+    """A data set's entry in `dataset_info.json` that also knows where its scores and weights are.
 
     Attributes:
         score_chosen: source column with the score of the chosen response.
         score_rejected: source column with the score of the rejected response.
+        weight: source column with the weight of the pair.
         position: the place of the data set in the `dataset` (or `eval_dataset`) option, from 0.
         label: its name there.
-        needed_by: the option that needs its scores.
+        needed: which of these columns the run needs, each with the option that needs it.
     """
 
     score_chosen: str = "score_chosen"
     score_rejected: str = "score_rejected"
+    weight: str = "weight"
     position: int = 0
     label: str = ""
-    needed_by: str = "pref_loss: uni_dpo"
+    needed: dict[str, str] = field(default_factory=dict)
 
     def join(self, attr: dict[str, Any]) -> None:
         """Read the entry; upstream's reader skips column names that it does not know."""
         super().join(attr)
         columns = attr.get("columns") or {}
-        for side in SIDES:
-            setattr(self, side, columns.get(side) or side)
+        for name in (*SIDES, WEIGHT):
+            setattr(self, name, columns.get(name) or name)
 
     def __repr__(self) -> str:
         """Name the data set as the user did."""
@@ -47,13 +50,13 @@ class ScoredDatasetAttr(DatasetAttr):
 
 
 class _ReadsScores:
-    """Converter that adds the scores and the pair's place to what upstream's converter makes of an example."""
+    """Converter that adds the numbers that the run needs and the pair's place to what upstream's makes of it."""
 
     def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
         attr, row = self.dataset_attr, example.get(ROW_COLUMN, NO_ROW)
         with in_context(place(f'"{attr!r}"', row)):
             converted = super().__call__(example)
-        converted |= {f"_{side}": read_score(example, attr, side, row) for side in SIDES}
+        converted |= {f"_{name}": read_score(example, attr, name, row) for name in attr.needed}
         converted |= {"_pair_dataset": attr.position, "_pair_row": row}
         return converted
 
@@ -92,7 +95,8 @@ class ScoredPairwiseProcessor(PromptOnceProcessor):
                 encoded = super().preprocess_dataset({name: [column[i]] for name, column in examples.items()})
             if not encoded:
                 continue
-            encoded |= {name: [examples[f"_{name}"][i]] for name in SCORED_DTYPES}
+            carried = [name for name in SCORED_DTYPES if f"_{name}" in examples]
+            encoded |= {name: [examples[f"_{name}"][i]] for name in carried}
             for name, values in encoded.items():
                 batch.setdefault(name, []).extend(values)
         return batch

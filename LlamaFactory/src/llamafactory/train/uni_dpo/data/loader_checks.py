@@ -8,16 +8,15 @@ from datasets.exceptions import DatasetGenerationError
 from pyarrow import ArrowInvalid
 
 from ..errors import UniDPOError, in_context
-from .converters import SCORED_DTYPES
 from .descriptions import check_columns, check_entries, refuse_null
 from .media_paths import refuse_no_paths
 from .scores import check_scores, check_tokenized, explain_load_failure, number_rows
 
 
-def with_labels(get_dataset_list: Callable, needed_by: str) -> Callable:
+def with_labels(get_dataset_list: Callable, needed: dict[str, str]) -> Callable:
     """Look at the descriptions; let every data set know its name and place, for messages and for the pair log.
 
-    And for messages the option that needs scores, `needed_by`.
+    And which numbers of a pair the run needs, each with the option that needs it.
     """
 
     def labelled(dataset_names: list[str] | None, dataset_dir: str | dict) -> list:
@@ -25,7 +24,7 @@ def with_labels(get_dataset_list: Callable, needed_by: str) -> Callable:
             check_entries(dataset_names, dataset_dir)
         attrs = get_dataset_list(dataset_names, dataset_dir)
         for position, (label, attr) in enumerate(zip(dataset_names or [], attrs, strict=True)):
-            attr.position, attr.label, attr.needed_by = position, label, needed_by
+            attr.position, attr.label, attr.needed = position, label, needed
         return attrs
 
     return labelled
@@ -75,13 +74,13 @@ def with_media_in_files(align_dataset: Callable) -> Callable:
     return aligned
 
 
-def refusing_unscored(get_dataset: Callable, needed_by: str) -> Callable:
-    """Refuse data tokenised without scores, which `tokenized_path` would bring in around all other checks."""
+def refusing_unscored(get_dataset: Callable, needed: dict[str, str]) -> Callable:
+    """Refuse data tokenised without what the run needs, which `tokenized_path` would bring in around other checks."""
 
     def with_scores(template: Any, model_args: Any, data_args: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         with in_context("The data", "No pair is left of it: see the warnings above."):
             dataset_module = get_dataset(template, model_args, data_args, *args, **kwargs)
-        check_tokenized(dataset_module, data_args.tokenized_path, SCORED_DTYPES, needed_by)
+        check_tokenized(dataset_module, data_args.tokenized_path, needed)
         return dataset_module
 
     return with_scores

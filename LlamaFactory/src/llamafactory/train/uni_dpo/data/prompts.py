@@ -1,7 +1,8 @@
 """Pairs tokenised with one encoding of their prompt, and refused where a cut would go through an image.
 
 Upstream's processor prepares and encodes every prompt twice, once before each answer, which for a prompt with images
-means processing them twice. Here upstream's own code runs, with a template that remembers the last prompt.
+means processing them twice. Here upstream's own code runs, with a template that remembers the last prompt, and with
+images of which it learns the size alone.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from ....data.template import Template
 from ....extras.constants import AUDIO_PLACEHOLDER, IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER
 from ..errors import UniDPOError
 from ..proxy import Proxy
+from .outlines import OutlinePlugin
 
 
 PLACEHOLDERS = (IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER, AUDIO_PLACEHOLDER)
@@ -89,7 +91,7 @@ class RememberingTemplate(Proxy):
     def __init__(self, template: Template):
         """Stand in for `template`."""
         super().__init__(template)
-        self.mm_plugin = RememberingPlugin(template.mm_plugin)
+        self.mm_plugin = RememberingPlugin(OutlinePlugin(template.mm_plugin))
         self.prompt_ids: list[int] = []
         self._prompt: tuple | None = None
         # Templates that think, or otherwise let an answer change its prompt, have a method of their own.

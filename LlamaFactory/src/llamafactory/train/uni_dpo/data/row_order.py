@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
+from ..objective.pairs import SIDES, WEIGHT
 from .columns import undecoded
 
 
 TOKENS = ("chosen_input_ids", "chosen_labels", "rejected_input_ids", "rejected_labels")
-SCORES = ("score_chosen", "score_rejected")
 MEDIA = ("images", "videos", "audios")
 ROWS_AT_ONCE = 1000
 
@@ -28,12 +28,12 @@ def row_order(dataset: Any, pairs_a_step: int, seed: int) -> dict[str, Any]:
 
 
 def digest_of(dataset: Dataset) -> str:
-    """Digest what training sees of the rows, in their order: tokens, scores, and media by name and size.
+    """Digest what training sees of the rows, in their order: tokens, scores, weights, and media by name and size.
 
     Media count by the names of their files, so that data may move, and the whole takes some seconds for 100,000 rows.
     """
     digest = hashlib.blake2b(digest_size=16)
-    columns = [name for name in (*TOKENS, *SCORES, *MEDIA) if name in dataset.column_names]
+    columns = [name for name in (*TOKENS, *SIDES, WEIGHT, *MEDIA) if name in dataset.column_names]
     for name in MEDIA:
         dataset = undecoded(dataset, name) if name in columns else dataset
     for batch in dataset.select_columns(columns).with_format("arrow").iter(ROWS_AT_ONCE):

@@ -1,7 +1,8 @@
-"""Reading scores, and saying exactly which one is wrong.
+"""Reading scores and weights of pairs, and saying exactly which one is wrong.
 
-Knows `datasets`, but nothing of LlamaFactory: a data set's description (`attr`) is anything with the source columns
-`score_chosen` and `score_rejected`, the option that needs them, `needed_by`, and a readable `repr`.
+Knows `datasets`, but nothing of LlamaFactory: a data set's description (`attr`) is anything with `needed`, the names
+of the numbers that a run needs, each with the option that needs it, with the source column of each under that name,
+and with a readable `repr`.
 """
 
 import json
@@ -13,9 +14,12 @@ from typing import Any
 import torch
 
 from ..errors import UniDPOError
+from ..objective.pairs import WEIGHT
+from .columns import PLACE_DTYPES
 
 
-SIDES = ("score_chosen", "score_rejected")
+# What a message says that an option needs.
+SCORES_NEEDED, WEIGHTS_NEEDED = "a score for both answers of every pair", "a weight for every pair, zero or more"
 
 # Added to map-style data sets so that messages and the pair log can name rows; a stream has no row numbers.
 ROW_COLUMN = "_uni_dpo_row"
@@ -35,7 +39,7 @@ def row_numbers(dataset: Any) -> list[int]:
 
 
 def check_scores(dataset: Any, attr: Any, rows: Iterable[int]) -> None:
-    """Read every score once, before anything is tokenised.
+    """Read every score and weight once, before anything is tokenised.
 
     Args:
         dataset: a `datasets.Dataset` or `IterableDataset` as it was loaded.
@@ -43,57 +47,59 @@ def check_scores(dataset: Any, attr: Any, rows: Iterable[int]) -> None:
         rows: the row numbers of the data set's file, in the order of `dataset`.
 
     Raises:
-        UniDPOError: a score column is missing or a score is not a finite number.
+        UniDPOError: a column is missing, or a score or weight is not a finite number, or a weight is negative.
     """
+    if not attr.needed:
+        return
     columns = dataset.column_names or list(next(iter(dataset)))
-    for side in SIDES:
-        if getattr(attr, side) not in columns:
-            raise UniDPOError(_missing_column(attr, side, columns))
-    scores = dataset.select_columns(list({getattr(attr, side) for side in SIDES}))
-    for row, example in zip(rows, _examples(scores), strict=False):
-        for side in SIDES:
-            read_score(example, attr, side, row)
+    for name in attr.needed:
+        if getattr(attr, name) not in columns:
+            raise UniDPOError(_missing_column(attr, name, columns))
+    numbers = dataset.select_columns(list({getattr(attr, name) for name in attr.needed}))
+    for row, example in zip(rows, _examples(numbers), strict=False):
+        for name in attr.needed:
+            read_score(example, attr, name, row)
 
 
-def read_score(example: Mapping[str, Any], attr: Any, side: str, row: int, file: str = "") -> float:
-    """Read one score as a finite float; numbers and numeric strings are accepted.
+def read_score(example: Mapping[str, Any], attr: Any, name: str, row: int, file: str = "") -> float:
+    """Read one score or weight as a finite float; numbers and numeric strings are accepted.
 
     Args:
         example: one row of the data set.
         attr: its description.
-        side: which of `SIDES`.
+        name: which of `attr.needed`.
         row: its number, for the message; `NO_ROW` in a stream.
         file: where rows are counted from, if not from the start of the data set.
 
     Raises:
-        UniDPOError: the score is missing, empty, not a number, or not finite in float32.
+        UniDPOError: it is missing, empty, not a number, or not finite in float32, or it is a negative weight.
     """
-    column = getattr(attr, side)
+    column = getattr(attr, name)
     value = example.get(column)
     try:
         score = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         score = math.nan
-    if abs(score) <= torch.finfo(torch.float32).max:  # false for NaN
+    finite = abs(score) <= torch.finfo(torch.float32).max  # false for NaN
+    if finite and not (name == WEIGHT and score < 0):
         return score
     where = _place(row, file) if row != NO_ROW else f"a row that reads {_excerpt(example)}"
-    what = "there is no number" if value is None else f"{value!r} is not a finite number"  # NaN in JSON loads so
+    what = f"{value!r} is negative" if finite else f"{value!r} is not a finite number"
+    what = "there is no number" if value is None else what  # NaN in JSON loads so
+    needed = WEIGHTS_NEEDED if name == WEIGHT else SCORES_NEEDED
     raise UniDPOError(
-        f'Data set "{attr!r}", {where}, column "{column}": {what}, and `{attr.needed_by}` needs a score for both '
-        "answers of every pair. Correct or remove the row."
+        f'Data set "{attr!r}", {where}, column "{column}": {what}, and `{attr.needed[name]}` needs {needed}. Correct '
+        "or remove the row."
     )
 
 
-def check_tokenized(
-    dataset_module: Mapping[str, Any], tokenized_path: str | None, wanted: Iterable[str], needed_by: str
-) -> None:
-    """Refuse a `tokenized_path` that was made without scores.
+def check_tokenized(dataset_module: Mapping[str, Any], tokenized_path: str | None, needed: Mapping[str, str]) -> None:
+    """Refuse a `tokenized_path` that was made without scores, weights or row numbers.
 
     Args:
         dataset_module: what upstream's `get_dataset` returns.
         tokenized_path: the option of that name.
-        wanted: columns that every split needs.
-        needed_by: the option that needs scores.
+        needed: the numbers that every pair needs, each with the option that needs it.
 
     Raises:
         UniDPOError: a split lacks one of them.
@@ -103,10 +109,13 @@ def check_tokenized(
     for name, split in dataset_module.items():
         for dataset in split.values() if isinstance(split, Mapping) else [split]:
             columns = dataset.column_names or list(next(iter(dataset)))
-            if not set(wanted) <= set(columns):
+            wanted = dict.fromkeys(PLACE_DTYPES, next(iter(needed.values()), "uni_dpo_log_pairs: true")) | dict(needed)
+            lacking = [column for column in reversed(wanted) if column not in columns]
+            if lacking:
+                what = lacking[0].partition("_")[0].replace("pair", "row number")
                 raise UniDPOError(
-                    f"`tokenized_path: {tokenized_path}` has no scores in its {name}: it was tokenised for "
-                    f"another loss. Give a path of its own to `{needed_by}`, and it is tokenised anew."
+                    f"`tokenized_path: {tokenized_path}` has no {what}s in its {name}: it was tokenised for another "
+                    f"loss. Give a path of its own to `{wanted[lacking[0]]}`, and it is tokenised anew."
                 )
 
 
@@ -127,21 +136,21 @@ def explain_load_failure(attr: Any, dataset_dir: Any, error: Exception) -> None:
             examples = _read_json(os.path.join(path, file) if file else path)
         except (OSError, ValueError):
             continue  # not JSON, or broken in another way: upstream's own error stands
-        for side in SIDES:
-            _explain_column(examples, attr, side, file, error)
+        for name in attr.needed:
+            _explain_column(examples, attr, name, file, error)
 
 
-def _explain_column(examples: list[Any], attr: Any, side: str, file: str, error: Exception) -> None:
-    column = getattr(attr, side)
-    first: dict[bool, int] = {}  # whether a score is text, and the first row where it is
+def _explain_column(examples: list[Any], attr: Any, name: str, file: str, error: Exception) -> None:
+    column = getattr(attr, name)
+    first: dict[bool, int] = {}  # whether a number is text, and the first row where it is
     for row, example in enumerate(examples):
         if isinstance(example, dict) and column in example:
-            read_score(example, attr, side, row, file)
+            read_score(example, attr, name, row, file)
             first.setdefault(isinstance(example[column], str), row)
     if len(first) == 2:
         raise UniDPOError(
             f'Data set "{attr!r}", {_place(first[True], file)}, column "{column}": text, while row {first[False]} has '
-            "a number. Write all scores of the file in one way, best as numbers."
+            "a number. Write all of them in one way, best as numbers."
         ) from error
 
 
@@ -163,11 +172,11 @@ def _place(row: int, file: str) -> str:
     return f"{f'file {file}, ' if file else ''}row {row} (the first is 0)"
 
 
-def _missing_column(attr: Any, side: str, columns: Iterable[str]) -> str:
+def _missing_column(attr: Any, name: str, columns: Iterable[str]) -> str:
     return (
-        f'Data set "{attr!r}" has no column "{getattr(attr, side)}", which `{attr.needed_by}` needs; it has '
-        f"{', '.join(columns)}. If the score has another name, say so in its entry of dataset_info.json: "
-        f'"columns": {{"{side}": "<name>", ...}}.'
+        f'Data set "{attr!r}" has no column "{getattr(attr, name)}", which `{attr.needed[name]}` needs; it has '
+        f"{', '.join(columns)}. If the {name.partition('_')[0]} has another name, say so in its entry of "
+        f'dataset_info.json: "columns": {{"{name}": "<name>", ...}}.'
     )
 
 

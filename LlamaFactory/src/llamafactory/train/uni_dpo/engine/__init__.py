@@ -14,6 +14,7 @@ once, the prompt runs through the language model once, and the output layer is a
 It knows torch and transformers, and nothing of LlamaFactory.
 """
 
+from .attention import has_varlen
 from .choice import ROUTES, Choice, choose, misses_attention, plain_model
 from .families import placeholder_ids, tower_of
 from .layout import PairLayout, join, lay_out
@@ -28,6 +29,7 @@ __all__ = [
     "attach",
     "choose",
     "encode_images",
+    "has_varlen",
     "image_width",
     "join",
     "lay_out",

@@ -2,12 +2,14 @@
 
 No mask is needed. Shared part and chosen rest together are plain causal attention; the rejected rest attends to the
 shared part and, causally, to itself. The cost is linear in pairs, and every call is one that fast kernels know:
-`scaled_dot_product_attention`, or FlashAttention's variable-length kernel where the model uses FlashAttention-2.
+`scaled_dot_product_attention`, or a variable-length FlashAttention: of the package of that name where the model uses
+FlashAttention-2, of torch where the user asks for it.
 
 A model opts in by name: `uni_dpo_sdpa` behaves as `sdpa` does until a forward brings `pair_spans`.
 """
 
 import functools
+import inspect
 import itertools
 import os
 from collections.abc import Iterator
@@ -36,16 +38,18 @@ DETERMINISTIC = "FLASH_ATTENTION_DETERMINISTIC"
 Spans = list[tuple[int, int, int]]
 
 
-def register(base: str) -> str:
+def register(base: str, varlen: bool = False) -> str:
     """Make an attention implementation that extends `base` by `pair_spans` known to transformers.
 
     Args:
         base: `sdpa` or `flash_attention_2`.
+        varlen: whether torch's variable-length FlashAttention takes the place of `sdpa` for pairs.
 
     Returns:
         Its name.
     """
-    attend = flash_attention if base == "flash_attention_2" else split_attention
+    attend = {"sdpa": varlen_attention if varlen else split_attention, "flash_attention_2": flash_attention}[base]
+    name = PREFIX + ("varlen_" if varlen else "") + base
 
     def attention(module: torch.nn.Module, query, key, value, attention_mask, pair_spans=None, **kwargs: Any):
         if pair_spans is None:
@@ -55,9 +59,9 @@ def register(base: str) -> str:
         query, key = query.to(value.dtype), key.to(value.dtype)
         return attend(query, key, value, pair_spans, kwargs.get("scaling")), None
 
-    ALL_ATTENTION_FUNCTIONS.register(PREFIX + base, attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(PREFIX + base, ALL_MASK_ATTENTION_FUNCTIONS[base])
-    return PREFIX + base
+    ALL_ATTENTION_FUNCTIONS.register(name, attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(name, ALL_MASK_ATTENTION_FUNCTIONS[base])
+    return name
 
 
 @contextmanager
@@ -111,15 +115,43 @@ def flash_attention(
     """
     from flash_attn import flash_attn_varlen_func
 
-    pieces, ends, longest = _sequences(tuple(spans), query.device)
-    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))  # (length, heads, size)
-    # `split` and `cat`, as the backward of an index is not deterministic on a GPU, and that of slices not linear.
-    key, value = (x.split([length for span in spans for length in span]) for x in (key, value))
-    key, value = (torch.cat([x[number] for number in pieces]) for x in (key, value))
+    parts, ends, longest = _as_sequences(query, key, value, spans)
     options = {"softmax_scale": scale, "causal": True}
     if os.environ.get(DETERMINISTIC) == "1":
         options["deterministic"] = True  # from 2.4.1 on
-    return flash_attn_varlen_func(query, key, value, *ends, *longest, **options)[None]
+    return flash_attn_varlen_func(*parts, *ends, *longest, **options)[None]
+
+
+def varlen_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Spans, scale: float | None
+) -> torch.Tensor:
+    """Do the same in one call of torch's own FlashAttention, which has half precision on a GPU and nothing else."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    parts, ends, longest = _as_sequences(query, key, value, spans)
+    heads = query.shape[1] // key.shape[1]
+    parts[1:] = (x.repeat_interleave(heads, dim=1) if heads > 1 else x for x in parts[1:])
+    causal = {"window_size": (-1, 0)}  # aligned to the lower right, as in FlashAttention from 2.1 on
+    return varlen_attn(*parts, *ends, *longest, scale=scale, **causal)[None]
+
+
+def has_varlen() -> bool:
+    """Tell whether torch has a variable-length attention that can be called as above, as from 2.11 on."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    return {"scale", "window_size"} <= inspect.signature(varlen_attn).parameters.keys()
+
+
+def _as_sequences(query, key, value, spans: Spans) -> tuple[list[torch.Tensor], list[torch.Tensor], list[int]]:
+    """Lay a row out for variable-length kernels: tensors of shape (total, heads, size), ends and longest lengths."""
+    pieces, ends, longest = _sequences(tuple(spans), query.device)
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    # `split` and `cat`, as the backward of an index is not deterministic on a GPU, and that of slices not linear.
+    key, value = (x.split([length for span in spans for length in span]) for x in (key, value))
+    key, value = (torch.cat([x[number] for number in pieces]) for x in (key, value))
+    return [query, key, value], ends, longest
 
 
 @functools.lru_cache(maxsize=4)  # every layer of a forward asks for the same

@@ -22,11 +22,13 @@ class Choice:
         route: one of `ROUTES`.
         layout: the `kind` for `lay_out`; None for `upstream`.
         obstacle: why no better route is possible; empty for the best.
+        varlen: whether attention is one call of torch's variable-length FlashAttention a layer.
     """
 
     route: str
     layout: str | None = None
     obstacle: str = ""
+    varlen: bool = False
 
 
 def choose(model: nn.Module, reference: nn.Module | None = None, unverified: bool = False) -> Choice:

@@ -42,6 +42,7 @@ class PairLayout:
         lengths: scored tokens of each of the 2n sequences.
         media_tokens: placeholders of images and of videos in `input_ids`.
         media_once: whether the batch brings the media of each pair once; else once a row, as upstream does.
+        squares: whether, beside log-probs, the sums of squared probabilities are wanted (for WPO's weights).
     """
 
     input_ids: torch.Tensor
@@ -55,6 +56,7 @@ class PairLayout:
     lengths: list[int]
     media_tokens: tuple[int, int] = (0, 0)
     media_once: bool = False
+    squares: bool = False
 
     @property
     def tokens(self) -> int:

@@ -26,8 +26,8 @@ def attach_head(head: nn.Module) -> None:
         return
     original = head.forward
 
-    def forward(self: nn.Linear, hidden: torch.Tensor, targets: torch.Tensor | None = None):
-        return original(hidden) if targets is None else linear_logps(hidden, self.weight, targets)
+    def forward(self: nn.Linear, hidden: torch.Tensor, targets: torch.Tensor | None = None, squares: bool = False):
+        return original(hidden) if targets is None else linear_logps(hidden, self.weight, targets, squares=squares)
 
     head.forward = types.MethodType(forward, head)
     head.scores_tokens = True
@@ -39,23 +39,26 @@ def is_plain(head: nn.Module) -> bool:
     return type(head) is nn.Linear and head.bias is None and not hooked
 
 
-def token_logps(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def token_logps(
+    head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, squares: bool = False
+) -> tuple[torch.Tensor, ...]:
     """Compute log p(target) for each hidden state.
 
     Args:
         head: the output layer.
         hidden: hidden states, shape (tokens, size).
         targets: token ids, shape (tokens,).
+        squares: whether the third of the values below is wanted.
 
     Returns:
-        Log-probs in nats and the means of each token's logits, both of shape (tokens,), in float32 or better; the
-        second without gradient.
+        Log-probs in nats, the means of each token's logits, and with `squares` the logarithm of the sum of squares of
+        all probabilities, each of shape (tokens,), in float32 or better; only the first with gradient.
     """
     if getattr(head, "scores_tokens", False):
-        return head(hidden, targets)
+        return head(hidden, targets, squares)
 
-    def score(part: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return logits_logps(head(part), wanted)
+    def score(part: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return logits_logps(head(part), wanted, squares)
 
     sharded = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
     vocabulary = getattr(head, "out_features", None)
@@ -64,13 +67,13 @@ def token_logps(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor) ->
     if size >= len(targets):
         return score(hidden, targets)
     parts = zip(hidden.split(size), targets.split(size), strict=True)
-    logps, means = zip(*(checkpoint(score, *part, use_reentrant=False) for part in parts), strict=True)
-    return torch.cat(logps), torch.cat(means)
+    scored = [checkpoint(score, *part, use_reentrant=False) for part in parts]
+    return tuple(map(torch.cat, zip(*scored, strict=True)))
 
 
 def linear_logps(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, budget: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, budget: int | None = None, squares: bool = False
+) -> tuple[torch.Tensor, ...]:
     """Compute `token_logps` for a plain matrix of shape (vocabulary, size), within a budget of bytes of logits."""
     device = hidden.device.type
     if torch.is_autocast_enabled(device):  # here, as autocast is off in the backward pass of a custom function
@@ -79,8 +82,8 @@ def linear_logps(
     size = chunk_size(len(targets), len(weight), budget)
     with torch.autocast(device, enabled=False):
         if size >= len(targets):
-            return logits_logps(F.linear(hidden, weight), targets)
-        return _ChunkedLogps.apply(hidden, weight, targets, size)
+            return logits_logps(F.linear(hidden, weight), targets, squares)
+        return _ChunkedLogps.apply(hidden, weight, targets, size, squares)
 
 
 def chunk_size(tokens: int, vocabulary: int, budget: int | None = None) -> int:
@@ -90,29 +93,30 @@ def chunk_size(tokens: int, vocabulary: int, budget: int | None = None) -> int:
     return -(-tokens // chunks)
 
 
-def logits_logps(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def logits_logps(logits: torch.Tensor, targets: torch.Tensor, squares: bool = False) -> tuple[torch.Tensor, ...]:
     """Compute `token_logps` from logits, shape (tokens, vocabulary)."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    chosen = logits.gather(1, targets[:, None])[:, 0]
-    return chosen - logits.logsumexp(-1), logits.detach().mean(-1)
+    chosen, total = logits.gather(1, targets[:, None])[:, 0], logits.logsumexp(-1)
+    values = logits.detach()
+    squared = ((2 * values).logsumexp(-1) - 2 * total.detach(),) if squares else ()
+    return chosen - total, values.mean(-1), *squared
 
 
 class _ChunkedLogps(torch.autograd.Function):
     """`logits_logps` of `hidden @ weight.T` with the logits of `size` tokens in memory at a time."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets, size):
-        scored = [
-            logits_logps(F.linear(h, weight), t) for h, t in zip(hidden.split(size), targets.split(size), strict=True)
-        ]
-        logps, means = (torch.cat(parts) for parts in zip(*scored, strict=True))
+    def forward(ctx, hidden, weight, targets, size, squares):
+        parts = zip(hidden.split(size), targets.split(size), strict=True)
+        scored = [logits_logps(F.linear(h, weight), t, squares) for h, t in parts]
+        logps, *aside = (torch.cat(values) for values in zip(*scored, strict=True))
         ctx.save_for_backward(hidden, weight, targets)
         ctx.size = size
-        ctx.mark_non_differentiable(means)
-        return logps, means
+        ctx.mark_non_differentiable(*aside)
+        return logps, *aside
 
     @staticmethod
-    def backward(ctx, grad, _):
+    def backward(ctx, grad, *_):
         hidden, weight, targets = ctx.saved_tensors
         grad_hidden, grad_weight = [], None
         for h, t, g in zip(*(x.split(ctx.size) for x in (hidden, targets, grad)), strict=True):
@@ -129,4 +133,4 @@ class _ChunkedLogps(torch.autograd.Function):
                 # Added up in float32, as bfloat16 would lose small parts; without a float32 copy of each part.
                 grad_weight = part.to(grad.dtype) if grad_weight is None else grad_weight.add_(part)
         grad_hidden = torch.cat(grad_hidden) if grad_hidden else None
-        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None

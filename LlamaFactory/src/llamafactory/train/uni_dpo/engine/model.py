@@ -29,12 +29,15 @@ class PairLogps:
         logps: summed log-probs in nats, shape (2n,).
         lengths: scored tokens, shape (2n,).
         logits: mean logit over each sequence's scored positions and the vocabulary, shape (2n,), without gradient.
+        likeness: with `layout.squares` the mean over a sequence's scored tokens of log p(token) - log sum_v p(v)**2,
+            shape (2n,), without gradient; else None.
         features: image and video features that came out of a frozen tower, by kind, to be given to another call.
     """
 
     logps: torch.Tensor
     lengths: torch.Tensor
     logits: torch.Tensor
+    likeness: torch.Tensor | None
     features: dict[str, torch.Tensor]
 
 
@@ -56,7 +59,7 @@ def attach(model: nn.Module, choice: Choice) -> None:
         attach_head(model.lm_head)
     if choice.layout == "packed":
         config = decoder_of(model).config
-        config._attn_implementation = register(config._attn_implementation)
+        config._attn_implementation = register(config._attn_implementation, choice.varlen)
         family.prepare(model)
 
     @functools.wraps(getattr(original, "__func__", original))  # transformers and accelerate read the signature
@@ -88,13 +91,19 @@ def pair_logps(
         ValueError: images and their placeholders do not match.
     """
     wrapped = model(pair_layout=layout, media_features=features or {}, **(inputs or {}))
-    logps = wrapped["logps"]
+    logps, likeness = wrapped["logps"], None
+    lengths = torch.tensor(layout.lengths).to(logps.device, non_blocking=True)
+    if layout.squares:
+        likeness = _sums(logps.detach() - wrapped["squares"][0], layout) / lengths
     if ld_alpha is not None:
         logps = torch.where(layout.in_common_length, logps, ld_alpha * logps)
-    lengths = torch.tensor(layout.lengths).to(logps.device, non_blocking=True)
-    # Sums of slices rather than `index_add`, whose order of additions on a GPU is left to chance.
-    sums, means = (torch.stack([part.sum() for part in x.split(layout.lengths)]) for x in (logps, wrapped["logits"]))
-    return PairLogps(sums, lengths, means / lengths, wrapped["features"])
+    means = _sums(wrapped["logits"], layout) / lengths
+    return PairLogps(_sums(logps, layout), lengths, means, likeness, wrapped["features"])
+
+
+def _sums(values: torch.Tensor, layout: PairLayout) -> torch.Tensor:
+    """Sum up values of tokens by sequences: slices rather than `index_add`, which adds on a GPU in any order."""
+    return torch.stack([part.sum() for part in values.split(layout.lengths)])
 
 
 def encode_images(model: nn.Module, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -173,8 +182,9 @@ def _score_pairs(
     elif layout.branches is not None:
         mask = branch_mask(layout.branches, embeds.dtype)
     hidden = family.decode(model, embeds, media, attention_mask=mask, position_ids=layout.position_ids, **spans)
-    logps, logits = token_logps(model.lm_head, hidden.flatten(0, 1)[layout.sources], layout.targets)
-    return {"logps": logps, "logits": logits, "features": frozen}
+    scored = hidden.flatten(0, 1)[layout.sources]
+    logps, logits, *squares = token_logps(model.lm_head, scored, layout.targets, layout.squares)
+    return {"logps": logps, "logits": logits, "squares": squares, "features": frozen}
 
 
 def _media(

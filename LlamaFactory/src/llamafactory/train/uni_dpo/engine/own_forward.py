@@ -83,8 +83,8 @@ def attach(model: nn.Module) -> Callable[..., dict[str, Any]]:
                 f"The output layer of {type(model).__name__} ran {call.heads} times in a forward, so that scored "
                 "tokens cannot be told. Set `pref_forward: upstream`."
             )
-        logps, logits = logits_logps(output.logits[0], layout.targets)
-        return {"logps": logps, "logits": logits, "features": call.frozen}
+        logps, logits, *squares = logits_logps(output.logits[0], layout.targets, layout.squares)
+        return {"logps": logps, "logits": logits, "squares": squares, "features": call.frozen}
 
     return score
 

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from .pairs import at_least_float32, bounded
+
 
 @dataclass(frozen=True)
 class UniDPOLoss:
@@ -81,17 +83,17 @@ def uni_dpo_loss(
         The loss and its terms. bfloat16 and float16 inputs are computed in float32, others in their own precision.
         Everything is finite, gradients included, whenever the inputs are.
     """
-    policy_chosen = _at_least_float32(policy_chosen_logps)
-    policy_rejected = _at_least_float32(policy_rejected_logps)
-    reference_chosen = _at_least_float32(reference_chosen_logps.detach())
-    reference_rejected = _at_least_float32(reference_rejected_logps.detach())
-    policy_margin = _bounded(policy_chosen - policy_rejected)
-    reference_margin = _bounded(reference_chosen - reference_rejected)
+    policy_chosen = at_least_float32(policy_chosen_logps)
+    policy_rejected = at_least_float32(policy_rejected_logps)
+    reference_chosen = at_least_float32(reference_chosen_logps.detach())
+    reference_rejected = at_least_float32(reference_rejected_logps.detach())
+    policy_margin = bounded(policy_chosen - policy_rejected)
+    reference_margin = bounded(reference_chosen - reference_rejected)
     reward_margin = beta * (policy_margin - reference_margin)
 
     # Scores keep a precision of their own: 2.495 rounded to bfloat16 would pass tau_good = 2.5.
-    score_chosen, score_rejected = _at_least_float32(score_chosen), _at_least_float32(score_rejected)
-    w_qual = torch.sigmoid(qual_eta * _bounded(score_chosen - score_rejected)).to(policy_chosen.dtype)
+    score_chosen, score_rejected = at_least_float32(score_chosen), at_least_float32(score_rejected)
+    w_qual = torch.sigmoid(qual_eta * bounded(score_chosen - score_rejected)).to(policy_chosen.dtype)
     # (1 - sigmoid(u))**gamma in log space: the power itself has an infinite derivative where sigmoid saturates.
     w_perf = torch.exp(perf_gamma * F.logsigmoid(tau_ref - beta * policy_margin))
     w_perf = w_perf.detach() if perf_detached else w_perf
@@ -104,19 +106,6 @@ def uni_dpo_loss(
         w_qual=w_qual.detach(),
         w_perf=w_perf.detach(),
         nll_weight=nll_weight,
-        chosen_rewards=(beta * _bounded(policy_chosen - reference_chosen)).detach(),
-        rejected_rewards=(beta * _bounded(policy_rejected - reference_rejected)).detach(),
+        chosen_rewards=(beta * bounded(policy_chosen - reference_chosen)).detach(),
+        rejected_rewards=(beta * bounded(policy_rejected - reference_rejected)).detach(),
     )
-
-
-def _at_least_float32(values: torch.Tensor) -> torch.Tensor:
-    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
-
-
-def _bounded(differences: torch.Tensor) -> torch.Tensor:
-    """Keep a difference of finite numbers, and a product of a few of them, from overflowing to infinity.
-
-    The bound, 1.8e19 in float32, is far outside anything log-probs or scores can mean.
-    """
-    limit = torch.finfo(differences.dtype).max ** 0.5
-    return differences.clamp(-limit, limit)

@@ -1,141 +1,42 @@
-"""The options of Uni-DPO: their names, help texts and checks, and how they join LlamaFactory's parser."""
+"""What our options mean for a run, when they are checked, and how they join LlamaFactory's parser."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from ....hparams import parser
 from ....hparams.finetuning_args import FinetuningArguments
 from ..errors import print_errors_plainly
-from ..upstream.underneath import OUR_LOSSES, refuse_stranger
+from ..objective.losses import LOSSES, Loss
+from ..objective.pairs import SIDES, WEIGHT
+from ..upstream.underneath import refuse_stranger
 from ..upstream.versions import check_versions
 from .checks import (
     LENGTH_NORMALISED_UPSTREAM,
     PreferenceLoss,
-    check_clashes,
     check_loss,
-    check_numbers,
+    check_our_loss,
     check_trainer,
 )
+from .fields import UniDPOArguments
 from .types import require_types
 
 
-# Options of ours that mean something with every loss, where they are set.
-ANY_LOSS = (
-    *("dpo_average_log_prob", "pref_forward", "pref_token_budget"),
-    *("uni_dpo_reference_cache", "uni_dpo_image_cache"),
+# Options of ours that mean something with every loss: those that bring our trainer once they are set at all, ...
+SET = ("dpo_average_log_prob", "pref_forward")
+# ... and those that do once they are on.
+ON = (
+    *("pref_token_budget", "pref_varlen_attention", "uni_dpo_reference_cache", "uni_dpo_image_cache"),
+    *("pref_pair_weights", "pref_policy_weights", "pref_anchor"),
 )
-# And those that mean something with upstream's losses only.
-OTHER_LOSSES = ("pref_loss_as_named", "pref_margin_scale", "pref_margin_rate")
+# The same with upstream's losses only.
+ON_WITH_OTHERS = ("pref_loss_as_named", "pref_margin_scale")
+# What only the engine does, with whatever loss.
+NEEDS_ENGINE = ("uni_dpo_image_cache", "pref_token_budget", "pref_varlen_attention")
+# Options that mean something beside another one.
+BESIDE = {"pref_margin_rate": "pref_margin_scale", "pref_anchor_delta": "pref_anchor"}
+# And those that mean something with every loss of ours.
+OUR_LOSS = ("uni_dpo_log_pairs", "uni_dpo_image_cache_gb")
 SWITCH = (bool, bool | None)
-
-
-@dataclass
-class UniDPOArguments:
-    """Options of `pref_loss: uni_dpo`; the symbols are those of arXiv 2506.10054."""
-
-    uni_dpo_qual_eta: float = field(
-        default=0.7,
-        metadata={"help": "eta: steepness of the quality weight sigmoid(eta * (score_chosen - score_rejected))."},
-    )
-    uni_dpo_tau_ref: float = field(
-        default=2.0,
-        metadata={"help": "tau_ref: shift of the performance weight; stands in for the reference margin."},
-    )
-    uni_dpo_perf_gamma: float = field(
-        default=3.0,
-        metadata={"help": "gamma: focus of the performance weight on pairs not fitted yet; 0 turns it off."},
-    )
-    uni_dpo_nll_lambda: float = field(
-        default=0.001,
-        metadata={"help": "lambda: weight of the calibrated NLL term on chosen responses; 0 turns it off."},
-    )
-    uni_dpo_tau_good: float = field(
-        default=2.5,
-        metadata={"help": "tau_good: chosen responses that score at least this much may get the NLL term."},
-    )
-    uni_dpo_perf_detached: bool = field(
-        default=False,
-        metadata={"help": "Ablation: let no gradient flow through the performance weight, unlike the paper."},
-    )
-    uni_dpo_log_pairs: bool = field(
-        default=False,
-        metadata={"help": "Write one row per pair and step to `uni_dpo_pairs.jsonl` in the output folder."},
-    )
-    pref_forward: Literal["auto", "shared_prefix", "response_only", "upstream"] | None = field(
-        default=None,
-        metadata={
-            "help": (
-                "How log-probs of pairs are computed, with the same result: `shared_prefix` (image and prompt once a "
-                "pair, response log-probs only), `response_only`, `upstream` (LlamaFactory's own forward), or `auto`, "
-                "the first of these that the model allows. Unset: auto for uni_dpo, upstream for all else."
-            )
-        },
-    )
-    pref_token_budget: int = field(
-        default=0,
-        metadata={
-            "help": (
-                "Join the micro-batches of a step until a call of the model has about this many tokens (prompts "
-                "counted once), with the same result. 0: one call for each micro-batch. Needs `shared_prefix`."
-            )
-        },
-    )
-    uni_dpo_reference_cache: str | None = field(
-        default=None,
-        metadata={
-            "help": (
-                "Folder for log-probs of the reference model. They are computed once, and later runs over the same "
-                "pairs, with any learning rate or option of the loss, need no reference model."
-            )
-        },
-    )
-    uni_dpo_image_cache: str | None = field(
-        default=None,
-        metadata={
-            "help": (
-                "Folder for image features of a frozen vision tower. They are computed once, and later epochs and "
-                "runs neither process nor encode these images."
-            )
-        },
-    )
-    uni_dpo_image_cache_gb: float = field(
-        default=50.0,
-        metadata={"help": "Stop, before anything is encoded, if the image cache would need more gigabytes than this."},
-    )
-    pref_loss_as_named: bool = field(
-        default=False,
-        metadata={
-            "help": (
-                "Let `hinge` and `ipo` train what their names say. LlamaFactory does not pass the name on to trl, "
-                "which then trains the sigmoid loss."
-            )
-        },
-    )
-    pref_margin_scale: float = field(
-        default=0.0,
-        metadata={
-            "help": (
-                "w of MM-RLHF's margin-scaled DPO, for `pref_loss: sigmoid`: the beta of a pair is pref_beta * (1 + w "
-                "* (1 - exp(-k * max(0, score_chosen - score_rejected)))). 0 turns it off."
-            )
-        },
-    )
-    pref_margin_rate: float = field(
-        default=0.5,
-        metadata={"help": "k of `pref_margin_scale`: how fast beta grows with the score margin."},
-    )
-    dpo_average_log_prob: bool | None = field(
-        default=None,
-        metadata={
-            "help": (
-                "Divide response log-probs by their number of tokens. Unset: yes for uni_dpo; every other loss is "
-                "left to LlamaFactory entirely (yes for ipo, orpo and simpo, no for the rest). Set, to true or false: "
-                "every loss trains with this overlay's trainer (exact resuming, guard against non-finite values)."
-            ),
-            # transformers lets other switches stand bare, but not one whose default is neither on nor off.
-            **{"nargs": "?", "const": True},
-        },
-    )
 
 
 @dataclass
@@ -149,7 +50,7 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
     SWITCHES: ClassVar[list[str]] = [option.name for option in fields(UniDPOArguments) if option.type in SWITCH]
     pref_loss: PreferenceLoss = field(
         default="sigmoid",
-        metadata={"help": "The type of DPO loss to use; `uni_dpo` weighs pairs by score and by fit."},
+        metadata={"help": "The type of DPO loss to use; `uni_dpo` weighs pairs by score and by fit. docs/options.md."},
     )
 
     # Whether the user named the checkpoint to go on from; no option of its own.
@@ -168,22 +69,26 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
             check_versions()
             require_types(UniDPOArguments, self)
             check_trainer(self)
-        if self.uses_uni_dpo:
-            check_numbers(self)
-            check_clashes(self)
+        if self.our_loss is not None:
+            check_our_loss(self)
         super().__post_init__()
 
     @property
+    def our_loss(self) -> Loss | None:
+        """What this run trains, if that is a loss of ours."""
+        return LOSSES.get(self.pref_loss) if self.stage == "dpo" else None
+
+    @property
     def uses_uni_dpo(self) -> bool:
-        """Whether this run trains with our loss."""
-        return self.stage == "dpo" and self.pref_loss == "uni_dpo"
+        """Whether this run trains with Uni-DPO's loss."""
+        return self.our_loss is LOSSES["uni_dpo"]
 
     @property
     def uses_our_trainer(self) -> bool:
-        """Whether this run trains with our trainer: with our loss always, with others when asked."""
-        asked = self.dpo_average_log_prob is not None or self.pref_forward is not None or self.uses_caches
-        asked = asked or self.uses_margin or bool(self.pref_loss_as_named) or bool(self.pref_token_budget)
-        return self.stage == "dpo" and (self.pref_loss in OUR_LOSSES or asked)
+        """Whether this run trains with our trainer: with our losses always, with others when asked."""
+        asked = any(getattr(self, name) is not None for name in SET)
+        asked = asked or any(bool(getattr(self, name)) for name in (*ON, *ON_WITH_OTHERS))
+        return self.stage == "dpo" and (self.our_loss is not None or asked)
 
     @property
     def uses_margin(self) -> bool:
@@ -198,9 +103,21 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
     @property
     def scores_needed_by(self) -> str:
         """The option that needs scores, for messages; empty if none does."""
-        if self.uses_uni_dpo:
-            return "pref_loss: uni_dpo"
+        if self.our_loss is not None and self.our_loss.scores:
+            return f"pref_loss: {self.pref_loss}"
         return f"pref_margin_scale: {self.pref_margin_scale}" if self.uses_margin else ""
+
+    @property
+    def numbers_needed(self) -> dict[str, str]:
+        """The numbers that every pair of the data has to carry, each with the option that needs it, for messages."""
+        scores = dict.fromkeys(SIDES, self.scores_needed_by) if self.uses_scores else {}
+        weighted = self.stage == "dpo" and self.pref_pair_weights
+        return scores | ({WEIGHT: "pref_pair_weights: true"} if weighted else {})
+
+    @property
+    def logs_pairs(self) -> bool:
+        """Whether this run writes a row for each pair."""
+        return self.our_loss is not None and self.uni_dpo_log_pairs
 
     @property
     def uses_caches(self) -> bool:
@@ -210,7 +127,8 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
     @property
     def forward_route(self) -> str:
         """How this run computes log-probs: `pref_forward`, or its default for this loss."""
-        ours = self.uses_uni_dpo or bool(self.uni_dpo_image_cache) or bool(self.pref_token_budget)
+        needs_engine = any(getattr(self, name) for name in NEEDS_ENGINE)
+        ours = self.our_loss is not None or needs_engine
         return self.pref_forward or ("auto" if ours else "upstream")
 
     @property
@@ -218,7 +136,9 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
         """Whether our trainer has to divide log-probs by response length, upstream's not doing it."""
         if self.stage != "dpo" or self.pref_loss in LENGTH_NORMALISED_UPSTREAM:
             return False
-        return self.uses_uni_dpo if self.dpo_average_log_prob is None else self.dpo_average_log_prob
+        if self.dpo_average_log_prob is not None:
+            return self.dpo_average_log_prob
+        return self.our_loss is not None and self.our_loss.means
 
     @property
     def takes_means(self) -> bool:
@@ -227,15 +147,12 @@ class UniDPOFinetuningArguments(UniDPOArguments, FinetuningArguments):
 
     def to_dict(self) -> dict[str, Any]:
         """Report our options only where they mean something, so that other runs are reported as upstream does."""
-        ours = {option.name: option.default for option in fields(UniDPOArguments)}
-        kept = {name for name in (*ANY_LOSS, *OTHER_LOSSES) if getattr(self, name) != ours[name]}
-        if self.uses_uni_dpo:
-            kept |= ours.keys() - set(OTHER_LOSSES)
-        if self.uses_margin:
-            kept.add("pref_margin_rate")
-        else:
-            kept.discard("pref_margin_rate")
-        return {name: value for name, value in super().to_dict().items() if name not in ours.keys() - kept}
+        defaults = {option.name: option.default for option in fields(UniDPOArguments)}
+        kept = {name for name in (*SET, *ON, *ON_WITH_OTHERS) if getattr(self, name) != defaults[name]}
+        if self.our_loss is not None:
+            kept |= {*SET, *ON, *OUR_LOSS, *self.our_loss.options.values()}
+        kept |= {name for name, other in BESIDE.items() if self.stage == "dpo" and getattr(self, other)}
+        return {name: value for name, value in super().to_dict().items() if name not in defaults.keys() - kept}
 
 
 def register_arguments() -> None:

@@ -25,6 +25,18 @@ WITHOUT_REFERENCE = ("orpo", "simpo")
 # Names that trl's DPO trainer does not know (0.24), so that LlamaFactory's list promises a loss that there is not.
 UNKNOWN_TO_TRL = ("kto_pair",)
 
+# What numbers of our losses have to be: a test, and its words. The types are looked at before.
+ZERO_OR_MORE = (lambda value: value >= 0, "a number, zero or more")
+ABOVE_ZERO = (lambda value: value > 0, "a number above zero")
+FINITE = (math.isfinite, "a finite number")
+LIMITS = {
+    **dict.fromkeys(("uni_dpo_qual_eta", "uni_dpo_perf_gamma", "uni_dpo_nll_lambda"), ZERO_OR_MORE),
+    **dict.fromkeys(("uni_dpo_tau_ref", "uni_dpo_tau_good"), FINITE),
+    **dict.fromkeys(("pref_beta", "pref_reward_scale"), ABOVE_ZERO),
+    "pref_flip_rate": (lambda value: 0 <= value < 0.5, "a number from 0 to below 0.5"),
+    "pref_offset_alpha": ZERO_OR_MORE,
+}
+
 WITHOUT_OURS = "without `pref_loss: uni_dpo`, `dpo_average_log_prob`, `pref_forward` and the like"
 
 logger = logging.get_logger(__name__)
@@ -82,9 +94,10 @@ def check_trainer(args: Any) -> None:
             "remove it."
         )
     check_other_losses(args)
-    _require(args, "uni_dpo_image_cache_gb", lambda value: value > 0, "a number above zero")
-    _require(args, "pref_token_budget", lambda value: value >= 0, "a number, zero or more")
-    for name in ("uni_dpo_image_cache", "pref_token_budget"):
+    check_weights_and_anchor(args)
+    _require(args, "uni_dpo_image_cache_gb", *ABOVE_ZERO)
+    _require(args, "pref_token_budget", *ZERO_OR_MORE)
+    for name in ("uni_dpo_image_cache", "pref_token_budget", "pref_varlen_attention"):
         if getattr(args, name) and args.pref_forward == "upstream":
             raise UniDPOError(f"`{name}` is not possible with `pref_forward: upstream`; remove one of them.")
     if args.pref_token_budget and args.pref_bco_weight != 0:
@@ -100,8 +113,8 @@ def check_trainer(args: Any) -> None:
 
 def check_other_losses(args: Any) -> None:
     """Refuse what our options for upstream's losses cannot do."""
-    _require(args, "pref_margin_scale", lambda value: value >= 0, "a number, zero or more")
-    _require(args, "pref_margin_rate", lambda value: value > 0, "a number above zero")
+    _require(args, "pref_margin_scale", *ZERO_OR_MORE)
+    _require(args, "pref_margin_rate", *ABOVE_ZERO)
     if args.uses_margin and args.pref_loss != "sigmoid":
         raise UniDPOError(
             f"`pref_margin_scale: {args.pref_margin_scale}` scales the beta of `pref_loss: sigmoid` and of no other, "
@@ -114,16 +127,38 @@ def check_other_losses(args: Any) -> None:
             "sigmoid loss under this name."
         )
     if args.pref_loss_as_named or args.uses_margin:
-        _require(args, "pref_beta", lambda value: value > 0, "a number above zero")
+        _require(args, "pref_beta", *ABOVE_ZERO)
 
 
-def check_numbers(args: Any) -> None:
-    """Refuse numbers out of range."""
-    for name in ("uni_dpo_qual_eta", "uni_dpo_perf_gamma", "uni_dpo_nll_lambda"):
-        _require(args, name, lambda value: value >= 0, "a number, zero or more")
-    for name in ("uni_dpo_tau_ref", "uni_dpo_tau_good"):
-        _require(args, name, math.isfinite, "a finite number")
-    _require(args, "pref_beta", lambda value: value > 0, "a number above zero")
+def check_weights_and_anchor(args: Any) -> None:
+    """Refuse what our options for any loss cannot do."""
+    _require(args, "pref_anchor", *ZERO_OR_MORE)
+    _require(args, "pref_anchor_delta", *FINITE)
+    if args.pref_anchor:
+        _require(args, "pref_beta", *ABOVE_ZERO)
+        if args.pref_loss in WITHOUT_REFERENCE:
+            raise UniDPOError(
+                f"`pref_anchor: {args.pref_anchor}` compares the policy with the reference, and `pref_loss: "
+                f"{args.pref_loss}` has none. Change one of them."
+            )
+    if args.pref_policy_weights and args.ld_alpha is not None:
+        raise UniDPOError(
+            "`pref_policy_weights` is not possible with `ld_alpha`: it weighs whole answers, of which `ld_alpha` "
+            "leaves out a part. Remove one of them."
+        )
+
+
+def check_our_loss(args: Any) -> None:
+    """Refuse numbers that our loss cannot use, and options that it would ignore."""
+    for name in args.our_loss.options.values():
+        if name in LIMITS:
+            _require(args, name, *LIMITS[name])
+    no_meaning = f"has no meaning with `pref_loss: {args.pref_loss}`; remove it"
+    for name in ("dpo_label_smoothing", "pref_bco_weight"):
+        if getattr(args, name) != 0:
+            raise UniDPOError(f"`{name}` {no_meaning} or set it to 0.")
+    if args.ld_alpha is not None:  # upstream applies it to the policy only, and ours compare it with the reference
+        raise UniDPOError(f"`ld_alpha` {no_meaning}.")
 
 
 def _require(args: Any, name: str, holds: Callable[[float], bool], what: str) -> None:
@@ -131,13 +166,3 @@ def _require(args: Any, name: str, holds: Callable[[float], bool], what: str) ->
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not (is_number and abs(value) <= sys.float_info.max and holds(value)):  # NaN is in no order
         raise UniDPOError(f"`{name}` is {value!r}, but has to be {what}.")
-
-
-def check_clashes(args: Any) -> None:
-    """Refuse options that the loss would ignore."""
-    if args.dpo_label_smoothing != 0:
-        raise UniDPOError("`dpo_label_smoothing` has no meaning with `pref_loss: uni_dpo`; remove it or set it to 0.")
-    if args.pref_bco_weight != 0:
-        raise UniDPOError("`pref_bco_weight` has no meaning with `pref_loss: uni_dpo`; remove it or set it to 0.")
-    if args.ld_alpha is not None:  # upstream applies it to the policy only, and Uni-DPO compares the two
-        raise UniDPOError("`ld_alpha` has no meaning with `pref_loss: uni_dpo`; remove it.")

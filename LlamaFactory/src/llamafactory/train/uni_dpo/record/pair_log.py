@@ -1,8 +1,9 @@
 """The pair log: one row per pair and optimizer step, for people who want to see what the weights did.
 
 Rows of `uni_dpo_pairs.jsonl` hold `step`, `dataset` (its name in the `dataset` option), `row` (in that data set as it
-is loaded, from 0, so the row of its file; null in a stream), both scores, the weights, the policy's and the
-reference's margins, the reward margin, and the whole loss of the pair (with `pref_ftx`, that term too).
+is loaded, from 0, so the row of its file; null in a stream), both scores and the weight where the run reads them, the
+terms of the loss, the policy's and the reference's margins, the reward margin, and the whole loss of the pair (with
+`pref_ftx`, that term too).
 """
 
 import json

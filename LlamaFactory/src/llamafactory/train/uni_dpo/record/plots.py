@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import os
 import re
 import sys
@@ -21,6 +22,10 @@ logger = logging.get_logger(__name__)
 
 TRAINING_PICTURE = "uni_dpo_training.png"
 PAIRS_PICTURE = "uni_dpo_pairs.png"
+
+# What the loss of a pair is multiplied with, and which terms have an axis of their own or none.
+WEIGHTS = ("w_qual", "w_perf", "w_policy", "weight")
+SHOWN_ELSEWHERE = ("nll_weight", "policy_margin", "reference_margin")
 
 
 def plot_run(output_dir: str) -> list[str]:
@@ -55,7 +60,7 @@ def _plot_training(output_dir: str) -> str:
     _curves(loss, history, "Loss", {"train": "loss"} | evaluation_losses(history))
     _curves(margin, history, "Reward margin", {"train": "rewards/margins", "eval": "eval_rewards/margins"})
     _curves(accuracy, history, "Reward accuracy", {"train": "rewards/accuracies", "eval": "eval_rewards/accuracies"})
-    _curves(weights, history, "Mean weights", {"w_qual": "uni_dpo/w_qual", "w_perf": "uni_dpo/w_perf"})
+    _curves(weights, history, "Mean terms of the loss", _terms(history))
     nll = weights.twinx()  # lambda is small: on the scale of the weights its curve would lie on the axis
     _curves(nll, history, "", {"c-NLL (right)": "uni_dpo/nll_weight"}, color="tab:green", linewidth=0.8)
     nll.grid(False)
@@ -71,18 +76,29 @@ def _plot_pairs(output_dir: str) -> str | None:
     rows = read_pair_log(log)
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
-    points = axes.scatter(
-        [row["score_chosen"] - row["score_rejected"] for row in rows],
-        [row["reward_margin"] for row in rows],
-        c=[row["w_qual"] * row["w_perf"] for row in rows],
-        s=8,
-        alpha=0.6,
-    )
-    figure.colorbar(points, label="weight, w_qual * w_perf")
-    axes.set(xlabel="score margin", ylabel="reward margin", title="Every pair of every step")
+    label, margins = _margins(rows)
+    weights = [name for name in WEIGHTS if rows and name in rows[0]]
+    color = [math.prod(row[name] for name in weights) if weights else row["loss"] for row in rows]
+    points = axes.scatter(margins, [row["reward_margin"] for row in rows], c=color, s=8, alpha=0.6)
+    figure.colorbar(points, label=f"weight, {' * '.join(weights)}" if weights else "loss")
+    axes.set(xlabel=label, ylabel="reward margin", title="Every pair of every step")
     axes.axhline(0, color="grey", linewidth=0.8)
     axes.axvline(0, color="grey", linewidth=0.8)
     return _save(figure, os.path.join(output_dir, PAIRS_PICTURE))
+
+
+def _terms(history: list[dict[str, Any]]) -> dict[str, str]:
+    """Name the logged terms of the loss that share an axis."""
+    keys = dict.fromkeys(key for entry in history for key in entry if key.startswith("uni_dpo/"))
+    names = {key.removeprefix("uni_dpo/"): key for key in keys}
+    return {name: key for name, key in names.items() if name not in SHOWN_ELSEWHERE}
+
+
+def _margins(rows: list[dict[str, Any]]) -> tuple[str, list[float]]:
+    """Give pairs their places: by their scores, or by what the reference says where a loss has none."""
+    if rows and "score_chosen" in rows[0]:
+        return "score margin", [row["score_chosen"] - row["score_rejected"] for row in rows]
+    return "reference margin", [row["reference_margin"] for row in rows]
 
 
 def _curves(axes: Axes, history: list[dict[str, Any]], title: str, keys: dict[str, str], **style: Any) -> None:

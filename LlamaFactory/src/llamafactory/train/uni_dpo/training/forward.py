@@ -1,13 +1,15 @@
 """The trainer's forward: which route computes the log-probs of a run."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType
+from transformers import TrainingArguments
 
 from ....extras import logging
 from ..data.columns import CARRIED_DTYPES
-from ..engine import Choice, attach, choose, misses_attention, pair_logps, same_vision_tower
+from ..engine import Choice, attach, choose, has_varlen, misses_attention, pair_logps, same_vision_tower
 from ..errors import UniDPOError
 from ..ranks import any_rank
 
@@ -35,13 +37,14 @@ class PairForward:
         shares_features: whether the reference can use the policy's image features.
     """
 
-    def __init__(self, model: torch.nn.Module, reference: torch.nn.Module | None, route: str):
+    def __init__(self, model: torch.nn.Module, reference: torch.nn.Module | None, route: str, varlen: bool = False):
         """Choose, and prepare both models, before anything wraps them.
 
         Args:
             model: the policy.
             reference: the reference model; None if there is none, or if it is the policy without its adapter.
             route: the option `pref_forward`.
+            varlen: the option `pref_varlen_attention`.
 
         Raises:
             UniDPOError: `route` asks for more than the models allow, or a model is not right by any route.
@@ -52,6 +55,8 @@ class PairForward:
                 "image see each other there, and transformers' FlashAttention leaves that out. Use `flash_attn: sdpa`."
             )
         self.choice = _choice(model, reference, route)
+        if varlen:
+            self.choice = _with_varlen(self.choice, model)
         for part in (model, reference):
             if part is not None:
                 attach(part, self.choice)
@@ -70,9 +75,14 @@ class PairForward:
         return self.choice.layout is not None and "pair_layout" in batch
 
     def run(
-        self, model: torch.nn.Module, batch: dict[str, Any], is_ref_model: bool, ld_alpha: float | None
+        self,
+        model: torch.nn.Module,
+        batch: dict[str, Any],
+        is_ref_model: bool,
+        ld_alpha: float | None,
+        likeness: bool = False,
     ) -> dict[str, torch.Tensor]:
-        """Compute sums of log-probs, lengths and mean logits of 2n sequences.
+        """Compute sums of log-probs, lengths, mean logits and, if asked, WPO's likeness of 2n sequences.
 
         The policy's call comes first; the image features of its frozen tower serve the reference's call too.
         """
@@ -80,11 +90,35 @@ class PairForward:
         given = self._features if is_ref_model and self.shares_features else {}
         if "image_features" in batch:
             given = given | {"image": batch["image_features"]}
-        self._features = {}
+        self._features, layout.squares = {}, likeness
         output = pair_logps(model, layout, inputs, given, ld_alpha)
         if not is_ref_model and self.shares_features:
             self._features = output.features
-        return {"logps": output.logps, "lengths": output.lengths, "logits": output.logits}
+        return {name: getattr(output, name) for name in ("logps", "lengths", "logits", "likeness")}
+
+
+def require_varlen(args: TrainingArguments) -> None:
+    """Refuse `pref_varlen_attention` where torch has no such kernel, or none for this device or precision.
+
+    Raises:
+        UniDPOError: it says what is missing.
+    """
+    lacks = "" if has_varlen() else f"torch 2.11 or newer (this is {torch.__version__})"
+    if args.device.type != "cuda" or not (args.bf16 or args.fp16):
+        lacks = "`bf16: true` or `fp16: true` on a GPU"
+    if lacks:
+        raise UniDPOError(f"`pref_varlen_attention` needs {lacks}; remove it.")
+
+
+def _with_varlen(choice: Choice, model: torch.nn.Module) -> Choice:
+    attention = model.config.get_text_config()._attn_implementation
+    if choice.layout != "packed" or attention != "sdpa":
+        raise UniDPOError(
+            f"`pref_varlen_attention` is for `shared_prefix` and `flash_attn: sdpa`; this run has {choice.route} and "
+            f"{attention}. Remove it."
+        )
+    logger.warning_rank0("pref_varlen_attention: no GPU has tried this kernel yet; the self-check looks at it.")
+    return replace(choice, varlen=True)
 
 
 def _choice(model: torch.nn.Module, reference: torch.nn.Module | None, route: str) -> Choice:

@@ -40,7 +40,7 @@ def kind_of_run(trainer: PairTrainer, policy: bool) -> dict[str, Any]:
         policy: whether the policy is called, or only the reference.
     """
     model, args = plain_model(trainer.model), trainer.args
-    config = model.config.to_dict()
+    config, choice = model.config.to_dict(), trainer.pair_forward.choice
     return {
         "sources": _sources(type(trainer), CustomDPOTrainer, type(model)),
         "versions": {name: _version(name) for name in PACKAGES},
@@ -48,7 +48,7 @@ def kind_of_run(trainer: PairTrainer, policy: bool) -> dict[str, Any]:
         "attention": model.config._attn_implementation,
         "weights": sorted({f"{weight.dtype} {weight.requires_grad}" for weight in model.parameters()}),
         "adapters": sorted({type(part).__name__ for part in model.modules()}),
-        "route": [trainer.pair_forward.choice.route, trainer.pair_forward.choice.layout],
+        "route": [choice.route, choice.layout, choice.varlen],
         "shares": trainer.pair_forward.shares_features,
         "called": [policy, trainer.ref_model is not None, trainer.reference_is_stored],
         "stored images": trainer.data_collator.read_image is not None,

@@ -26,8 +26,9 @@ logger = logging.get_logger(__name__)
 
 # A short pair with images is looked for among the first rows of the data set, ...
 LOOKED_AT = 32
-# ... and its answers end this many tokens after the first in which they differ.
-KEPT = 16
+# ... and its answers end this many tokens after the first in which they differ: in float32 a mistake shows in any
+# token, in lower precision it has to stand out from the rounding. Most of what the check costs are these logits.
+KEPT, KEPT_WHERE_ROUNDED = 4, 16
 
 # Sums of log-probs may differ by this many nats and this part of them, for the order of additions in float32, ...
 BOUND = (0.01, 1e-4)
@@ -62,14 +63,15 @@ def check_engine(trainer: PairTrainer, model: torch.nn.Module, policy: bool = Tr
     if not any_rank(trainer.accelerator, not passed.is_known(kind)):
         logger.info_rank0("Self-check of pref_forward: passed by an earlier run of this kind.")
         return
-    row = _short_pair(trainer)
+    rounded = rounds(trainer.model, trainer.args)
+    row = _short_pair(trainer, KEPT_WHERE_ROUNDED if rounded else KEPT)
     training = model.training
     model.eval()  # dropout, of which attention may have its own, would make any two forwards differ
     ours, lengths = _logps(trainer, model, _collated(trainer, [row, _exchanged(row)]), policy)
     with _by_upstream(trainer):
         batch = _collated(trainer, [row])
         theirs = moved = _both_ways(_upstream_logps(trainer, model, batch, policy))
-        if rounds(trainer.model, trainer.args):
+        if rounded:
             with rounded_again(model, trainer.ref_model):
                 moved = _both_ways(_upstream_logps(trainer, model, batch, policy))
     model.train(training)
@@ -133,10 +135,10 @@ def _by_upstream(trainer: PairTrainer) -> Iterator[None]:
         forward.choice, collator.read_image = chosen, stored
 
 
-def _short_pair(trainer: PairTrainer) -> dict[str, Any]:
+def _short_pair(trainer: PairTrainer, kept: int) -> dict[str, Any]:
     """Take the shortest pair among the first rows of the data, one with an image before those without, and cut it.
 
-    Both answers keep `KEPT` tokens from where they part, as before that they are one.
+    Both answers keep so many tokens from where they part, as before that they are one.
     """
     dataset = trainer.train_dataset if trainer.train_dataset is not None else trainer.eval_dataset
     if isinstance(dataset, dict):
@@ -147,7 +149,7 @@ def _short_pair(trainer: PairTrainer) -> dict[str, Any]:
     parted = next((place for place, (chosen, rejected) in enumerate(both) if chosen != rejected), 0)
     if parted:
         cut = [name for name in row if name.startswith(("chosen_", "rejected_")) and name.rpartition("_")[2] in TOKENS]
-        row |= {name: row[name][: parted + KEPT] for name in cut}
+        row |= {name: row[name][: parted + kept] for name in cut}
     return row
 
 

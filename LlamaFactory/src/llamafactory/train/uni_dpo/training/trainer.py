@@ -18,14 +18,14 @@ from ...dpo.trainer import CustomDPOTrainer
 from ..data.collate import upstream_rows
 from ..data.columns import CARRIED_DTYPES, REFERENCE_COLUMNS, SCORED_DTYPES
 from ..data.packs import SIZES
-from ..objective.loss import uni_dpo_loss
+from ..objective.pairs import SIDES, Pairs
 from ..options.checks import LENGTH_NORMALISED_UPSTREAM
 from ..record import metrics
 from ..record.pair_log import PAIR_LOG, PairLog
-from ..upstream.underneath import OUR_LOSSES, refuse_other_forward
+from ..upstream.underneath import refuse_other_forward
 from .budget import JoinsByTokens, usable_budget
 from .finite import StopsAtNonFinite
-from .forward import PairForward
+from .forward import PairForward, require_varlen
 from .other_losses import OtherLosses
 from .precision import KeepsFloat32
 from .resume import ExactResume
@@ -33,12 +33,13 @@ from .same_start import SameStart
 from .saving import WholeSaves
 from .self_check import check_engine
 from .view import PairTrainer
+from .weighing import likeness_of, reweighed, weighted
 
 
 class UniDPOTrainer(
     JoinsByTokens, StopsAtNonFinite, KeepsFloat32, ExactResume, WholeSaves, OtherLosses, CustomDPOTrainer
 ):
-    """LlamaFactory's DPO trainer with `pref_loss: uni_dpo`, and with our forward and options for its own losses."""
+    """LlamaFactory's DPO trainer with our losses, and with our forward and options for its own losses."""
 
     def __init__(
         self,
@@ -55,7 +56,10 @@ class UniDPOTrainer(
         """
         self._before_first_step, self.reference_is_stored, self._start = before_first_step, False, start
         route = kwargs["finetuning_args"].forward_route
-        self.pair_forward = PairForward(kwargs["model"], kwargs["ref_model"], route)
+        varlen = kwargs["finetuning_args"].pref_varlen_attention
+        if varlen:
+            require_varlen(kwargs["args"])
+        self.pair_forward = PairForward(kwargs["model"], kwargs["ref_model"], route, varlen)
         kwargs["data_collator"].serve(self.pair_forward.choice)
         super().__init__(**kwargs)
         refuse_other_forward(super().concatenated_forward, self.loss_type in LENGTH_NORMALISED_UPSTREAM)
@@ -67,7 +71,7 @@ class UniDPOTrainer(
         self._carried: dict[str, torch.Tensor] = {}
         self._terms: dict[str, torch.Tensor] = {}
         self.pair_log: PairLog | None = None
-        if self.finetuning_args.uses_uni_dpo and self.finetuning_args.uni_dpo_log_pairs:
+        if self.finetuning_args.logs_pairs:
             names, _ = self.data_collator.dataset_names
             self.pair_log = PairLog(os.path.join(self.args.output_dir, PAIR_LOG), names)
             self.add_callback(self.pair_log)
@@ -76,6 +80,10 @@ class UniDPOTrainer(
     def takes_means(self) -> bool:
         """Whether log-probs are means over response tokens."""
         return self.finetuning_args.takes_means
+
+    @property
+    def _wants_likeness(self) -> bool:
+        return self.finetuning_args.pref_policy_weights
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train as upstream does, after what comes before the first step."""
@@ -109,21 +117,24 @@ class UniDPOTrainer(
         """
         check_engine(self, model)
         sizes = batch.pop(SIZES, None)
-        self._carried = {name: batch.pop(name) for name in CARRIED_DTYPES if name in batch}
+        self._carried, self._terms = {name: batch.pop(name) for name in CARRIED_DTYPES if name in batch}, {}
         policy = self.concatenated_forward(model, batch)
         reference = self.compute_reference_log_probs(model, batch)
         if self._start is not None and train_eval == "train":
             self._start.compare(self, model, batch, policy, reference)
-        losses, *rewards = self.compute_preference_loss(policy["chosen_logps"], policy["rejected_logps"], *reference)
+        logps = (policy["chosen_logps"], policy["rejected_logps"], *reference)
+        losses, *rewards = self.compute_preference_loss(*logps)
+        losses, terms = reweighed(losses, Pairs(*logps), policy.get("likeness"), self.finetuning_args)
         sft_loss = -policy["chosen_logps_avg"]
         if self.ftx_gamma > 1e-6:
             losses = losses + self.ftx_gamma * sft_loss
-        values = metrics.of_batch(policy, rewards, self._terms, sizes)
-        if self.loss_type == "orpo":
-            values |= metrics.of_orpo(losses, sft_loss, self.beta, sizes)
+        orpo = metrics.of_orpo(losses, sft_loss, self.beta, sizes) if self.loss_type == "orpo" else {}
+        losses, weights = weighted(losses, self._carried, self.finetuning_args)
+        self._terms |= terms | weights
+        values = metrics.of_batch(policy, rewards, self._terms, sizes) | orpo
         if self.pair_log is not None and train_eval == "train":
             outcome = {"reward_margin": rewards[0] - rewards[1], "loss": losses.detach()}
-            carried = {name: self._carried[name] for name in SCORED_DTYPES}
+            carried = {name: self._carried[name] for name in SCORED_DTYPES if name in self._carried}
             self.pair_log.add(self.state.global_step + 1, carried | self._terms | outcome)
         prefix = "eval_" if train_eval == "eval" else ""
         # Of several micro-batches in one, as they would add up one by one.
@@ -145,7 +156,8 @@ class UniDPOTrainer(
         """
         if not self.pair_forward.serves(batch):
             return self._upstream_forward(model, batch, is_ref_model)
-        output = self.pair_forward.run(model, batch, is_ref_model, None if is_ref_model else self.ld_alpha)
+        ld_alpha, likeness = (None, False) if is_ref_model else (self.ld_alpha, self._wants_likeness)
+        output = self.pair_forward.run(model, batch, is_ref_model, ld_alpha, likeness)
         means = output["logps"] / output["lengths"]
         chosen, rejected = (means if self.takes_means else output["logps"]).chunk(2)
         chosen_logits, rejected_logits = output["logits"].chunk(2)
@@ -155,6 +167,7 @@ class UniDPOTrainer(
             "chosen_logits": chosen_logits,
             "rejected_logits": rejected_logits,
             "chosen_logps_avg": means.chunk(2)[0],
+            "likeness": output["likeness"],
         }
 
     def compute_reference_log_probs(
@@ -174,6 +187,10 @@ class UniDPOTrainer(
     ) -> dict[str, torch.Tensor]:
         lengths = (batch["labels"][:, 1:] != IGNORE_INDEX).sum(-1)  # the first token is never predicted
         output = super().concatenated_forward(model, upstream_rows(batch), is_ref_model)
+        if self._wants_likeness and not is_ref_model:
+            logits = (output["chosen_logits"], output["rejected_logits"])
+            sides = zip(logits, batch["labels"].chunk(2), strict=True)
+            output["likeness"] = torch.cat([likeness_of(*side) for side in sides])
         if self.finetuning_args.averages_logps:
             chosen_lengths, rejected_lengths = lengths.chunk(2)
             output["chosen_logps"] = output["chosen_logps"] / chosen_lengths
@@ -189,32 +206,19 @@ class UniDPOTrainer(
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Compute losses, chosen rewards and rejected rewards, each of shape (batch,)."""
         logps = (policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps)
-        if self.finetuning_args.pref_loss not in OUR_LOSSES:
+        loss = self.finetuning_args.our_loss
+        if loss is None:
             return super().compute_preference_loss(*logps)
-        if not self.finetuning_args.uses_uni_dpo:  # or upstream would train its sigmoid loss under that name
-            raise NotImplementedError(f"`pref_loss: {self.finetuning_args.pref_loss}` is ours, and not computed here.")
-
-        args = self.finetuning_args
-        terms = uni_dpo_loss(
-            *logps,
-            self._carried["score_chosen"],
-            self._carried["score_rejected"],
-            beta=args.pref_beta,
-            qual_eta=args.uni_dpo_qual_eta,
-            tau_ref=args.uni_dpo_tau_ref,
-            perf_gamma=args.uni_dpo_perf_gamma,
-            nll_lambda=args.uni_dpo_nll_lambda,
-            tau_good=args.uni_dpo_tau_good,
-            perf_detached=args.uni_dpo_perf_detached,
-        )
-        self._terms = {
-            "w_qual": terms.w_qual,
-            "w_perf": terms.w_perf,
-            "nll_weight": terms.nll_weight,
-            "policy_margin": (policy_chosen_logps - policy_rejected_logps).detach(),
+        scores = [self._carried[side] for side in SIDES] if loss.scores else []
+        pairs = Pairs(*logps, *scores)
+        outcome = loss(pairs, self.finetuning_args)
+        margins = {
+            "policy_margin": policy_chosen_logps - policy_rejected_logps,
             "reference_margin": reference_chosen_logps - reference_rejected_logps,
         }
-        return terms.losses, terms.chosen_rewards, terms.rejected_rewards
+        self._terms = {name: values.detach() for name, values in (outcome.terms | margins).items()}
+        logratios = (pairs.chosen_logratios, pairs.rejected_logratios)
+        return outcome.losses, *((self.beta * values).detach() for values in logratios)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Create upstream's optimizer, under DeepSpeed without empty groups, which LoRA leaves for biases and norms.

@@ -23,7 +23,7 @@ from typing import Any
 OURS = Path(__file__).resolve().parent.parent
 
 # Values of `pref_loss` that are ours: such a run trains with our trainer, whatever else it says.
-OUR_LOSSES = ("uni_dpo",)
+OUR_LOSSES = ("uni_dpo", "robust_dpo", "odpo", "rpo_sq", "rpo_bwd_kl", "rpo_fwd_kl")
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +63,8 @@ def taken(package: Path) -> list[str]:
 
 @functools.cache
 def option_names() -> set[str]:
-    """List our options, also where `options/arguments.py` cannot be imported."""
-    return _fields(cls for cls in _classes(OURS / "options" / "arguments.py") if cls.name == "UniDPOArguments")
+    """List our options, also where they cannot be imported."""
+    return _fields(cls for cls in _classes(OURS / "options" / "fields.py") if cls.name == "UniDPOArguments")
 
 
 def logps_are_known(package: Path) -> bool:
