@@ -41,6 +41,7 @@ TRAINERS = {
     "ours, no engine": ("llamafactory", OURS | {"pref_forward": "upstream"}),
     "ours, joined": ("llamafactory", OURS | {"pref_token_budget": 8192}),
     "trl": ("trl", {}),
+    "trl, as on a GPU": ("trl", {"scored_only": True}),
     "ms-swift": ("swift", {}),
 }
 ROWS = 64
