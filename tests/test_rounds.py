@@ -81,6 +81,7 @@ def variables():
 # ---- whole runs
 
 
+@pytest.mark.timeout(3000)
 def test_rounds_from_questions_to_a_table(wanted):
     """A stage does not fit the next, a round that does not help is not the last, or the table says otherwise."""
     out = Path(wanted["output"])
