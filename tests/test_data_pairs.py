@@ -63,6 +63,14 @@ def test_which_answers_make_pairs(tmp_path, options, wanted):
     assert row["images"] == [f"{row['instruction'][-2]}.png"] and row["score_chosen"] - row["score_rejected"] > 0
 
 
+def test_answers_of_ones_own_about_text_alone(tmp_path):
+    """Rows that nobody sampled: without images, and without what `sample` says of an answer."""
+    rows = [{"instruction": "Which?", "answers": [{"text": "red", "score": 2}, {"text": "blue", "score": 1}]}]
+    status, said = pairs(write(tmp_path / "own.jsonl", rows), "-o", tmp_path / "pairs.json")
+    assert status == 0, said
+    assert [(row["chosen"], row["images"]) for row in read(tmp_path / "pairs.json")] == [("red", [])]
+
+
 def test_what_is_shown_is_what_stats_shows(tmp_path):
     out, report = tmp_path / "pairs.json", tmp_path / "report.json"
     file = answered(tmp_path, *[[("good", n % 7), ("bad", n % 3 - 3)] for n in range(40)])

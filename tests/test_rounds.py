@@ -20,11 +20,12 @@ from score_runs import write
 
 from demo.pairs import prompts
 from demo.writers import save_image
+from llamafactory.train.uni_dpo.upstream.underneath import OUR_LOSSES
 from pair_data.errors import DataError
 from rounds import validation
 from rounds.loop import run
 from rounds.orphans import MARK
-from rounds.plan import read_plan, require_same
+from rounds.plan import OURS, read_plan, require_same
 from rounds.recipe import Recipe, as_options
 from rounds.stages import Stage, do
 
@@ -80,6 +81,7 @@ def variables():
 # ---- whole runs
 
 
+@pytest.mark.timeout(3000)
 def test_rounds_from_questions_to_a_table(wanted):
     """A stage does not fit the next, a round that does not help is not the last, or the table says otherwise."""
     out = Path(wanted["output"])
@@ -166,7 +168,7 @@ WRONG = {
     "options that are none": ({"pairs": ["all"]}, "pairs is ['all'], and must hold options"),
     "stacked adapters of another loss": (
         {"train": {"finetuning_type": "lora", "pref_loss": "sigmoid"}},
-        "reference: last stacks adapters, of which only runs of pref_loss: uni_dpo keep a record",
+        "reference: last stacks adapters, of which LlamaFactory's own trainer keeps no record",
     ),
     "no table of benchmarks": ({"benchmarks": {"data": ["POPE"]}}, "benchmarks: say config"),
     "no recipe": ({"recipe": "gone.yaml"}, "cannot read the settings in"),
@@ -179,6 +181,10 @@ def test_what_cannot_be_wanted_is_refused_before_anything_runs(wanted, case):
     with pytest.raises(DataError) as error:
         read_plan(said(wanted | change))
     assert told in str(error.value)
+
+
+def test_losses_of_our_trainer_are_known():
+    assert OURS == OUR_LOSSES
 
 
 def test_a_changed_setting_or_file_is_named(wanted):

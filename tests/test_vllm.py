@@ -288,3 +288,24 @@ def kept_at_end(folder):
     """How many different answers there are."""
     rows = read(folder / "text.jsonl")
     return len({(row["instruction"], row[side]) for row in rows for side in ("chosen", "rejected")})
+
+
+def test_sampling_asks_as_with_transformers(tree, messages, tmp_path):
+    """Likeliest answers are equal, also where a stop string or the limit ends them; drawn ones differ, by seed."""
+    rows = [{"question": text["value"], "image": picture["value"]} for picture, text in messages]
+    file = write(tmp_path / "questions.jsonl", rows)
+
+    def sampled(name, *options):
+        out = tmp_path / f"{name}.json"
+        command = (PROGRAM[1], "sample", file, "-o", out, "--model", DEMO, "--dtype", "float32", *options)
+        done = python(tree, *command)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return [[(one["text"], one["tokens"], one["cut"]) for one in row["answers"]] for row in read(out)]
+
+    greedy = ("-n", 1, "--temperature", 0, "--max-tokens", 6, "--stop", "t")
+    vllm = sampled("greedy_vllm", *greedy, "--backend", "vllm")
+    plain = sampled("greedy", *greedy)
+    assert [[one[::2] for one in row] for row in vllm] == [[one[::2] for one in row] for row in plain]
+    assert any(cut for row in plain for *_, cut in row) and not all(cut for row in plain for *_, cut in row)
+    drawn = sampled("drawn", "-n", 8, "--max-tokens", 8, "--backend", "vllm", "--temperature", 1.3)
+    assert sum(map(len, drawn)) > 2 * len(rows)

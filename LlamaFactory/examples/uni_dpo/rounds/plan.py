@@ -25,7 +25,14 @@ SET_HERE = {
     "pairs": ("output", "mix", "report", "seed"),
 }
 SET_IN_TRAINING = ("model_name_or_path", "adapter_name_or_path", "dataset", "dataset_dir", "media_dir", "output_dir")
-WITHOUT_REFERENCE = ("orpo", "simpo")
+OURS = (
+    "uni_dpo",
+    "robust_dpo",
+    "odpo",
+    "rpo_sq",
+    "rpo_bwd_kl",
+    "rpo_fwd_kl",
+)  # losses of our trainer, which keeps records
 
 
 @dataclass(frozen=True)
@@ -119,10 +126,11 @@ def _check_training(file: Path, plan: Plan) -> None:
             f"{file}: start is an adapter, and so will be what {plan.recipe.name} trains. Merge it first, with "
             "llamafactory-cli export."
         )
-    if plan.lora and plan.reference == "last" and plan.loss != "uni_dpo" and plan.rounds > 1:
+    recorded = plan.loss in OURS or plan.settings.get("pref_forward")
+    if plan.lora and plan.reference == "last" and not recorded and plan.rounds > 1:
         raise DataError(
-            f"{file}: reference: last stacks adapters, of which only runs of pref_loss: uni_dpo keep a record. Take "
-            f"reference: start with pref_loss: {plan.loss}, or finetuning_type: full."
+            f"{file}: reference: last stacks adapters, of which LlamaFactory's own trainer keeps no record. With "
+            f"pref_loss: {plan.loss} take pref_forward: auto, reference: start or finetuning_type: full."
         )
     if plan.benchmarks and not (plan.root / "scripts" / "summarize_eval.py").is_file():
         raise DataError(f"{file}: benchmarks need the whole Uni-DPO repository, which has the table of results.")

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher import EXAMPLES
+from launcher.memory import WITHOUT_REFERENCE
 
-from .plan import WITHOUT_REFERENCE, Plan
+from .plan import Plan
 from .stages import Stage
 
 

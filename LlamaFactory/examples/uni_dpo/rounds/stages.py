@@ -93,8 +93,9 @@ def _run(stage: Stage, root: Path, output: Path) -> int:
     process = subprocess.Popen(stage.command, cwd=root, env=variables, stdin=subprocess.DEVNULL)
     try:
         return process.wait()
-    except (KeyboardInterrupt, SystemExit):
-        process.terminate()
+    except (KeyboardInterrupt, SystemExit) as ending:
+        if isinstance(ending, SystemExit):  # Ctrl-C has reached it already
+            process.terminate()
         try:
             process.wait(WAIT)
         except subprocess.TimeoutExpired:

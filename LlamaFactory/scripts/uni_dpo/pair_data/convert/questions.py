@@ -87,7 +87,7 @@ class Reader:
     def __init__(self, options: Reading, pictures: Pictures, several: bool):
         """Prepare; with `several` sources, rows are called by the name of theirs, too."""
         self.options, self.pictures, self.several = options, pictures, several
-        self.report, self.given = Report(), Given(options.fields)
+        self.report, self.given = Report(), Given(Fields() if options.sampled else options.fields)
 
     def read(self, source: str) -> Iterator[Found]:
         """Yield the questions of a source."""
