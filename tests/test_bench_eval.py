@@ -42,6 +42,9 @@ def test_what_is_shown():
     result |= {"counts": {"loop": counts}, "rates": {"operations": 4e9, "bytes": 6e9}}
     assert compared(result, "runner") == ([4.0, 2.0], 2, 4)
     shown = " ".join(table(result).split())
+    assert (
+        "| times the loop | CPU ms an answer | times less | peak MiB | start s | its CPU s | same answers |" in shown
+    )
     assert "| runner | 1.5 [1.0, 2.0] | 3.0 [2.0, 4.0] | 750.0 | 4.0 | 1,234 | 30.0 | 20.0 | 2 of 4 |" in shown
     assert "pictures 250.0, prefill 1000.0, decode 1500.0, rest 250.0" in shown
     assert "2 calls of 50 positions and 1 of 2.0; 1,000 operators and 16.000e9 operations an answer" in shown

@@ -27,7 +27,7 @@ uni_dpo: {pref_loss: uni_dpo, learning_rate: 6.0e-6, pref_beta: 2.0, dpo_label_s
 dpo: {pref_loss: sigmoid, learning_rate: 5.0e-7, pref_beta: 0.1, dpo_label_smoothing: 0.1, averages_logps: true}
 simpo: {pref_loss: simpo, learning_rate: 5.0e-7, pref_beta: 2.0, simpo_gamma: 1.0}  # upstream divides by itself
 mpo: {pref_loss: sigmoid, learning_rate: 5.0e-6, pref_beta: 0.1, pref_bco_weight: 0.25, pref_ftx: 1.0,
-      warmup_ratio: 0.03, weight_decay: 0.05, averages_logps: false}
+      warmup_steps: 12, weight_decay: 0.05, averages_logps: false}
 """)
 COMMON = yaml.safe_load("""
 {model_name_or_path: Qwen/Qwen2-VL-2B, dataset: [uni_dpo_mm_rlhf], template: qwen2_vl, stage: dpo,

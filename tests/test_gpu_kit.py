@@ -6,6 +6,8 @@ import pytest
 from gpu_kit.command import attempt, main, table
 from gpu_kit.parts import Part, of_exact, parts
 
+from common import ROOT
+
 
 def said(capsys, folder, *words) -> tuple[int, str]:
     status = main(["--device", "cpu", "--small", "--folder", str(folder), *words])
@@ -55,3 +57,10 @@ def test_no_time_is_left_and_something_is_wrong(tmp_path):
     assert attempt(part, tmp_path / "one", 0)["state"] == "not run" and not (tmp_path / "one").exists()
     wrong = {"checks": [{"name": "a", "ok": False, "seen": "1.0"}, {"name": "b", "ok": True, "seen": "0.0"}]}
     assert of_exact(wrong) == ["1 of 2 checks hold", "WRONG: a: 1.0"]
+
+
+def test_wheels_are_of_the_pinned_versions():
+    """What travels to a machine without a network is what everything else is tested with."""
+    files = [ROOT / "scripts" / name for name in ("gpu_kit/wheels.txt", "pins/train.txt")]
+    listed, pinned = ({line.split()[0] for line in file.read_text().splitlines() if "==" in line} for file in files)
+    assert len(listed) > 10 and listed <= pinned

@@ -42,6 +42,7 @@ TRAINERS = {
     "ours, joined": ("llamafactory", OURS | {"pref_token_budget": 8192}),
     "ours, joined, one kernel": ("llamafactory", OURS | {"pref_token_budget": 8192, "pref_varlen_attention": True}),
     "trl": ("trl", {}),
+    "trl, as on a GPU": ("trl", {"scored_only": True}),
     "ms-swift": ("swift", {}),
 }
 ROWS = 64

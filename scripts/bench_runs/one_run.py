@@ -106,7 +106,10 @@ def _trl(spec: dict[str, Any]) -> Any:
     from datasets import Dataset, Image, Sequence
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from trl import DPOConfig, DPOTrainer
+    from trl.trainer import utils
 
+    if spec["options"].get("scored_only"):  # its output layer takes every position unless there is Triton
+        utils._use_triton = lambda device: True
     watch, folder = _watch(spec), Path(spec["data"])
     rows = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
     told = [

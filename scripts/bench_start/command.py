@@ -1,19 +1,20 @@
 """The command line that shows where a run's time and memory go."""
 
 import argparse
+import multiprocessing
 import os
 import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
 from bench_common import surroundings
 from bench_data.rows import PAIRS_PER_IMAGE, PUBLISHED_ROWS
-from bench_start.pairs import make
 from bench_start.parts import LATER, ORDER, Part, watch
-from common import ROOT, positive, write_json
+from common import ROOT, ToolError, positive, write_json
 
 
 EXAMPLE = ROOT / "examples" / "uni_dpo" / "Qwen2_VL_2B_uni_dpo.sh"
@@ -44,12 +45,17 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="bench-start-", dir=options.scratch) as scratch:
         folder = Path(scratch)
         print(f"making {options.pairs:,} pairs", file=sys.stderr, flush=True)
-        make(folder, options.pairs, options.images or -(-options.pairs // PAIRS_PER_IMAGE))
-        found = {}
+        images, found = options.images or -(-options.pairs // PAIRS_PER_IMAGE), {}
+        # In a process of its own, as torch would take half a gigabyte for as long as the runs last.
+        maker = multiprocessing.get_context("spawn").Process(target=_make, args=(folder, options.pairs, images))
+        maker.start()
+        maker.join()
+        if maker.exitcode:
+            raise ToolError("the pairs could not be made; the lines above say why")
         for name in ("first", "again"):
             print(f"run: {name}", file=sys.stderr, flush=True)
             found[name] = run(folder, options.settings)
-    print(table(found))
+            print(table(found), flush=True)
     runs = {name: {part: asdict(took) for part, took in parts.items()} for name, parts in found.items()}
     about = {"pairs": options.pairs, "settings": options.settings, "runs": runs}
     write_json(options.output, {"machine": surroundings("torch", "transformers", "llamafactory", "datasets")} | about)
@@ -67,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     it.add_argument("--output", type=Path, default=output, metavar="FILE", help="default: outputs/bench_start.json")
     it.add_argument("settings", nargs="*", metavar="key=value", help="of the training")
     return it
+
+
+def _make(*args: Any) -> None:
+    from bench_start.pairs import make
+
+    make(*args)
 
 
 def run(folder: Path, settings: list[str]) -> dict[str, Part]:

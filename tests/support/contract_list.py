@@ -37,7 +37,7 @@ TRAINING = {
     f"{HPARAMS}.DataArguments: dataset_dir template tokenized_path streaming": "where pairs come from, and how",
     # data
     "llamafactory.data.loader: PairwiseDatasetProcessor get_dataset_list _load_single_dataset align_dataset "
-    "load_dataset": ("the loader takes them from its module, so ours are found there"),
+    "load_dataset _get_preprocessed_dataset": ("the loader takes them from its module, so ours are found there"),
     "llamafactory.data.converter: DATASET_CONVERTERS": "the table that ours stands in for",
     "llamafactory.data.converter: AlpacaDatasetConverter SharegptDatasetConverter OpenAIDatasetConverter": (
         "the bases of converters that read scores"
@@ -123,6 +123,7 @@ TRAINING = {
     "transformers: PreTrainedModel": "a model whose whole checkpoint from_pretrained can load again",
     "transformers.trainer_utils: TrainOutput": "type",
     "transformers: AutoConfig AutoImageProcessor": "what caches depend on",
+    "transformers: BatchFeature": "what an image processor returns",
     "transformers.AutoConfig: from_pretrained": "what caches depend on",
     "transformers.AutoImageProcessor: from_pretrained": "what caches depend on",
     "transformers.integrations: is_deepspeed_zero3_enabled": "parameters that are empty placeholders",
@@ -242,6 +243,7 @@ SIGNATURES = {
     "llamafactory.data.loader.align_dataset": "dataset dataset_attr data_args training_args",
     "llamafactory.data.loader._load_single_dataset": "dataset_attr model_args data_args training_args",
     "llamafactory.data.loader.get_dataset_list": "dataset_names dataset_dir",
+    "llamafactory.data.loader._get_preprocessed_dataset": "dataset ...",
     "llamafactory.data.parser.DatasetAttr.join": "self attr",
     "llamafactory.data.converter.AlpacaDatasetConverter.__call__": "self example",
     "llamafactory.data.converter.SharegptDatasetConverter.__call__": "self example",
@@ -285,5 +287,6 @@ WORDS = (
         "get_dataset_list(dataset_names, data_args.dataset_dir)",
         "in the order of the option, which is how a data set gets its name",
     ),
+    ("llamafactory.data.loader._get_preprocessed_dataset", "dataset = dataset.map(", "once, which is done in parts"),
     ("llamafactory.data.parser.get_dataset_list", "DatasetAttr(", "taken from its module, so that ours is found"),
 )
