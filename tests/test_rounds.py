@@ -164,7 +164,7 @@ WRONG = {
     "a path that is none": ({"recipe": 5}, "recipe is 5, and must be a path"),
     "questions that are none": (
         {"questions": [{"question": "Red?"}]},
-        "questions is [{'question': 'Red?'}], and must",
+        "questions is [{'question'",
     ),
     "an option that sample has not": ({"sample": {"counts": 8}}, "sample has no option counts here; it has"),
     "an option that is set here": ({"sample": {"seed": 8}}, "sample has no option seed here"),
