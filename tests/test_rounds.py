@@ -161,6 +161,11 @@ WRONG = {
     "an unknown word": ({"judge": "x"}, "there is no judge in rounds; there are start, questions"),
     "nothing to validate with": ({"validation": None}, "say validation"),
     "a number that is none": ({"rounds": "3"}, "rounds is '3', and must be a whole number, 1 or more"),
+    "a path that is none": ({"recipe": 5}, "recipe is 5, and must be a path"),
+    "questions that are none": (
+        {"questions": [{"question": "Red?"}]},
+        "questions is [{'question'",
+    ),
     "an option that sample has not": ({"sample": {"counts": 8}}, "sample has no option counts here; it has"),
     "an option that is set here": ({"sample": {"seed": 8}}, "sample has no option seed here"),
     "a model of training": ({"train": {"dataset": "x"}}, "train sets dataset, which each round sets itself"),

@@ -291,7 +291,7 @@ def kept_at_end(folder):
 
 
 def test_sampling_asks_as_with_transformers(tree, messages, tmp_path):
-    """Likeliest answers are equal, also where a stop string or the limit ends them; drawn ones differ, by seed."""
+    """Likeliest answers are equal, also where a stop string or the limit ends them."""
     rows = [{"question": text["value"], "image": picture["value"]} for picture, text in messages]
     file = write(tmp_path / "questions.jsonl", rows)
 
@@ -307,5 +307,3 @@ def test_sampling_asks_as_with_transformers(tree, messages, tmp_path):
     plain = sampled("greedy", *greedy)
     assert [[one[::2] for one in row] for row in vllm] == [[one[::2] for one in row] for row in plain]
     assert any(cut for row in plain for *_, cut in row) and not all(cut for row in plain for *_, cut in row)
-    drawn = sampled("drawn", "-n", 8, "--max-tokens", 8, "--backend", "vllm", "--temperature", 1.3)
-    assert sum(map(len, drawn)) > 2 * len(rows)

@@ -139,3 +139,29 @@ def test_stats(folder, pairs, figure):
 
     trial()
     figure("8 fuzz", "`data.py stats`: rows changed", tally.total, tally.seen())
+
+
+OF_ANSWERS = {
+    "pairs": ("pairs", "{file}", "-o", "{out}"),
+    "score": ("score", "{file}", "-o", "{out}", "--rule", "exact-match", "--workers", "1", "--overwrite"),
+}
+
+
+@pytest.mark.parametrize("name", OF_ANSWERS)
+def test_answers_changed_by_value(folder, figure, name):
+    """What `sample` and `score` wrote, changed by hand or by mistake."""
+    tally = Tally()
+    draw(folder / "red.png")
+    answers = [{"text": f"It is {n}.", "times": 1, "tokens": 3, "cut": False, "score": n} for n in range(3)]
+    row = {"instruction": "<image>Which?", "reference": ["It is 1."], "images": ["red.png"], "answers": answers}
+
+    @fuzz(12 if name == "score" else 60, 600)
+    @given(mutated([row, row | {"history": [["Hm?", "Yes."]]}]))
+    def trial(rows):
+        file = folder / "in.json"
+        file.write_bytes(encode(rows, ".json"))
+        (folder / "out.json.scores.sqlite").unlink(missing_ok=True)
+        run(folder, OF_ANSWERS[name], file, tally)
+
+    trial()
+    figure("8 fuzz", f"`data.py {name}`: rows of answers changed", tally.total, tally.seen())

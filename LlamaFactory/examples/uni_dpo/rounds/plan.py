@@ -83,6 +83,10 @@ def read_plan(file: Path) -> Plan:
         raise DataError(f"{file}: there is no {odd[0]} in rounds; there are {', '.join(known)}.")
     if absent := [name for name in NEEDED if not said.get(name)]:
         raise DataError(f"{file}: say {', '.join(absent)}; examples/uni_dpo/rounds.sh --help shows a whole file.")
+    for name in ("start", "output", "recipe", "questions", "validation"):
+        texts = _listed(said[name]) if name in ("questions", "validation") else [said[name]]
+        if not all(isinstance(text, str) and text.strip() and "\0" not in text for text in texts):
+            raise DataError(f"{file}: {name} is {said[name]!r:.60}, and must be a path.")
     for name in ("sample", "score", "pairs", "train", "benchmarks"):
         if not isinstance(said.get(name, {}), dict):
             raise DataError(f"{file}: {name} is {said[name]!r}, and must hold options, as name: value.")
@@ -134,7 +138,7 @@ def _check_training(file: Path, plan: Plan) -> None:
         )
     if plan.benchmarks and not (plan.root / "scripts" / "summarize_eval.py").is_file():
         raise DataError(f"{file}: benchmarks need the whole Uni-DPO repository, which has the table of results.")
-    if plan.benchmarks and "config" not in plan.benchmarks:
+    if plan.benchmarks and not isinstance(plan.benchmarks.get("config"), str):
         raise DataError(f"{file}: benchmarks: say config, a file as VLMEvalKit/config.json.")
 
 
