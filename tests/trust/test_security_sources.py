@@ -16,6 +16,7 @@ SOURCES = sorted(
 
 # Where something is done all the same, and why that is safe.
 REASONS = {
+    "bench_eval/worker.py": {"network": "a server on this machine, which it starts itself"},
     "pair_data/parquet.py": {"pickle": "a nameless temporary file of this process"},
     "pair_data/score/kinds.py": {"pickle": "the name of an error of torch's careful loading"},
     "pair_data/download/hub.py": {"network": "the hub, which `download` was asked for"},
