@@ -8,29 +8,35 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from real_shape import write
-from transformers import AutoProcessor
+from transformers import AutoProcessor, AutoTokenizer
 
 from bench_common import surroundings
+from bench_train_step.kinds import config_of
+from bench_train_step.sizes import SIZES
 from common import ROOT, ToolError, positive, write_json
+from demo.model import write_weights
 from shapes import SHAPES
 
 
 DESCRIPTION = """Whole training runs beside each other: peak memory, the first step, later ones.
 
-A random model of tiny layers with a real vocabulary, or one of a real shape; pairs with pictures of 448 x 448 and
-answers of 6 to 23 words. Tokens a second count a pair as two sequences, each with the prompt, however many a trainer
-computes. On a CPU float32, one thread and CPU seconds; on a GPU bfloat16 and seconds on the wall.
+A random model of tiny layers with a real vocabulary, a small one with the proportions of Qwen2-VL-2B, or one of a real
+shape; pairs with pictures of 448 x 448 and answers of 6 to 23 words. Tokens a second count a pair as two sequences, each
+with the prompt, however many a trainer computes. On a CPU float32, one thread and CPU seconds; on a GPU bfloat16 and
+seconds on the wall.
 Every run is a process of its own; all take turns."""
 EPILOG = """examples:
   python scripts/bench_runs.py                          LlamaFactory and ours, one and two pairs a step
   python scripts/bench_runs.py --trl one/bin/python --swift other/bin/python
                                                         and trl and ms-swift, each of an environment of its own
+  python scripts/bench_runs.py --proportions --words 60 100   where layers, not the vocabulary, cost most
   python scripts/bench_runs.py --device gpu --shape Qwen2-VL-2B --batch 1 --accumulation 16"""
 
 OURS = {"pref_loss": "uni_dpo"}
@@ -59,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="bench-runs-") as folder:
         folder = Path(folder)
-        model = make(folder, options.vocabulary, options.shape)
+        model = make(folder, options.vocabulary, options.shape, options.proportions, options.words)
         for turn in range(options.rounds):
             for batch in options.batch:
                 for name in names:
@@ -89,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     it.add_argument("--accumulation", type=positive, default=1, metavar="N", help="times so many (default: 1)")
     it.add_argument("--only", nargs="+", choices=TRAINERS, metavar="NAME", help="of " + "; ".join(TRAINERS))
     it.add_argument("--shape", choices=SHAPES, metavar="NAME", help="a model of this shape, such as Qwen2-VL-2B")
+    small = "a small model with the proportions of the 2B, and its part of the vocabulary"
+    it.add_argument("--proportions", action="store_true", help=small)
+    it.add_argument("--words", type=positive, nargs=2, default=[6, 23], metavar=("MIN", "MAX"), help="of an answer")
     it.add_argument("--vocabulary", type=positive, default=151936, metavar="N", help="default: %(default)s")
     it.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="default: %(default)s")
     it.add_argument("--trl", metavar="PYTHON", help="a Python that has trl 1.x and what it needs")
@@ -98,17 +107,23 @@ def _parser() -> argparse.ArgumentParser:
     return it
 
 
-def make(folder: Path, vocabulary: int, shape: str | None = None) -> Path:
+def make(
+    folder: Path, vocabulary: int, shape: str | None = None, proportions: bool = False, words: Sequence[int] = (6, 23)
+) -> Path:
     """Write a random model and some pairs into a folder, and return the model's."""
     if shape:
         write(folder / "model", shape)
     else:
         write(folder / "model", small=True, vocabulary=vocabulary, dtype=torch.float32)
+    if proportions:
+        tokenizer = AutoTokenizer.from_pretrained(folder / "model", trust_remote_code=False)
+        config_of(SIZES["qwen2_vl"]["small"], tokenizer).save_pretrained(folder / "model")
+        write_weights(folder / "model", 0, torch.float32)
     data, rng, rows = folder / "data", random.Random(0), []
     data.mkdir()
     for number in range(ROWS):
         Image.frombytes("RGB", (448, 448), rng.randbytes(448 * 448 * 3)).save(data / f"{number}.png")
-        answers = [" ".join(rng.choices(WORDS, k=rng.randint(6, 23))) for _ in range(2)]
+        answers = [" ".join(rng.choices(WORDS, k=rng.randint(*words))) for _ in range(2)]
         rows.append({"instruction": "<image>Describe the picture.", "chosen": answers[0], "rejected": answers[1]})
         rows[-1] |= {"images": [f"{number}.png"], "score_chosen": 3.0, "score_rejected": 1.0}
     (data / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
