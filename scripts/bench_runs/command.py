@@ -29,8 +29,8 @@ DESCRIPTION = """Whole training runs beside each other: peak memory, the first s
 
 A random model of tiny layers with a real vocabulary, a small one with the proportions of Qwen2-VL-2B, or one of a
 real shape; pairs with pictures of 448 x 448 and answers of 6 to 23 words. Tokens a second count a pair as two
-sequences, each with the prompt, however many a trainer computes. On a CPU float32, one thread and CPU seconds; on a GPU
-bfloat16 and seconds on the wall.
+sequences, each with the prompt, however many a trainer computes. On a CPU float32, one thread and CPU seconds; on a
+GPU bfloat16 and seconds on the wall.
 Every run is a process of its own; all take turns."""
 EPILOG = """examples:
   python scripts/bench_runs.py                          LlamaFactory and ours, one and two pairs a step
