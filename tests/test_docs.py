@@ -72,6 +72,7 @@ HOW = {
     "data check --config": HELP,  # the tokenizer of a model on the hub
     ".venv/bin/python -m vlmeval.uni_dpo": HELP,  # hours, and nine benchmarks to download
     ".venv/bin/python scripts/bench_start.py": HELP,  # minutes, and 3 GB
+    ".venv/bin/python scripts/rounds_trial.py": HELP,  # hours
     ".venv/bin/python scripts/summarize_eval.py": HELP,  # stands on the one before
     "bash examples/uni_dpo/Qwen2_VL_2B_uni_dpo.sh": DRY,  # hours on a GPU
     "data ": RUN,
