@@ -14,8 +14,8 @@ from pairs import log_history, make_rows, options, train, write_dataset
 from safetensors.torch import load_file
 
 from llamafactory.train.uni_dpo.data.collate import PairCollator
+from llamafactory.train.uni_dpo.objective import losses as ours
 from llamafactory.train.uni_dpo.record.pair_log import PAIR_LOG, read_pair_log
-from llamafactory.train.uni_dpo.training import trainer
 
 
 # Around tau_good = 2.5 there are scores that bfloat16 (2.48 to 2.5) and float16 (2.499 to 2.5) would move onto it.
@@ -27,13 +27,13 @@ PRECISIONS = {"float32": {}, "bf16": {"bf16": True}, "fp16": {"fp16": True}}
 @pytest.fixture
 def given_scores(monkeypatch):
     """Pairs of scores as the objective gets them, in float32."""
-    seen, objective = [], trainer.uni_dpo_loss
+    seen, objective = [], ours.uni_dpo_loss
 
     def recorded(*inputs, **changes):
         seen.extend(zip(*(column.tolist() for column in inputs[4:6]), strict=True))
         return objective(*inputs, **changes)
 
-    monkeypatch.setattr(trainer, "uni_dpo_loss", recorded)
+    monkeypatch.setattr(ours, "uni_dpo_loss", recorded)
     return seen
 
 
