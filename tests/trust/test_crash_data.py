@@ -15,7 +15,7 @@ import pytest
 from chat_server import ChatServer
 from data_cli import DATA
 from figures import times
-from killed import survives
+from killed import contents, survives
 from pairs import ROOT
 from PIL import Image
 
@@ -174,6 +174,10 @@ def test_killed_while_scoring(tmp_path, figure):
             server.url,
         ]
         command += ["--model", "judge", "--cache", tmp_path / "cache.sqlite"]
+        before = contents(folder)
+        survives(folder, command, 0, OPENAI_API_KEY="none")  # fills the cache, so that the others take equally long
+        for name in contents(folder).keys() - before.keys():
+            (folder / name).unlink()
         outcome = survives(folder, command, KILLS, OPENAI_API_KEY="none")
     assert outcome.hit > 0 and len(server.asked) <= 60 * 2 + 8 * KILLS, "what was scored is asked for again"
     figure("2 crash", "a data command killed: score", outcome.hit, f"{outcome.writing} while writing; {HARMLESS}")
