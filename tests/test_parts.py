@@ -4,8 +4,11 @@ import json
 import signal
 
 import pytest
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
 from pairs import make_rows, options, write_dataset
+
+from llamafactory.train.uni_dpo.data import parts
+from llamafactory.train.uni_dpo.data.parts import in_parts
 
 
 ROWS = 2100  # three parts
@@ -61,3 +64,22 @@ def test_goes_on_after_a_kill(start, tmp_path):
     now = finished(tmp_path / "killed")
     assert now.keys() == kept.keys() and now.items() >= left.items()
     assert tokens(tmp_path) == expected
+
+
+def test_what_is_kept_is_made_again_once_an_image_or_the_code_is_another(tmp_path, monkeypatch):
+    """Names of rows and functions stay the same then, and only what they stand for changes."""
+    image = tmp_path / "a.png"
+    image.write_bytes(b"small")
+    rows = Dataset.from_dict({"_images": [[str(image)], None], "text": ["a", "b"]})
+    mapped = in_parts(lambda dataset: dataset.map(len_of_text)._fingerprint)
+    first = mapped(rows)
+    assert mapped(rows) == first
+    image.write_bytes(b"larger")
+    second = mapped(rows)
+    assert second != first and mapped(rows) == second
+    monkeypatch.setattr(parts, "_deciding", lambda: ["other code"])
+    assert mapped(rows) not in (first, second)
+
+
+def len_of_text(row):
+    return {"length": len(row["text"])}
