@@ -372,3 +372,23 @@ def test_without_vlmevalkit_there_is_a_way_on(tmp_path):
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert f"{sys.executable} has none (none here)" in done.stderr and "--endpoint" in done.stderr
+
+
+def test_an_older_adapter_is_named(tmp_path):
+    """As after a `git pull` without set-up: an attribute that is not there."""
+    for name, text in {
+        **{
+            f"{folder}__init__.py": "" for folder in ("", "uni_dpo/", "vlm/", "vlm/qwen2_vl/", "vlm/qwen2_vl/uni_dpo/")
+        },
+        "uni_dpo/errors.py": "class UniDPOError(Exception): pass",
+        "vlm/qwen2_vl/uni_dpo/model.py": "class UniDPOVLM: pass",
+    }.items():
+        file = tmp_path / "vlmeval" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    write(tmp_path / "q.jsonl", [{"question": "Red?"}])
+    command = [*map(str, DATA), "sample", tmp_path / "q.jsonl", "-o", tmp_path / "a.json", "--model", DEMO]
+    variables = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(list(map(str, command)), env=variables, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "the adapter in VLMEvalKit is older than this repository" in done.stderr

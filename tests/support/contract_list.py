@@ -36,6 +36,7 @@ TRAINING = {
     f"{HPARAMS}.parser: _parse_args read_args": "what the parser stumbles over is told as options",
     f"{HPARAMS}.DataArguments: dataset_dir template tokenized_path streaming": "where pairs come from, and how",
     # data
+    "llamafactory: data": "its sources decide what a kept part of tokenising is worth",
     "llamafactory.data.loader: PairwiseDatasetProcessor get_dataset_list _load_single_dataset align_dataset "
     "load_dataset _get_preprocessed_dataset": ("the loader takes them from its module, so ours are found there"),
     "llamafactory.data.converter: DATASET_CONVERTERS": "the table that ours stands in for",

@@ -120,4 +120,9 @@ def _adapter() -> tuple[type, type[Exception]]:
             f"none ({error}). `bash scripts/setup.sh` makes an environment with it, with --vllm one that has vLLM, "
             "too; or serve the model, and name its address with --endpoint."
         ) from error
+    if not hasattr(UniDPOVLM, "sample"):
+        raise DataError(
+            "--model: the adapter in VLMEvalKit is older than this repository: `bash scripts/setup.sh` brings it up "
+            "to date, as does `python scripts/install_overlay.py install --for vlmeval`."
+        )
     return UniDPOVLM, UniDPOError
