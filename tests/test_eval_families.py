@@ -9,7 +9,7 @@ import pytest
 import transformers
 from eval_sets import metrics, predictions, write_config, write_sets
 from eval_tree import python, vlmevalkit
-from family_checkpoints import checkpoint_of
+from family_checkpoints import CHATML, checkpoint_of, text_checkpoint_of
 from pairs import ALPACA, options, prompt_ids, train, write_dataset
 from PIL import Image
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -93,6 +93,34 @@ def test_a_trained_checkpoint_is_asked_as_it_was_trained(name, bases, questions,
     assert answers["batch"] == answers["single"] and len(set(answers["single"])) > 1
 
 
+@pytest.mark.parametrize("changes", [{}, {"finetuning_type": "lora", "lora_rank": 4}], ids=["full", "lora"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_a_model_that_sees_no_pictures_is_asked_as_it_was_trained(kind, changes, tiny_model, tmp_path):
+    """Its chat template takes no lists, as templates of such models."""
+    base = text_checkpoint_of(kind, tiny_model, tmp_path / "base")
+    only_text = CHATML.replace("{% if message['content'] is string %}", "").replace(
+        CHATML[CHATML.index("{% else %}{% for item") : CHATML.index("<|im_end|>\n{% endfor %}")], ""
+    )
+    (base / "chat_template.jinja").write_text(only_text)
+    questions = ["Which colour is grass?", "Name one animal, please.\nIn one word."]
+    answers = {"chosen": "Green.", "rejected": "Red.", "score_chosen": 2.0, "score_rejected": 1.0}
+    data = write_dataset(tmp_path, [{"instruction": text, "images": []} | answers for text in questions])
+    changes = {"template": "smollm2", "max_steps": 1, "freeze_vision_tower": None} | changes
+    run = {name: value for name, value in options(base, data, tmp_path / "out", **changes).items() if value is not None}
+    train(run)
+    messages = [[{"type": "text", "value": text}] for text in questions]
+    asked = {"options": {"model_path": str(tmp_path / "out"), "max_new_tokens": 8}, "messages": messages}
+    found = vlmevalkit("installed").ask("tokens", **asked)
+    assert found["ids"] == prompt_ids(run | {"output_dir": str(tmp_path / "again")})
+    replies = vlmevalkit("installed").ask("answers", **asked)
+    assert replies["batch"] == replies["single"] and all(replies["single"])
+    untrained = vlmevalkit("installed").ask("tokens", **asked | {"options": {"model_path": str(base)}})
+    assert len(untrained["ids"]) == 2  # by its own template
+    Image.new("RGB", (56, 56)).save(tmp_path / "seen.png")
+    asked["messages"] = [[{"type": "image", "value": str(tmp_path / "seen.png")}, *messages[0]]]
+    assert "not shown images, only words" in vlmevalkit("installed").ask("prompt", **asked)["error"]
+
+
 REAL = os.environ.get("UNI_DPO_QWEN3_TOKENIZER")
 # What a vocabulary of 150,000 may cut otherwise where a prompt is put together.
 PECULIAR = [
@@ -157,9 +185,7 @@ def test_what_a_family_cannot_do_is_said(bases, video, questions):
         asked = {"model_path": str(bases[kind])} | changes
         return vlmevalkit("installed").ask("prompt", options=asked, messages=messages).get("error", "")
 
-    assert "videos are not evaluated with models of this kind" in said(
-        "llava", [[{"type": "video", "value": str(video)}]]
-    )
+    assert "not shown videos, only images" in said("llava", [[{"type": "video", "value": str(video)}]])
     assert "use_vllm: the tokens of a Gemma 3's image see each other" in said("gemma3", use_vllm=True)
     assert "use_vllm: nobody tried it with models of this kind" in said("gemma4", use_vllm=True)
     assert "which flash_attention_2 leaves out" in said("gemma3", attention="flash_attention_2")

@@ -37,25 +37,27 @@ def train_judge(home: Path, seed: int, questions: int, answerer, samples: int, t
         temperature: of the sampling.
 
     Raises:
-        ValueError: training failed.
+        ToolError: training failed.
     """
     folder = home / "judge"
     candidates = sample_candidates(answerer, folder, "train", questions, samples, temperature, SCENES + seed)
     write_pairs(folder, {PAIRS: rows_of(CONDITIONS["base"], candidates, f"judge's {seed}")})
-    options = yaml.safe_load(RECIPE.read_text(encoding="utf-8")) | {
-        "model_name_or_path": str(home / "start"),
-        "dataset": PAIRS,
-        "dataset_dir": str(folder),
-        "media_dir": str(folder),
-        "output_dir": str(folder / "model"),
-        "seed": 42 + seed,
-    }
-    config = folder / "judge.json"  # JSON is YAML
-    config.write_text(json.dumps(options), encoding="utf-8")
-    if subprocess.run([sys.executable, "-m", "llamafactory.cli", "train", str(config)]).returncode:
-        raise ValueError("the reward model could not be trained, see the messages above")
+    model = {"model_name_or_path": str(home / "start"), "stage": "rm", "finetuning_type": "lora", "template": "qwen2_vl"}
+    data = {"dataset": PAIRS, "dataset_dir": str(folder), "media_dir": str(folder), "seed": 42 + seed}
+    adapter = str(folder / "adapter")
+    recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    _llamafactory("train", folder, recipe | model | data | {"output_dir": adapter})
+    merged = {"adapter_name_or_path": adapter, "export_dir": str(folder / "model"), "export_device": "cpu"}
+    _llamafactory("export", folder, model | merged)
     for file in (home / "start").glob("*.json"):  # with its chat template, and a config that both transformers read
         shutil.copy(file, folder / "model" / file.name)
+
+
+def _llamafactory(command: str, folder: Path, options: dict[str, object]) -> None:
+    config = folder / f"{command}.yaml"  # JSON is YAML, and LlamaFactory 0.9.5 cannot read a .json
+    config.write_text(json.dumps(options), encoding="utf-8")
+    if subprocess.run([sys.executable, "-m", "llamafactory.cli", command, str(config)]).returncode:
+        raise ToolError(f"`llamafactory-cli {command}` of the reward model failed, see the messages above")
 
 
 def ask_judge(home: Path, data: Path, candidates: list[Candidates], key: str) -> ModelScores:

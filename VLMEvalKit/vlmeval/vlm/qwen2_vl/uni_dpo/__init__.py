@@ -8,7 +8,7 @@ Where to look:
 - `history.py`: what it tells of its training: prompt and earlier adapters;
 - `portable.py`: its files in the words of transformers 4 and 5;
 - `prompt.py`: the one place that writes prompts, for both backends;
-- `media.py`: images and videos from the disk;
+- `media.py`: images and videos from the disk; `words.py`: models that see none;
 - `transformers_backend.py`, `vllm_backend.py`: prompts in, answers out; `device.py`: what suits the machine;
 - `loop.py`, `published.py`: for VLMEvalKit's own loop, and for configs that name its class;
 - `versions.py`: the versions of VLMEvalKit and transformers that are supported.

@@ -15,6 +15,7 @@ from ....uni_dpo.files import locate, read_json, sha256_of
 from .families import FAMILIES, Family, family_of
 from .history import ADAPTER, Training, earlier_adapters, training_of
 from .portable import readable
+from .words import Words
 
 
 # What an answer depends on. Optimizer states, logs and the model card do not belong to it.
@@ -67,11 +68,14 @@ class Checkpoint:
 
         Padding is on the side where generation needs it.
         """
-        from transformers import AutoProcessor
+        from transformers import AutoProcessor, AutoTokenizer
 
         whole = any((self.folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json"))
         folder = self.folder if whole and (self.folder / "tokenizer_config.json").is_file() else self.base
         with in_context(f"cannot load the tokenizer and image processor of {folder}"):
+            if not self.family.pictures:
+                folder = self.folder if (self.folder / "tokenizer_config.json").is_file() else self.base
+                return Words(AutoTokenizer.from_pretrained(readable(folder), padding_side="left"))
             processor = AutoProcessor.from_pretrained(readable(folder), use_fast=True, trust_remote_code=False)
             processor.tokenizer.padding_side = "left"
             size = processor.image_processor.size
@@ -123,7 +127,7 @@ def open_checkpoint(path: str, base: str | None = None) -> Checkpoint:
 
 
 def _require_family(file: Path, config: dict[str, Any]) -> Family:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
+    from transformers.models.auto import modeling_auto as known
 
     named, kind = config.get("architectures"), config.get("model_type")
     found, family = named[0] if isinstance(named, list) and named else "none", family_of(config)
@@ -132,7 +136,8 @@ def _require_family(file: Path, config: dict[str, Any]) -> Family:
             f"{file} says model type {kind!r:.40}; this class runs {', '.join(FAMILIES)}\n"
             "  use the class of vlmeval.vlm that belongs to that model"
         )
-    if (wanted := KNOWN.get(kind)) != found:
+    seeing, blind = known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if (wanted := (seeing if family.pictures else blind).get(kind)) != found:
         raise UniDPOError(
             f"{file} says architecture {found}; with model type {kind}, transformers {transformers_version} has "
             f"{wanted or 'none: install a newer one'}"

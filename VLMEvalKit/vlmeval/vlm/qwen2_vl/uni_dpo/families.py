@@ -24,7 +24,7 @@ class Family:
     """What evaluation has to know of a kind of models.
 
     Attributes:
-        image: What stands for an image in a prompt, and the processor expands.
+        image: What stands for an image in a prompt, and the processor expands; None if the model sees no pictures.
         video: Likewise for a video; None if videos are not evaluated.
         around: What training writes before and after it.
         roles: The prompt that LlamaFactory trains by default, for a checkpoint that has not recorded its own; None if
@@ -42,7 +42,7 @@ class Family:
         not_in_vllm: Why vLLM is not asked: it answers otherwise than transformers, or nobody knows.
     """
 
-    image: str
+    image: str | None
     video: str | None = None
     around: tuple[str, str] = ("", "")
     roles: str | None = None
@@ -59,7 +59,8 @@ class Family:
     @property
     def pictures(self) -> dict[str, str]:
         """What stands for a picture in a prompt, by its kind."""
-        return {"image": self.image} | ({"video": self.video} if self.video else {})
+        known = {"image": self.image, "video": self.video}
+        return {kind: placeholder for kind, placeholder in known.items() if placeholder}
 
     def wording_for(self, asked: bool) -> Any:
         """Return VLMEvalKit's object that words questions, if that is asked for.
@@ -106,6 +107,7 @@ QWEN3_VL = Family(**_QWEN, roles=USER_TURN, wording=_wording_of_qwen3_vl, timed=
 GLM4V = Family("<|image|>", around=("<|begin_of_image|>", "<|end_of_image|>"), stretches=True)
 LLAVA = Family("<image>")
 _UNTRIED = {"not_in_vllm": "nobody tried it with models of this kind"}
+WORDS = Family(None, **_UNTRIED)
 
 FAMILIES: dict[str, Family] = {
     "qwen2_vl": QWEN2_VL,
@@ -128,6 +130,7 @@ FAMILIES: dict[str, Family] = {
     "gemma4": Family("<|image|>", apart=True, end_of_thoughts="<channel|>", looks_ahead=True, **_UNTRIED),
     "llava": LLAVA,
     "llava_next": replace(LLAVA, **_UNTRIED),
+    **dict.fromkeys(("llama", "qwen2", "qwen3"), WORDS),
 }
 
 

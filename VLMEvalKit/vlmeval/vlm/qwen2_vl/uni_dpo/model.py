@@ -138,7 +138,8 @@ class UniDPOVLM(BaseModel):
             for item in message
         ]
         files = {kind: tuple(Path(i["value"]) for i in message if i["type"] == kind) for kind in ("image", "video")}
-        images, limited = self.processor.image_processor, self.family.limited
+        limited = self.family.limited
+        images = self.processor.image_processor if limited else None
         side = images.patch_size * images.merge_size if limited else COMMON_SIDE
         # The data set's own demand, as upstream's classes meet it: small text needs enlarging.
         enlarged = 10 * 10 * side**2 if limited and dataset == "OCRBench" else None

@@ -85,8 +85,8 @@ class PromptWriter:
         Returns:
             The markup, and the reason for it.
         """
-        content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
-        by_roles = self._rendered([{"role": "user", "content": content}])
+        content = [*({"type": kind} for kind in list(self.family.pictures)[:1]), {"type": "text", "text": QUESTION}]
+        by_roles = self._rendered([self._user(content)])
         if training and training.recorded:
             known = f"the prompt that training recorded in {training.trace}"
             same = by_roles == self._by_roles(content)
@@ -122,9 +122,10 @@ class PromptWriter:
         Raises:
             UniDPOError: The prompt does not have one placeholder for each image and video.
         """
+        for kind in {item["type"] for item in content} - {"text", *self.family.pictures}:
+            shown = " and ".join(f"{name}s" for name in self.family.pictures) or "words"
+            raise UniDPOError(f"models of this kind are not shown {kind}s, only {shown}")
         text = {"template": self._by_template, "roles": self._by_roles, "flat": self._apply}[self.markup](content)
-        if not self.family.video and any(item["type"] == "video" for item in content):
-            raise UniDPOError("videos are not evaluated with models of this kind; ask about images")
         for kind, placeholder in self.family.pictures.items():
             wanted, found = sum(item["type"] == kind for item in content), text.count(placeholder)
             if wanted != found:
@@ -136,7 +137,12 @@ class PromptWriter:
 
     def _by_template(self, content: Content) -> str:
         system = [] if self.system_prompt is None else [{"role": "system", "content": self.system_prompt}]
-        return self._apply([*system, {"role": "user", "content": content}])
+        return self._apply([*system, self._user(content)])
+
+    def _user(self, content: Content) -> dict[str, Any]:
+        """Return a question as chat templates take it: of models that see nothing they take no list."""
+        words = "".join(item.get("text", "") for item in content)
+        return {"role": "user", "content": content if self.family.pictures else words}
 
     def _by_roles(self, content: Content) -> str:
         before, after = self.family.around

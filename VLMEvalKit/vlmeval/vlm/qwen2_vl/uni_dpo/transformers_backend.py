@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, __version__
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, __version__
 
 from ....uni_dpo.errors import UniDPOError, in_context
 from .checkpoint import Checkpoint, weight_shapes
@@ -136,7 +136,8 @@ def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attentio
     with in_context(f"cannot load the weights of {checkpoint.base}"):
         folder = readable(checkpoint.base)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        model, report = AutoModelForImageTextToText.from_pretrained(
+        kind = AutoModelForImageTextToText if checkpoint.family.pictures else AutoModelForCausalLM
+        model, report = kind.from_pretrained(
             folder,
             config=say_untied(config) if has_own_head(checkpoint.base) else config,
             torch_dtype=dtype,

@@ -1,0 +1,115 @@
+"""What is run in the world of words: a small plan, whose cost was fixed beforehand, the same for every method.
+
+A cell is as in the demo world, one training run with one measurement. Its conditions differ in labels and scores only.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..methods import METHODS as ALL
+from ..methods import SEE_SCORES, Options, told, with_grid_point
+from ..plan import Cell, cell
+from ..results import Results
+
+
+NAMES = ("dpo", "ln_dpo", "simpo", "mm_dpo", "uni_dpo", "w_qual", "filtered", "odpo", "rpo", "robust_dpo")
+METHODS = {name: ALL[name] for name in NAMES}
+LEARNING_RATES, BETAS = (1e-4, 4e-4), (0.1, 2.0)
+TUNED_ON = (0,)  # seeds
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a study is.
+
+    Attributes:
+        questions: instructions whose sampled answers become pairs.
+        exam: instructions of validation and of test.
+    """
+
+    questions: int
+    exam: int
+
+
+SIZES = {"demo": Size(300, 200), "test": Size(20, 10)}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is done to pairs that the rule has scored.
+
+    Attributes:
+        wrong: share of pairs whose answers change places.
+        told: whether scores stay with their answers then, and so contradict the label; else they stay with the sides.
+    """
+
+    wrong: float = 0.0
+    told: bool = False
+
+
+BASE = "labels right"
+CONDITIONS = {
+    BASE: Condition(),
+    "labels 35 %": Condition(0.35),
+    "labels 35 %, scores right": Condition(0.35, told=True),
+}
+
+
+def rows_of(condition: Condition, pairs: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """The pairs of a condition; `weight` is 0 where the scores prefer the rejected answer, as pairs are filtered."""
+    rng, rows = random.Random(f"labels {seed}"), []
+    for pair in pairs:
+        row = dict(pair)
+        if rng.random() < condition.wrong:
+            row["chosen"], row["rejected"] = pair["rejected"], pair["chosen"]
+            if condition.told:
+                row["score_chosen"], row["score_rejected"] = pair["score_rejected"], pair["score_chosen"]
+        rows.append(row | {"weight": float(row["score_chosen"] >= row["score_rejected"])})
+    return rows
+
+
+def points(method: str) -> list[Options]:
+    """All points of the grid for one method."""
+    return [with_grid_point(method, rate, beta) for rate in LEARNING_RATES for beta in BETAS]
+
+
+def tuning(methods: Sequence[str]) -> dict[tuple[str, int], list[Cell]]:
+    """Every method at every point, examined on validation instructions."""
+    return {
+        (method, number): [cell(seed, options, "val", BASE) for seed in TUNED_ON]
+        for method in methods
+        for number, options in enumerate(points(method))
+    }
+
+
+def best(results: Results, methods: Sequence[str]) -> dict[str, Options]:
+    """Each method's point with the most points on validation, the first of equals; of those whose grid is done."""
+    cells, found = tuning(methods), {}
+    for method in methods:
+        done = [results.of(cells[method, number]) for number in range(len(points(method)))]
+        if all(done):
+            means = [exam(them[0], "val") for them in done]
+            found[method] = points(method)[means.index(max(means))]
+    return found
+
+
+def exam(result: dict[str, Any], measure: str = "test") -> float:
+    """Mean points of an exam, in per cent of all; a run that diverged has learned nothing."""
+    return 10 * result[measure]["points"] if measure in result else 0.0
+
+
+def main(tuned: dict[str, Options], seeds: Sequence[int]) -> dict[tuple[str, str], list[Cell]]:
+    """By condition and method, and the start; a method that sees no scores has one run for two conditions."""
+    table = {(BASE, "start"): [cell(seed, {}, "test", BASE) for seed in seeds]}
+    for name, condition in CONDITIONS.items():
+        for method, options in tuned.items():
+            data = name if method in SEE_SCORES or not condition.told else "labels 35 %"
+            table[name, method] = [cell(seed, told(options, condition.wrong), "test", data) for seed in seeds]
+    return table
+
+
+def described() -> dict[str, Any]:
+    """Conditions as they are compared with those of earlier results."""
+    return {name: asdict(condition) for name, condition in CONDITIONS.items()}

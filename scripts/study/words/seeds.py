@@ -1,0 +1,89 @@
+"""What the cells of a seed share: pairs of the model's own answers, and the reference's log-probs of them.
+
+Everything is made by the commands that users have: `data.py sample`, `score --rule` and `pairs`.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from common import ROOT, ToolError
+from demo.pairs import ENTRY
+from demo.writers import write_dataset
+
+from ..conditions import dataset_name
+from .plan import CONDITIONS, METHODS, Size, rows_of
+from .questions import Instruction, instructions
+
+
+RECIPE, RULE = Path(__file__).with_name("recipe.yaml"), Path(__file__).with_name("rule.py")
+DATA = ROOT / "LlamaFactory" / "scripts" / "uni_dpo" / "data.py"
+SAMPLING = ("--count", "6", "--temperature", "0.7", "--top-k", "20", "--max-tokens", "40", "--dtype", "bfloat16")
+BATCH = "240"
+TRAIN_SEED, VAL_SEED, TEST_SEED = 100, 200, 300
+SETTINGS = (SAMPLING, TRAIN_SEED, VAL_SEED, TEST_SEED)
+LAST_PART = "reference"
+COLUMNS = {name: name for name in ENTRY["columns"] if name not in ("query", "images")} | {"prompt": "instruction"}
+
+
+def prepare(home: Path, seed: int, size: Size, model: Path) -> None:
+    """Make everything that the cells of a seed need, below `home`; each command goes on where it was ended.
+
+    Args:
+        home: the seed's folder.
+        seed: its number.
+        size: how much of everything.
+        model: the language model.
+
+    Raises:
+        ToolError: a command failed.
+    """
+    data = home / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    asked = instructions("train", size.questions, TRAIN_SEED + seed)
+    (data / "questions.jsonl").write_text("".join(_line(it) for it in asked), encoding="utf-8")
+    options = [*SAMPLING, "--seed", str(seed), "--batch-size", BATCH, "--keep", "kind,wanted"]
+    _data("sample", data / "questions.jsonl", data / "answers.json", "--model", str(model), *options)
+    _data("score", data / "answers.json", data / "scored.json", "--rule", f"{RULE}:score", "--workers", "1")
+    _data("pairs", data / "scored.json", data / "pairs.json", "--pairs", "best-worst", "--eta", "0.3")
+    pairs = json.loads((data / "pairs.json").read_text(encoding="utf-8"))
+    entry = ENTRY | {"columns": COLUMNS}
+    rows = {dataset_name(name): (rows_of(it, pairs, seed), entry) for name, it in CONDITIONS.items()}
+    write_dataset(data, rows)
+    _reference(home, model)
+    (home / LAST_PART / "done").touch()
+
+
+def shared_options(home: Path, model: Path, dataset: str) -> dict[str, object]:
+    """What all runs of a seed have in common."""
+    return {
+        "model_name_or_path": str(model),
+        "dataset": dataset,
+        "dataset_dir": str(home / "data"),
+        "uni_dpo_reference_cache": str(home / LAST_PART),
+    }
+
+
+def _line(it: Instruction) -> str:
+    return json.dumps({"question": it.text, "kind": it.kind, "wanted": json.dumps(it.wanted)}) + "\n"
+
+
+def _data(command: str, source: Path, out: Path, *options: str) -> None:
+    if out.exists():
+        return
+    words = [sys.executable, str(DATA), command, str(source), "-o", str(out), *options]
+    if subprocess.run(words).returncode:
+        raise ToolError(f"data.py {command} failed, see the messages above")
+
+
+def _reference(home: Path, model: Path) -> None:
+    """Compute the reference's log-probs of every pair of every condition, which all cells then read."""
+    names = ",".join(map(dataset_name, CONDITIONS))
+    options = METHODS["uni_dpo"] | shared_options(home, model, names)
+    options |= {"output_dir": home / "fill", "learning_rate": 1e-4}
+    command = [sys.executable, "-m", "llamafactory.train.uni_dpo.caches", str(RECIPE)]
+    if subprocess.run([*command, *(f"{name}={value}" for name, value in options.items())]).returncode:
+        raise ToolError("the reference's log-probs could not be computed, see the messages above")
+    shutil.rmtree(home / "fill", ignore_errors=True)
