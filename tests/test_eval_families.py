@@ -106,7 +106,9 @@ def test_a_model_that_sees_no_pictures_is_asked_as_it_was_trained(kind, changes,
     answers = {"chosen": "Green.", "rejected": "Red.", "score_chosen": 2.0, "score_rejected": 1.0}
     data = write_dataset(tmp_path, [{"instruction": text, "images": []} | answers for text in questions])
     changes = {"template": "smollm2", "max_steps": 1, "freeze_vision_tower": None} | changes
-    run = {name: value for name, value in options(base, data, tmp_path / "out", **changes).items() if value is not None}
+    run = {
+        name: value for name, value in options(base, data, tmp_path / "out", **changes).items() if value is not None
+    }
     train(run)
     messages = [[{"type": "text", "value": text}] for text in questions]
     asked = {"options": {"model_path": str(tmp_path / "out"), "max_new_tokens": 8}, "messages": messages}

@@ -15,12 +15,13 @@ from common import ToolError
 from study import plan, tables
 from study.command import main
 from study.methods import METHODS, grid
-from study.report import answer_mark, compare_repeated, read_study, write_report
+from study.report import answer_mark, read_study, write_report
 from study.results import Results
-from study.statistics import difference, holm, over_seeds
+from study.statistics import compare_repeated, difference, holm, over_seeds
 
 
 SEEDS = range(5)
+NO_WORDS = ROOT / "none"  # nothing was run in the world of words
 GAINS = {"start": -10.0, "dpo": 0.0, "ln_dpo": 0.5, "simpo": -1.0, "ipo": 0.2, "mm_dpo": 0.1, "uni_dpo": 3.0}
 BEST = {method: 5 for method in METHODS} | {"uni_dpo": 8}
 MISSING, OTHER_WORDS = "(Not run.)", "(The findings in words were written for other raw results and are left out.)"
@@ -28,7 +29,7 @@ MISSING, OTHER_WORDS = "(Not run.)", "(The findings in words were written for ot
 
 def test_the_shipped_report_is_that_of_the_shipped_results(tmp_path):
     shutil.copytree(ROOT / "data" / "study", tmp_path / "data" / "study")
-    write_report(tmp_path / "data" / "study", tmp_path)
+    write_report(tmp_path / "data" / "study", ROOT / "data" / "study_words", tmp_path)
     for name in ("RESULTS.md", "RESULTS_zh.md"):
         assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes(), name
 
@@ -121,7 +122,7 @@ def test_report_says_what_was_measured(raw, tmp_path):
     hours = 1800 * sum("vlmeval" in result for result in study.results.all()) / 3600
     assert f"{hours:.1f} process-hours" in text and "5 seeds; 2026-11-27. Versions: torch 2.10.0." in text
     assert MISSING in next(part for part in text.split("\n## ") if part.startswith("One option at a time"))
-    assert text.count(MISSING) == 1 and "[raw/raw.jsonl](raw/raw.jsonl)" in text
+    assert text.count(MISSING) == 5 and "[raw/raw.jsonl](raw/raw.jsonl)" in text
     assert (tmp_path / "RESULTS_zh.md").read_text().count("\n## ") == text.count("\n## ")
     pictures = {path.name for path in (raw / "pictures").iterdir()}
     assert pictures == {"main.png", "ablation.png", "when.png", "surface.png", "course.png"}
@@ -141,19 +142,29 @@ def keep_main(raw, *methods):
 def test_a_part_of_a_study_is_reported_too(raw, tmp_path):
     """Two methods, and nothing but tuning and main: no picture is promised that is not there."""
     lines = keep_main(raw, "dpo", "uni_dpo")
-    write_report(raw, tmp_path)
+    write_report(raw, NO_WORDS, tmp_path)
     text = (tmp_path / "RESULTS.md").read_text()
-    assert text.count(MISSING) == 10 and "main.png" in text
+    assert text.count(MISSING) == 14 and "main.png" in text
     assert {path.name for path in (raw / "pictures").iterdir()} == {"main.png"}
     (raw / "raw.jsonl").write_text("".join(line for line in lines if json.loads(line)["measure"] == "val"))
     with pytest.raises(ToolError, match="no test of tuned Uni-DPO"):
-        write_report(raw, tmp_path)
+        write_report(raw, NO_WORDS, tmp_path)
 
 
 def test_the_same_results_give_the_same_report(raw, tmp_path):
     """In this process and in another one, pictures included."""
-    before = {path: path.read_bytes() for path in write_report(raw, tmp_path)}
-    command = [sys.executable, ROOT / "scripts" / "study.py", "report", "--raw", raw, "--out", tmp_path]
+    before = {path: path.read_bytes() for path in write_report(raw, NO_WORDS, tmp_path)}
+    command = [
+        sys.executable,
+        ROOT / "scripts" / "study.py",
+        "report",
+        "--raw",
+        raw,
+        "--words",
+        NO_WORDS,
+        "--out",
+        tmp_path,
+    ]
     subprocess.run([str(part) for part in command], check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
     assert {path: path.read_bytes() for path in before} == before
 
@@ -161,10 +172,10 @@ def test_the_same_results_give_the_same_report(raw, tmp_path):
 def test_words_stand_over_their_own_numbers_only(raw, tmp_path):
     lines = keep_main(raw, "dpo", "uni_dpo")
     (raw / "answer.md").write_text(f"{answer_mark(raw)}\nUni-DPO wins here.\n")
-    write_report(raw, tmp_path)
+    write_report(raw, NO_WORDS, tmp_path)
     assert "Uni-DPO wins here." in (tmp_path / "RESULTS.md").read_text()
     (raw / "raw.jsonl").write_text("".join(lines[:-1]))
-    write_report(raw, tmp_path)
+    write_report(raw, NO_WORDS, tmp_path)
     text = (tmp_path / "RESULTS.md").read_text()
     assert "wins here" not in text and OTHER_WORDS in text
 
@@ -177,7 +188,7 @@ def test_a_run_that_diverged_counts_as_nothing_learned(raw):
     study.results.add(cell, {"diverged": "Step 3: loss nan"})
     assert study.by_seed([cell]) == {0: 0.0}
     study.results.gather(raw / "raw.jsonl")
-    write_report(raw, raw)
+    write_report(raw, NO_WORDS, raw)
     said = f"1 runs ended in numbers that are not finite and count as 0: {cell.key}."
     assert said in (raw / "RESULTS.md").read_text()
 
@@ -192,14 +203,13 @@ def test_a_report_of_nothing_is_refused(tmp_path, capsys):
 
 
 def test_a_repeated_cell_is_compared(raw):
-    study = read_study(raw)
-    values = study.values("main")["uni_dpo"]
+    values = read_study(raw).values("main")["uni_dpo"]
     mean = sum(values.values()) / 5
-    text, inside = compare_repeated("uni_dpo", {"seed": 2, **scores_of(mean)}, study)
+    text, inside = compare_repeated("uni_dpo", 2, mean, values)
     assert inside and text.endswith("inside") and f"same seed: {values[2]:.2f} %" in text
     for seed, value in values.items():  # single seeds scatter more than their mean: each again is inside
-        assert compare_repeated("uni_dpo", {"seed": seed, **scores_of(value)}, study)[1]
-    text, inside = compare_repeated("uni_dpo", {"seed": 7, **scores_of(mean + 6)}, study)
+        assert compare_repeated("uni_dpo", seed, value, values)[1]
+    text, inside = compare_repeated("uni_dpo", 7, mean + 6, values)
     assert not inside and text.endswith("OUTSIDE") and "same seed: not run" in text
     with pytest.raises(ToolError, match="0 seeds of uni_dpo"):
-        compare_repeated("uni_dpo", {"seed": 0}, tables.Study(Results(raw / "none"), study.tuned, SEEDS))
+        compare_repeated("uni_dpo", 0, 1.0, {})

@@ -8,7 +8,10 @@
 
 `run` makes a start checkpoint for each seed, samples and judges preference pairs, tunes every method on validation
 scenes with the same grid, and examines the best on test scenes by VLMEvalKit. Results are kept cell by cell, and the
-same command goes on with what is missing. `report` reads data/study/raw.jsonl and nothing else.
+same command goes on with what is missing. `report` reads the raw results in data/ and nothing else.
+
+`--world words` asks the same of a real language model, which is downloaded: SmolLM2-135M-Instruct, short instructions,
+and a rule that marks any answer.
 """
 
 import argparse
@@ -20,13 +23,15 @@ from pathlib import Path
 from common import ROOT, ToolError
 
 
-OUTPUTS = ROOT / "outputs" / "study"
-RAW = ROOT / "data" / "study"
+# Each world has a folder below outputs/ and one below data/.
+WORLDS = {"demo": "study", "words": "study_words"}
+OUTPUTS, RAW = ROOT / "outputs", ROOT / "data"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; exit status 1 if a cell failed, 2 for bad input, 130 after Ctrl-C."""
     arguments = _parser().parse_args(argv)
+    _fill(arguments)
     try:
         return arguments.work(arguments)
     except (ToolError, OSError) as error:
@@ -40,39 +45,57 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    model = ROOT / "data" / "demo" / "checkpoint"
+    folders = " or ".join(WORLDS.values())
     options = {
         "method": {"help": "a method, as in the report's first table"},
+        "--world": {"choices": list(WORLDS), "default": "demo", "help": "pictures, or words, see above"},
         "--seed": {"type": int, "default": 0, "help": "which seed"},
-        "--seeds": {"type": int, "default": 6, "metavar": "N", "help": "seeds 0 to N - 1"},
+        "--seeds": {"type": int, "metavar": "N", "help": "seeds 0 to N - 1 (default: 6, or 3 with words)"},
         "--methods": {"nargs": "+", "metavar": "NAME", "help": "some of the methods (default: all)"},
-        "--experiments": {"nargs": "+", "metavar": "NAME", "help": "some of the experiments (default: all)"},
+        "--experiments": {"nargs": "+", "metavar": "NAME", "help": "some of those with pictures (default: all)"},
         "--list": {"action": "store_true", "help": "list methods, experiments and what is done, and stop"},
         "--size": {"default": "demo", "help": "demo, or test for a trial of minutes that shows nothing"},
-        "--model": {"type": Path, "default": model, "help": "what starts are made of"},
+        "--model": {"type": Path, "help": "what starts are made of (default: data/demo/checkpoint, or the download)"},
         "--jobs": {"type": int, "default": 0, "help": "runs at once (0: one a GPU, or one a core)"},
-        "--out": {"type": Path, "default": OUTPUTS, "help": "the study's folder"},
-        "--raw": {"type": Path, "default": RAW, "help": "folder with raw.jsonl and about.json"},
+        "--out": {"type": Path, "help": f"the study's folder (default: {folders} in outputs)"},
+        "--raw": {"type": Path, "help": f"folder with raw.jsonl and about.json (default: {folders} in data)"},
+        "--words": {"type": Path, "default": RAW / WORLDS["words"], "help": "the same of the world of words"},
     }
-    runs = ("--size", "--model", "--out", "--jobs")
+    runs = ("--world", "--size", "--model", "--out", "--jobs")
     for work, about, names in (
         (run, "train and measure", ("--seeds", "--methods", "--experiments", "--list", *runs)),
-        (gather, "put all results where `report` reads", ("--out", "--raw")),
-        (report, "write the report from raw results", ("--raw", "--out")),
+        (gather, "put all results where `report` reads", ("--world", "--out", "--raw")),
+        (report, "write the report from raw results", ("--raw", "--words", "--out")),
         (repeat, "run one cell again and compare", ("method", "--seed", "--raw", *runs)),
     ):
-        shape = argparse.ArgumentDefaultsHelpFormatter
-        command = commands.add_parser(work.__name__, help=about, formatter_class=shape)
+        command = commands.add_parser(work.__name__, help=about)
         for name in names:
             command.add_argument(name, **options[name])
-        command.set_defaults(work=work, **({"out": ROOT} if work is report else {}))
+        command.set_defaults(work=work, **({"out": ROOT, "world": "demo"} if work is report else {}))
     return parser
+
+
+def _fill(arguments: argparse.Namespace) -> None:
+    """Fill in what depends on the world."""
+    folder, words = WORLDS[arguments.world], arguments.world == "words"
+    defaults = {"out": OUTPUTS / folder, "raw": RAW / folder, "seeds": 3 if words else 6}
+    defaults |= {} if words else {"model": RAW / "demo" / "checkpoint"}
+    for name, value in defaults.items():
+        if getattr(arguments, name, ...) is None:
+            setattr(arguments, name, value)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run what is missing of the study, experiment by experiment."""
+    if arguments.world == "words":
+        if arguments.experiments or arguments.list:
+            raise ToolError("--experiments and --list are about --world demo; with words there is one experiment")
+        from .words import command
+
+        return command.run(arguments, _pool(arguments))
     from . import plan, results
     from .methods import METHODS
+    from .pool import require_done
 
     methods = arguments.methods or list(METHODS)
     experiments = arguments.experiments or list(plan.EXPERIMENTS)
@@ -93,11 +116,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     with results.locked(arguments.out):
         results.write_about(arguments.out, shared, pool.gpus)
-        _require_done(pool.prepare(seeds))
+        require_done(pool.prepare(seeds))
         if "tuning" in experiments:
-            _require_done(work("tuning", methods))  # everything else stands on it
+            require_done(work("tuning", methods))  # everything else stands on it
         if "wider" in experiments:
-            _require_done(work("wider", results.best_of_grid(known, methods)))
+            require_done(work("wider", results.best_of_grid(known, methods)))
         tuned, failed = results.tuned_options(known, methods), []
         for name in [name for name in plan.EXPERIMENTS if name in experiments and name not in ("tuning", "wider")]:
             failed += work(name, tuned)
@@ -123,39 +146,33 @@ def report(arguments: argparse.Namespace) -> int:
     """Write the report from the raw results."""
     from .report import write_report
 
-    for path in write_report(arguments.raw, arguments.out):
+    for path in write_report(arguments.raw, arguments.words, arguments.out):
         print(path)
     return 0
 
 
 def repeat(arguments: argparse.Namespace) -> int:
     """Run one cell of the first table again; exit status 1 if it falls outside of what was found."""
+    if arguments.world == "words":
+        from .words import command
+
+        return command.repeat(arguments, _pool(arguments))
     from . import plan, results
     from .methods import METHODS
-    from .report import compare_repeated
-    from .tables import Study
+    from .statistics import compare_repeated
+    from .tables import Study, benchmarks
 
     plan.check_names([arguments.method], METHODS, "method")
     known, about = results.Results(arguments.raw / "raw.jsonl"), results.read_about(arguments.raw)
     tuned = results.tuned_options(known, [arguments.method])
     shared = results.definitions(arguments.size, arguments.model)
     results.require_same(about, shared, f"what {arguments.raw} holds")
-    pool, cells = _pool(arguments), plan.cells_of("main", tuned, [arguments.seed])[arguments.method]
-    with results.locked(arguments.out):
-        results.write_about(arguments.out, shared, pool.gpus)
-        _require_done(pool.prepare([arguments.seed]))
-        shutil.rmtree(arguments.out / "repeated", ignore_errors=True)  # an old run is no repetition
-        repeated = results.Results(arguments.out / "repeated")
-        _require_done(pool.run(arguments.method, cells, repeated))
-    study = Study(known, tuned, known.seeds("test"))
-    text, inside = compare_repeated(arguments.method, repeated.of(cells)[0], study)
+    cells = plan.cells_of("main", tuned, [arguments.seed])[arguments.method]
+    again = _pool(arguments).run_again(arguments.seed, shared, cells)
+    values = Study(known, tuned, known.seeds("test")).values("main")[arguments.method]
+    text, inside = compare_repeated(arguments.method, arguments.seed, benchmarks(again), values)
     print(text)
     return 0 if inside else 1
-
-
-def _require_done(failed: list[str]) -> None:
-    if failed:
-        raise ToolError("; ".join(failed))
 
 
 def _list(known) -> int:
@@ -177,6 +194,12 @@ def _pool(arguments: argparse.Namespace):
     from .results import visible_gpus
 
     check_names([arguments.size], SIZES, "size")
-    gpus = visible_gpus()
-    jobs = arguments.jobs or len(gpus) or os.cpu_count() or 1
-    return Pool(Path(arguments.out).resolve(), SIZES[arguments.size], arguments.model.resolve(), jobs, gpus)
+    gpus, out = visible_gpus(), arguments.out.resolve()
+    jobs, world = arguments.jobs or len(gpus) or os.cpu_count() or 1, {}
+    size, model = SIZES[arguments.size], arguments.model
+    if arguments.world == "words":
+        from .words import plan
+        from .words.checkpoint import fetch
+
+        size, model, world = plan.SIZES[arguments.size], model or fetch(out), {"world": "study.words"}
+    return Pool(out, size, model.resolve(), jobs, gpus, **world)

@@ -42,13 +42,13 @@ def train_judge(home: Path, seed: int, questions: int, answerer, samples: int, t
     folder = home / "judge"
     candidates = sample_candidates(answerer, folder, "train", questions, samples, temperature, SCENES + seed)
     write_pairs(folder, {PAIRS: rows_of(CONDITIONS["base"], candidates, f"judge's {seed}")})
-    model = {"model_name_or_path": str(home / "start"), "stage": "rm", "finetuning_type": "lora", "template": "qwen2_vl"}
-    data = {"dataset": PAIRS, "dataset_dir": str(folder), "media_dir": str(folder), "seed": 42 + seed}
-    adapter = str(folder / "adapter")
     recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
-    _llamafactory("train", folder, recipe | model | data | {"output_dir": adapter})
+    kind = {name: recipe[name] for name in ("stage", "finetuning_type", "template")}
+    start, adapter = {"model_name_or_path": str(home / "start")}, str(folder / "adapter")
+    data = {"dataset": PAIRS, "dataset_dir": str(folder), "media_dir": str(folder), "seed": 42 + seed}
+    _llamafactory("train", folder, recipe | start | data | {"output_dir": adapter})
     merged = {"adapter_name_or_path": adapter, "export_dir": str(folder / "model"), "export_device": "cpu"}
-    _llamafactory("export", folder, model | merged)
+    _llamafactory("export", folder, kind | start | merged)
     for file in (home / "start").glob("*.json"):  # with its chat template, and a config that both transformers read
         shutil.copy(file, folder / "model" / file.name)
 

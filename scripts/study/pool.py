@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -11,14 +12,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from common import ToolError
 
-from .plan import Cell, Size
-from .results import Results
+from .plan import Cell
+from .results import Result, Results, locked, write_about
 from .seeds import LAST_PART
 
 
@@ -32,18 +35,20 @@ class Pool:
         model: the checkpoint that start checkpoints are made from.
         jobs: processes at once.
         gpus: the names of GPUs to share out, as in CUDA_VISIBLE_DEVICES; empty for the CPU.
+        world: the package whose `seeds.prepare` and `cells.run_cell` do the work.
     """
 
     out: Path
-    size: Size
+    size: Any
     model: Path
     jobs: int
     gpus: tuple[str, ...]
+    world: str = __package__
 
     def prepare(self, seeds: Sequence[int]) -> list[str]:
         """Make what every seed begins with; return what failed, in words."""
         tasks = {
-            f"seed {seed}": (_prepare, self._home(seed), seed, self.size, self.model)
+            f"seed {seed}": (_prepare, self.world, self._home(seed), seed, self.size, self.model)
             for seed in seeds
             if not (self._home(seed) / LAST_PART / "done").exists()
         }
@@ -52,8 +57,29 @@ class Pool:
     def run(self, name: str, cells: Sequence[Cell], results: Results) -> list[str]:
         """Run those of the cells that are not done; return what failed, in words."""
         todo = {cell.key: cell for cell in cells if cell not in results}
-        tasks = {key: (_run, cell, self._home(cell.seed), self.size, self.out) for key, cell in todo.items()}
+        tasks = {
+            key: (_run, self.world, cell, self._home(cell.seed), self.size, self.out) for key, cell in todo.items()
+        }
         return self._work(name, tasks, lambda key, measured: results.add(todo[key], measured))
+
+    def run_again(self, seed: int, shared: dict[str, Any], cells: Sequence[Cell]) -> Result:
+        """Run one cell whether it is known or not, and return its result.
+
+        Args:
+            seed: its seed.
+            shared: see `results.describe`.
+            cells: the cell.
+
+        Raises:
+            ToolError: it failed, or the folder holds another study.
+        """
+        with locked(self.out):
+            write_about(self.out, shared, self.gpus)
+            require_done(self.prepare([seed]))
+            shutil.rmtree(self.out / "repeated", ignore_errors=True)  # an old run is no repetition
+            repeated = Results(self.out / "repeated")
+            require_done(self.run("again", cells, repeated))
+        return repeated.of(cells)[0]
 
     def _home(self, seed: int) -> Path:
         return self.out / "seeds" / str(seed)
@@ -90,6 +116,12 @@ class Pool:
         return failed
 
 
+def require_done(failed: list[str]) -> None:
+    """Refuse to go on after failures (ToolError: there are some)."""
+    if failed:
+        raise ToolError("; ".join(failed))
+
+
 def _begin(numbers: "multiprocessing.Queue[int]", gpus: tuple[str, ...], logs: Path) -> None:
     """Choose a device, before CUDA is touched, and write to a log; in each worker first."""
     number = numbers.get()
@@ -110,15 +142,13 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _prepare(home: Path, seed: int, size: Size, model: Path) -> None:
-    from .seeds import prepare
-
+def _prepare(world: str, home: Path, seed: int, size: Any, model: Path) -> None:
+    prepare = import_module(f"{world}.seeds").prepare
     _logged(f"seed {seed}", prepare, home, seed, size, model)
 
 
-def _run(cell: Cell, home: Path, size: Size, out: Path) -> dict:
-    from .cells import run_cell
-
+def _run(world: str, cell: Cell, home: Path, size: Any, out: Path) -> dict:
+    run_cell = import_module(f"{world}.cells").run_cell
     title = f"{cell.key}: seed {cell.seed}, {cell.condition}, {json.dumps(dict(cell.options))}"
     return _logged(title, run_cell, cell, home, size, out / "scratch" / cell.key)
 

@@ -16,15 +16,21 @@ from common import ToolError, write_text
 from . import pictures, plan
 from .methods import METHODS
 from .results import Result, Results, read_about, tuned_options
-from .statistics import over_seeds
-from .tables import TABLES, Rows, Study, benchmarks
+from .tables import TABLES, Rows, Study
+from .words.tables import TABLES as WORDS
+from .words.tables import Words, read_words
 
 
 LANGUAGES = {"RESULTS.md": "answer.md", "RESULTS_zh.md": "answer_zh.md"}
 
 
-def write_report(raw: Path, out: Path) -> list[Path]:
+def write_report(raw: Path, words: Path, out: Path) -> list[Path]:
     """Write both reports into `out`, and pictures beside the raw results.
+
+    Args:
+        raw: raw results of the demo world, with the findings in words.
+        words: those of the world of words; it need not be there.
+        out: where the reports go.
 
     Returns:
         What was written.
@@ -33,15 +39,19 @@ def write_report(raw: Path, out: Path) -> list[Path]:
         ToolError: raw results are missing, damaged or not enough for a report.
     """
     study, about = read_study(raw), read_about(raw)
+    other = read_words(words)
     rows = {name: table(study) for name, table in TABLES.items()}
+    rows |= {name: table(other) for name, table in WORDS.items()}
     written = pictures.draw_all(study, raw / "pictures")
     folder, here = raw.resolve(), out.resolve()
     folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     templates = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     for name, answer in LANGUAGES.items():
-        values = _values(study, about, rows, folder.as_posix())
-        text = templates.get_template(f"{name}.jinja").render(values, answer=_answer(raw, answer))
+        values = _values(study, about, rows, folder.as_posix()) | {"words": _about_words(other, words)}
+        text = templates.get_template(f"{name}.jinja").render(
+            values, answer=_answer(raw / answer, answer_mark(raw, words))
+        )
         write_text(out / name, text)
         written.append(out / name)
     return written
@@ -81,11 +91,11 @@ def _values(study: Study, about: dict[str, Any], rows: dict[str, Rows], folder: 
         "table": table,
         "folder": folder,
         "cells": len(results),
-        "hours": f"{sum(result.get('seconds', 0) for result in results) / 3600:.1f}",
+        "hours": _hours(results),
         "cores": about["cores"],
         "gpus": about["gpus"],
         "date": about["date"],
-        "versions": ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
+        "versions": _versions(about),
         "seeds": seeds,
         "sweep_seeds": min(plan.EXPERIMENTS["sweep"].seeds, seeds),
         "course_seeds": min(plan.EXPERIMENTS["course"].seeds, seeds),
@@ -94,40 +104,36 @@ def _values(study: Study, about: dict[str, Any], rows: dict[str, Rows], folder: 
     }
 
 
-def _answer(raw: Path, name: str) -> str:
+def _about_words(study: Words, raw: Path) -> dict[str, Any]:
+    """What the templates say of the world of words; empty if nothing was run there."""
+    if not len(study.results):
+        return {}
+    about = read_about(raw)
+    return {
+        "cells": len(study.results),
+        "hours": _hours(study.results.all()),
+        "seeds": len(study.seeds),
+        "date": about["date"],
+        "versions": _versions(about),
+    }
+
+
+def _hours(results: list[Result]) -> str:
+    return f"{sum(result.get('seconds', 0) for result in results) / 3600:.1f}"
+
+
+def _versions(about: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+
+
+def _answer(path: Path, mark: str) -> str:
     """The findings in words, if they were written for these raw results."""
-    path = raw / name
-    mark, _, text = path.read_text(encoding="utf-8").partition("\n") if path.is_file() else ("", "", "")
-    return text.strip("\n") if mark == answer_mark(raw) else ""
+    first, _, text = path.read_text(encoding="utf-8").partition("\n") if path.is_file() else ("", "", "")
+    return text.strip("\n") if first == mark else ""
 
 
-def answer_mark(raw: Path) -> str:
-    """The first line of findings about these raw results."""
-    return f"<!-- raw.jsonl {hashlib.sha256((raw / 'raw.jsonl').read_bytes()).hexdigest()[:16]} -->"
-
-
-def compare_repeated(method: str, again: Result, known: Study) -> tuple[str, bool]:
-    """Compare a cell that was run again with the raw results.
-
-    Returns:
-        What to print, and whether the run is within the interval in which 95 % of single seeds fall. That is wider
-        than the interval of their mean, outside of which some of the very seeds that make the mean must lie.
-
-    Raises:
-        ToolError: the raw results have fewer than two seeds of the method.
-    """
-    values = known.values("main")[method]
-    if len(values) < 2:
-        raise ToolError(f"the raw results have {len(values)} seeds of {method}: too few for an interval")
-    it, value = over_seeds([*values.values()]), benchmarks(again)
-    before = values.get(again["seed"])
-    single = it.half * (1 + it.n) ** 0.5
-    inside = abs(value - it.mean) <= single
-    lines = [
-        f"{method}, seed {again['seed']}: {value:.2f} % (mean of four benchmarks, {again.get('seconds')} s)",
-        f"raw results, same seed: {'not run' if before is None else f'{before:.2f} %'}",
-        f"mean of {it.n} seeds: {it.mean:.2f} %, 95 % interval [{it.mean - it.half:.2f}, {it.mean + it.half:.2f}]",
-        f"95 % of single seeds: [{it.mean - single:.2f}, {it.mean + single:.2f}]",
-        "inside" if inside else "OUTSIDE",
-    ]
-    return "\n".join(lines), inside
+def answer_mark(*folders: Path) -> str:
+    """The first line of findings about the raw results in these folders."""
+    files = [folder / "raw.jsonl" for folder in folders]
+    content = b"".join(file.read_bytes() for file in files if file.is_file())
+    return f"<!-- raw.jsonl {hashlib.sha256(content).hexdigest()[:16]} -->"

@@ -141,19 +141,28 @@ def definitions(size: str, model: Path) -> dict[str, Any]:
     Raises:
         ToolError: `model` has no weights.
     """
-    weights = model / "model.safetensors"
-    if not weights.is_file():
-        raise ToolError(f"--model {model} is no checkpoint: it has no model.safetensors")
     settings = {
         "size": asdict(SIZES[size]),
         "seeds": seeds.SETTINGS,
         "recipe": yaml.safe_load(seeds.RECIPE.read_text(encoding="utf-8")),
     }
+    return describe(size, model, settings, {name: _described(it) for name, it in conditions.CONDITIONS.items()})
+
+
+def describe(size: str, model: Path, settings: Any, judged: dict[str, Any]) -> dict[str, Any]:
+    """Hash what all cells of a study have to share.
+
+    Raises:
+        ToolError: `model` has no weights.
+    """
+    weights = model / "model.safetensors"
+    if not weights.is_file():
+        raise ToolError(f"--model {model} is no checkpoint: it has no model.safetensors")
     return {
         "size": size,
         "model": hashlib.sha256(weights.read_bytes()).hexdigest()[:16],
         "settings": _digest(settings),
-        "conditions": {name: _digest(_described(it)) for name, it in conditions.CONDITIONS.items()},
+        "conditions": {name: _digest(it) for name, it in judged.items()},
     }
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from common import ToolError
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -58,3 +60,34 @@ def holm(ps: Sequence[float]) -> list[float]:
     for rank, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
         adjusted[index] = highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
     return adjusted
+
+
+def compare_repeated(method: str, seed: int, value: float, known: dict[int, float]) -> tuple[str, bool]:
+    """Compare a run that was made again with the raw results.
+
+    Args:
+        method: what was run.
+        seed: with which seed.
+        value: what came of it, in per cent.
+        known: what is known of the method, by seed.
+
+    Returns:
+        What to print, and whether the run is within the interval in which 95 % of single seeds fall. That is wider
+        than the interval of their mean, outside of which some of the very seeds that make the mean must lie.
+
+    Raises:
+        ToolError: there are fewer than two seeds.
+    """
+    if len(known) < 2:
+        raise ToolError(f"the raw results have {len(known)} seeds of {method}: too few for an interval")
+    it, before = over_seeds([*known.values()]), known.get(seed)
+    single = it.half * (1 + it.n) ** 0.5
+    inside = abs(value - it.mean) <= single
+    lines = [
+        f"{method}, seed {seed}: {value:.2f} %",
+        f"raw results, same seed: {'not run' if before is None else f'{before:.2f} %'}",
+        f"mean of {it.n} seeds: {it.mean:.2f} %, 95 % interval [{it.mean - it.half:.2f}, {it.mean + it.half:.2f}]",
+        f"95 % of single seeds: [{it.mean - single:.2f}, {it.mean + single:.2f}]",
+        "inside" if inside else "OUTSIDE",
+    ]
+    return "\n".join(lines), inside

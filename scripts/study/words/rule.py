@@ -64,7 +64,7 @@ def _lines(wanted: Wanted, answer: str) -> tuple[float, ...]:
 
 
 def _items(wanted: Wanted, answer: str) -> tuple[float, ...]:
-    """As many parts between commas as asked (0.4), in one line (0.3), and the share of short ones, none twice (0.3)."""
+    """As many parts between commas as asked (0.4), in one line (0.3), the share of short ones, none twice (0.3)."""
     items = [item.strip(" .\n").lower() for item in answer.split(",")]
     short = {item for item in items if 0 < len(item.split()) <= WORDS_OF_AN_ITEM}
     return 0.4 * (len(items) == wanted["items"]), 0.3 * ("\n" not in answer), 0.3 * len(short) / len(items)

@@ -14,7 +14,9 @@ from demo.pairs import ENTRY
 from demo.writers import write_dataset
 
 from ..conditions import dataset_name
-from .plan import CONDITIONS, METHODS, Size, rows_of
+from ..seeds import LAST_PART
+from .conditions import CONDITIONS, rows_of
+from .plan import METHODS, Size
 from .questions import Instruction, instructions
 
 
@@ -24,7 +26,6 @@ SAMPLING = ("--count", "6", "--temperature", "0.7", "--top-k", "20", "--max-toke
 BATCH = "240"
 TRAIN_SEED, VAL_SEED, TEST_SEED = 100, 200, 300
 SETTINGS = (SAMPLING, TRAIN_SEED, VAL_SEED, TEST_SEED)
-LAST_PART = "reference"
 COLUMNS = {name: name for name in ENTRY["columns"] if name not in ("query", "images")} | {"prompt": "instruction"}
 
 
@@ -40,26 +41,31 @@ def prepare(home: Path, seed: int, size: Size, model: Path) -> None:
     Raises:
         ToolError: a command failed.
     """
-    data = home / "data"
+    data, start = home / "data", home / "start"
     data.mkdir(parents=True, exist_ok=True)
+    if not start.exists():
+        start.symlink_to(model)
     asked = instructions("train", size.questions, TRAIN_SEED + seed)
     (data / "questions.jsonl").write_text("".join(_line(it) for it in asked), encoding="utf-8")
     options = [*SAMPLING, "--seed", str(seed), "--batch-size", BATCH, "--keep", "kind,wanted"]
-    _data("sample", data / "questions.jsonl", data / "answers.json", "--model", str(model), *options)
+    _data("sample", data / "questions.jsonl", data / "answers.json", "--model", str(start), *options)
     _data("score", data / "answers.json", data / "scored.json", "--rule", f"{RULE}:score", "--workers", "1")
     _data("pairs", data / "scored.json", data / "pairs.json", "--pairs", "best-worst", "--eta", "0.3")
     pairs = json.loads((data / "pairs.json").read_text(encoding="utf-8"))
     entry = ENTRY | {"columns": COLUMNS}
     rows = {dataset_name(name): (rows_of(it, pairs, seed), entry) for name, it in CONDITIONS.items()}
     write_dataset(data, rows)
-    _reference(home, model)
+    _reference(home)
     (home / LAST_PART / "done").touch()
 
 
-def shared_options(home: Path, model: Path, dataset: str) -> dict[str, object]:
+def shared_options(home: Path, dataset: str) -> dict[str, object]:
     """What all runs of a seed have in common."""
+    import torch  # takes seconds
+
     return {
-        "model_name_or_path": str(model),
+        "use_cpu": not torch.cuda.is_available(),  # or bfloat16 is refused
+        "model_name_or_path": str(home / "start"),
         "dataset": dataset,
         "dataset_dir": str(home / "data"),
         "uni_dpo_reference_cache": str(home / LAST_PART),
@@ -78,10 +84,10 @@ def _data(command: str, source: Path, out: Path, *options: str) -> None:
         raise ToolError(f"data.py {command} failed, see the messages above")
 
 
-def _reference(home: Path, model: Path) -> None:
+def _reference(home: Path) -> None:
     """Compute the reference's log-probs of every pair of every condition, which all cells then read."""
     names = ",".join(map(dataset_name, CONDITIONS))
-    options = METHODS["uni_dpo"] | shared_options(home, model, names)
+    options = METHODS["uni_dpo"] | shared_options(home, names)
     options |= {"output_dir": home / "fill", "learning_rate": 1e-4}
     command = [sys.executable, "-m", "llamafactory.train.uni_dpo.caches", str(RECIPE)]
     if subprocess.run([*command, *(f"{name}={value}" for name, value in options.items())]).returncode:
