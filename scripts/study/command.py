@@ -138,6 +138,10 @@ def gather(arguments: argparse.Namespace) -> int:
     read_about(arguments.out)
     known.gather(arguments.raw / "raw.jsonl")
     shutil.copy(arguments.out / "about.json", arguments.raw / "about.json")
+    if arguments.world == "words":
+        from .words import command
+
+        command.gather(arguments)
     print(f"{len(known)} cells: {arguments.raw / 'raw.jsonl'}")
     return 0
 

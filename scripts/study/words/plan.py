@@ -14,7 +14,7 @@ from ..results import Results
 from .conditions import BASE, CONDITIONS
 
 
-NAMES = ("dpo", "ln_dpo", "simpo", "mm_dpo", "uni_dpo", "w_qual", "filtered", "odpo", "rpo", "robust_dpo")
+NAMES = ("dpo", "ln_dpo", "simpo", "uni_dpo", "w_qual", "odpo", "rpo", "robust_dpo")
 METHODS = {name: ALL[name] for name in NAMES}
 LEARNING_RATES, BETAS = (1e-4, 4e-4), (0.1, 2.0)
 TUNED_ON = (0,)  # seeds
@@ -33,7 +33,7 @@ class Size:
     exam: int
 
 
-SIZES = {"demo": Size(300, 200), "test": Size(20, 10)}
+SIZES = {"demo": Size(200, 200), "test": Size(20, 10)}
 
 
 def points(method: str) -> list[Options]:

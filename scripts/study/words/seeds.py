@@ -24,6 +24,7 @@ RECIPE, RULE = Path(__file__).with_name("recipe.yaml"), Path(__file__).with_name
 DATA = ROOT / "LlamaFactory" / "scripts" / "uni_dpo" / "data.py"
 SAMPLING = ("--count", "6", "--temperature", "0.7", "--top-k", "20", "--max-tokens", "40", "--dtype", "bfloat16")
 BATCH = "240"
+PAIRS = "pairs.json"
 TRAIN_SEED, VAL_SEED, TEST_SEED = 100, 200, 300
 SETTINGS = (SAMPLING, TRAIN_SEED, VAL_SEED, TEST_SEED)
 COLUMNS = {name: name for name in ENTRY["columns"] if name not in ("query", "images")} | {"prompt": "instruction"}
@@ -31,6 +32,8 @@ COLUMNS = {name: name for name in ENTRY["columns"] if name not in ("query", "ima
 
 def prepare(home: Path, seed: int, size: Size, model: Path) -> None:
     """Make everything that the cells of a seed need, below `home`; each command goes on where it was ended.
+
+    Pairs that are there already, as those that came with the results, are taken as they are.
 
     Args:
         home: the seed's folder.
@@ -45,18 +48,23 @@ def prepare(home: Path, seed: int, size: Size, model: Path) -> None:
     data.mkdir(parents=True, exist_ok=True)
     if not start.exists():
         start.symlink_to(model)
-    asked = instructions("train", size.questions, TRAIN_SEED + seed)
-    (data / "questions.jsonl").write_text("".join(_line(it) for it in asked), encoding="utf-8")
-    options = [*SAMPLING, "--seed", str(seed), "--batch-size", BATCH, "--keep", "kind,wanted"]
-    _data("sample", data / "questions.jsonl", data / "answers.json", "--model", str(start), *options)
-    _data("score", data / "answers.json", data / "scored.json", "--rule", f"{RULE}:score", "--workers", "1")
-    _data("pairs", data / "scored.json", data / "pairs.json", "--pairs", "best-worst", "--eta", "0.3")
-    pairs = json.loads((data / "pairs.json").read_text(encoding="utf-8"))
+    if not (data / PAIRS).exists():
+        _make_pairs(data, seed, size, start)
+    pairs = json.loads((data / PAIRS).read_text(encoding="utf-8"))
     entry = ENTRY | {"columns": COLUMNS}
     rows = {dataset_name(name): (rows_of(it, pairs, seed), entry) for name, it in CONDITIONS.items()}
     write_dataset(data, rows)
     _reference(home)
     (home / LAST_PART / "done").touch()
+
+
+def _make_pairs(data: Path, seed: int, size: Size, start: Path) -> None:
+    asked = instructions("train", size.questions, TRAIN_SEED + seed)
+    (data / "questions.jsonl").write_text("".join(_line(it) for it in asked), encoding="utf-8")
+    options = [*SAMPLING, "--seed", str(seed), "--batch-size", BATCH, "--keep", "kind,wanted"]
+    _data("sample", data / "questions.jsonl", data / "answers.json", "--model", str(start), *options)
+    _data("score", data / "answers.json", data / "scored.json", "--rule", f"{RULE}:score", "--workers", "1")
+    _data("pairs", data / "scored.json", data / PAIRS, "--pairs", "best-worst", "--eta", "0.3")
 
 
 def shared_options(home: Path, dataset: str) -> dict[str, object]:
