@@ -130,6 +130,24 @@ def require_new_name(output: Path, others: Iterable[Path | None]) -> None:
         raise DataError(f"{output} is also read, or written twice, by this command. Give the output another name.")
 
 
+def require_outputs(read: Iterable[Path], *outputs: tuple[Path | None, Iterable[str]]) -> None:
+    """Refuse outputs that could not be written hours later, or would replace what is read, or one another.
+
+    Args:
+        read: what the command reads.
+        outputs: each with the endings that its name may have; None for one that is not wanted.
+
+    Raises:
+        DataError: there is such an output.
+    """
+    taken = [*read]
+    for path, suffixes in outputs:
+        if path:
+            require_writable(path, suffixes)
+            require_new_name(path, taken)
+            taken.append(path)
+
+
 def _require_suffix(path: Path, suffixes: Iterable[str]) -> None:
     if path.suffix.lower() not in suffixes:
         raise DataError(f"{path}: the name must end in {' or '.join(suffixes)}, which says how it is written.")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..options import Output
+from ..options import Config, ImageDir, Limit, MaxPerQuestion, Output, Pairs, Split, Strict
 
 
 NAME = "convert"
@@ -21,16 +21,12 @@ def run(
     ],
     output: Output,
     shape: Annotated[str, typer.Option("--from", help="the shape, if it is not to be recognised")] = "",
-    pairs: Annotated[
-        Literal["best-worst", "all", "adjacent"], typer.Option(help="which answers make a pair, see above")
-    ] = "best-worst",
+    pairs: Pairs = "best-worst",
     min_margin: Annotated[
         float | None,
         typer.Option(help="least difference in scores (in ranks, where there are no scores)", show_default=False),
     ] = None,
-    max_per_question: Annotated[
-        int | None, typer.Option(min=1, help="of more pairs, a sample that --seed decides", show_default=False)
-    ] = None,
+    max_per_question: MaxPerQuestion = None,
     seed: Annotated[int, typer.Option(help="of that sample")] = 0,
     by: Annotated[
         Literal["rank", "score"], typer.Option(help="what decides where answers have both a rank and a score")
@@ -50,18 +46,15 @@ def run(
         str | None,
         typer.Option(help="put before relative image paths (default: MM-RLHF/ for MM-RLHF)", show_default=False),
     ] = None,
-    image_dir: Annotated[
-        Path | None,
-        typer.Option(help="where images from inside the data go (default: OUTPUT_images)", show_default=False),
-    ] = None,
+    image_dir: ImageDir = None,
     media_dir: Annotated[
         Path | None,
         typer.Option(help="where the source's image paths start (default: its folder)", show_default=False),
     ] = None,
-    split: Annotated[str, typer.Option(help="split of a folder or hub data set")] = "",
-    config: Annotated[str, typer.Option(help="configuration of a hub data set")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="read so many rows only", show_default=False)] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="stop at a row that cannot be understood")] = False,
+    split: Split = "",
+    config: Config = "",
+    limit: Limit = None,
+    strict: Strict = False,
 ) -> None:
     """Turn other people's preference data into pairs for training.
 

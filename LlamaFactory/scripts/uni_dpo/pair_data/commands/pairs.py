@@ -3,12 +3,13 @@
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from ..errors import DataError
-from ..options import Output
+from ..options import MaxPerQuestion, Output, Pairs, Report
+from ..rows import SUFFIXES
 
 
 NAME = "pairs"
@@ -17,14 +18,10 @@ NAME = "pairs"
 def run(
     data: Annotated[Path, typer.Argument(metavar="SCORED", help="answers with scores, as data.py score writes them")],
     output: Output,
-    pairs: Annotated[
-        Literal["best-worst", "all", "adjacent"], typer.Option(help="which answers make a pair, see above")
-    ] = "best-worst",
+    pairs: Pairs = "best-worst",
     min_margin: Annotated[float | None, typer.Option(help="least difference in scores", show_default=False)] = None,
     min_answers: Annotated[int, typer.Option(min=2, help="leave out questions with fewer different answers")] = 2,
-    max_per_question: Annotated[
-        int | None, typer.Option(min=1, help="of more pairs, a sample that --seed decides", show_default=False)
-    ] = None,
+    max_per_question: MaxPerQuestion = None,
     mix: Annotated[
         list[Path] | None, typer.Option(help="old pairs to mix in; may be given several times", show_default=False)
     ] = None,
@@ -34,9 +31,7 @@ def run(
     seed: Annotated[int, typer.Option(help="of what is drawn: pairs of a question, and old pairs")] = 0,
     eta: Annotated[float, typer.Option(help="steepness of w_qual, uni_dpo_qual_eta in training", min=0)] = 0.7,
     tau_good: Annotated[float, typer.Option(help="threshold of the NLL term, uni_dpo_tau_good in training")] = 2.5,
-    report: Annotated[
-        Path | None, typer.Option(help="also write what is shown as JSON here", show_default=False)
-    ] = None,
+    report: Report = None,
 ) -> None:
     r"""Make pairs of scored answers, and show what training will make of them.
 
@@ -64,7 +59,7 @@ def run(
     from ..sources import open_source
     from ..stats.page import look
     from ..stats.report import describe
-    from ..writing import require_new_name, require_writable, whole_file
+    from ..writing import require_outputs, whole_file
 
     old = mix or []
     if not math.isfinite(eta) or not math.isfinite(tau_good):
@@ -73,11 +68,7 @@ def run(
         raise DataError("--mix and --mix-share go together: which old pairs, and what share of all they are to be.")
     if old and not 0 < mix_share < 1:
         raise DataError(f"--mix-share {mix_share:g}: a share of all pairs, above 0 and below 1.")
-    require_writable(output)
-    require_new_name(output, [data, *old])
-    if report:
-        require_writable(report, [".json"])
-        require_new_name(report, [data, *old, output])
+    require_outputs([data, *old], (output, SUFFIXES), (report, [".json"]))
     fields = Fields("instruction", "images", "answers", "text", "score")
     pairing = Pairing(pairs, min_margin, max_per_question, seed, "score", min_answers)
     mixing = Mix([str(path) for path in old], mix_share or 0.0, seed)

@@ -6,15 +6,38 @@ from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import DataError
 from ..images import MAX_PIXELS, MIN_PIXELS
-from ..options import Concurrency, OnError, Output, RequestFields, RequestsPerMinute, Retries, Timeout
+from ..options import (
+    Backend,
+    Concurrency,
+    Config,
+    Device,
+    Dtype,
+    Endpoint,
+    ImageDir,
+    ImageMaxPixels,
+    ImageMinPixels,
+    Limit,
+    OnError,
+    Output,
+    Report,
+    RequestFields,
+    RequestsPerMinute,
+    Retries,
+    Split,
+    Strict,
+    Timeout,
+    importing,
+    is_given,
+    refuse_odd,
+)
 from ..rows import SUFFIXES
-from ..writing import require_new_name, require_writable, whole_file
+from ..writing import require_outputs, whole_file
 
 
 NAME = "sample"
@@ -33,11 +56,8 @@ def run(
     model: Annotated[
         str, typer.Option(help="a checkpoint, full or LoRA, or a model's name at --endpoint", show_default=False)
     ],
-    endpoint: Annotated[
-        str | None,
-        typer.Option(help="address of a chat endpoint, such as http://localhost:8000/v1", show_default=False),
-    ] = None,
-    backend: Annotated[Literal["transformers", "vllm"], typer.Option(help="what runs a checkpoint")] = "transformers",
+    endpoint: Endpoint = None,
+    backend: Backend = "transformers",
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="answers to each question")] = 4,
     temperature: Annotated[float, typer.Option(min=0, max=5, help="of the draws; 0 takes the likeliest token")] = 1.0,
     top_p: Annotated[float, typer.Option(min=0.001, max=1, help="draw from this share of likeliest tokens")] = 1.0,
@@ -56,18 +76,13 @@ def run(
     batch_size: Annotated[
         int, typer.Option(min=1, help="answers drawn at a time", show_default="32; 512 with vllm")
     ] = 32,
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option(help="precision", show_default="bfloat16 on a GPU, else float32"),
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="cuda, cuda:1, cpu, ...", show_default="a GPU if there is one")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="precision", show_default="bfloat16 on a GPU, else float32")] = "auto",
+    device: Device = "auto",
     tensor_parallel_size: Annotated[
         int | None, typer.Option(min=1, help="GPUs to split a model over, with vllm", show_default="as many as fit")
     ] = None,
-    image_max_pixels: Annotated[
-        int, typer.Option(min=1, help="larger images are scaled down, as in training", show_default="768*768")
-    ] = MAX_PIXELS,
-    image_min_pixels: Annotated[int, typer.Option(min=1, help="smaller ones up", show_default="32*32")] = MIN_PIXELS,
+    image_max_pixels: ImageMaxPixels = MAX_PIXELS,
+    image_min_pixels: ImageMinPixels = MIN_PIXELS,
     requests_per_minute: RequestsPerMinute = None,
     concurrency: Concurrency = 8,
     timeout: Timeout = 120,
@@ -77,7 +92,7 @@ def run(
     cache: Annotated[
         Path | None, typer.Option(help="where answers are kept", show_default="OUTPUT.answers.sqlite")
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="also write the report as JSON here", show_default=False)] = None,
+    report: Report = None,
     shape: Annotated[str, typer.Option("--from", help="shape of the questions, if not to be recognised")] = "",
     question: Annotated[str, typer.Option(help="column of the question")] = "",
     image: Annotated[str, typer.Option(help="column of the image or images")] = "",
@@ -90,17 +105,14 @@ def run(
     image_prefix: Annotated[
         str | None, typer.Option(help="put before relative image paths, as in convert", show_default=False)
     ] = None,
-    image_dir: Annotated[
-        Path | None,
-        typer.Option(help="where images from inside the data go (default: OUTPUT_images)", show_default=False),
-    ] = None,
+    image_dir: ImageDir = None,
     media_dir: Annotated[
         Path | None, typer.Option(help="where image paths start (default: the questions' folder)", show_default=False)
     ] = None,
-    split: Annotated[str, typer.Option(help="split of a folder or hub data set")] = "",
-    config: Annotated[str, typer.Option(help="configuration of a hub data set")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="read so many rows only", show_default=False)] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="stop at a row that cannot be understood")] = False,
+    split: Split = "",
+    config: Config = "",
+    limit: Limit = None,
+    strict: Strict = False,
 ) -> None:
     r"""Have a model answer questions, several times each: the first step to pairs of its own answers.
 
@@ -138,12 +150,7 @@ def run(
     from ..sources import Source
 
     cache = cache or output.with_name(output.name + ".answers.sqlite")
-    taken = [Path(source) for source in sources]
-    for path, suffixes in ((output, SUFFIXES), (cache, [cache.suffix.lower()]), (report, [".json"])):
-        if path:
-            require_writable(path, suffixes)
-            require_new_name(path, taken)
-            taken.append(path)
+    require_outputs(map(Path, sources), (output, SUFFIXES), (cache, [cache.suffix.lower()]), (report, [".json"]))
     options = SimpleNamespace(**context.params | {"stop": stop or []})
     _require_consistent(options, context)
     require_rapidfuzz(similar)
@@ -167,7 +174,6 @@ def run(
 
 def _require_consistent(options: SimpleNamespace, context: typer.Context) -> None:
     """Refuse options that are given and mean nothing beside the others."""
-    given = {name for name in context.params if context.get_parameter_source(name).name != "DEFAULT"}
     vllm = options.backend == "vllm"
     rules = (
         (options.endpoint, LOCAL, "not with --endpoint, where the model runs elsewhere"),
@@ -175,31 +181,25 @@ def _require_consistent(options: SimpleNamespace, context: typer.Context) -> Non
         (not vllm, ("tensor_parallel_size",), "only with --backend vllm"),
         (vllm, ("device",), "not with --backend vllm, which chooses for itself"),
     )
-    for holds, names, reason in rules:
-        odd = [name for name in names if name in given]
-        if holds and odd:
-            raise DataError(", ".join(f"--{name.replace('_', '-')}" for name in odd) + f": {reason}")
+    refuse_odd(context, rules)
     if options.temperature == 0 and options.count > 1:
         raise DataError(f"--temperature 0 gives {options.count} equal answers: add -n 1, or raise it.")
     if options.temperature == 0 and (options.top_p < 1 or options.top_k):
         raise DataError("--temperature 0 takes the likeliest token: leave --top-p and --top-k out.")
     if any(not text for text in options.stop):
         raise DataError("--stop: an empty text would end every answer before it begins.")
-    if vllm and "batch_size" not in given:
+    if vllm and not is_given(context, "batch_size"):
         options.batch_size = 512
 
 
 def _sampler(options: SimpleNamespace, pictures: Any) -> Any:
     """Make the sampler that is asked for; a model is loaded only when it has something to do."""
-    try:
+    with importing(options.endpoint):
         if options.endpoint:
-            from ..sample.endpoint import Endpoint
+            from ..sample import endpoint
 
-            return Endpoint(options, pictures)
+            return endpoint.Endpoint(options, pictures)
         from ..sample.checkpoint import Checkpoint
-    except ImportError as error:
-        what = "--endpoint needs openai" if options.endpoint else "--model needs torch and transformers"
-        raise DataError(f"{what} ({error}). `bash scripts/setup.sh` makes an environment with them.") from error
     if options.backend == "vllm":
         from ..score.vllm_scorers import require_vllm
 

@@ -12,20 +12,29 @@ import typer
 from ..errors import DataError
 from ..images import MAX_PIXELS, MIN_PIXELS
 from ..options import (
+    Backend,
     Concurrency,
     Data,
     DatasetDir,
+    Device,
+    Dtype,
+    Endpoint,
+    ImageMaxPixels,
+    ImageMinPixels,
     MediaDir,
     OnError,
     Output,
+    Report,
     RequestFields,
     RequestsPerMinute,
     Retries,
     Timeout,
+    importing,
+    refuse_odd,
 )
 from ..rows import SUFFIXES
 from ..sources import open_source
-from ..writing import require_new_name, require_writable, whole_file
+from ..writing import require_outputs, whole_file
 
 
 NAME = "score"
@@ -34,7 +43,6 @@ LOCAL = ("kind", "backend", "batch_size", "dtype", "device", "tensor_parallel_si
 REMOTE = ("low", "high", "request_fields", "requests_per_minute", "concurrency", "timeout", "retries")
 RULED = ("reference", "time_limit", "workers")
 Kind = Literal["classifier", "value-head", "yes-no"]
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def run(
@@ -45,10 +53,7 @@ def run(
         str | None, typer.Option(help="a model's folder, or its name at --endpoint", show_default=False)
     ] = None,
     kind: Annotated[Kind | None, typer.Option(help="what the folder holds", show_default=False)] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(help="address of a chat endpoint, such as http://localhost:8000/v1", show_default=False),
-    ] = None,
+    endpoint: Endpoint = None,
     rule: Annotated[
         str | None,
         typer.Option(help="FILE.py:FUNCTION, or a ready rule, instead of a model; see above", show_default=False),
@@ -64,17 +69,15 @@ def run(
             help="what a judge is asked: a text with {question} and {answer}", show_default="see score/rubrics.py"
         ),
     ] = None,
-    backend: Annotated[Literal["transformers", "vllm"], typer.Option(help="what runs the folder")] = "transformers",
+    backend: Backend = "transformers",
     batch_size: Annotated[int, typer.Option(min=1, help="answers at a time; halved by itself where memory ends")] = 8,
     dtype: Annotated[
         Dtype, typer.Option(help="precision", show_default="on a GPU that of the weights, else float32")
     ] = "auto",
-    device: Annotated[str, typer.Option(help="cuda, cuda:1, cpu, ...", show_default="a GPU if there is one")] = "auto",
+    device: Device = "auto",
     tensor_parallel_size: Annotated[int, typer.Option(min=1, help="GPUs to split a model over, with vllm")] = 1,
-    image_max_pixels: Annotated[
-        int, typer.Option(min=1, help="larger images are scaled down, as in training", show_default="768*768")
-    ] = MAX_PIXELS,
-    image_min_pixels: Annotated[int, typer.Option(min=1, help="smaller ones up", show_default="32*32")] = MIN_PIXELS,
+    image_max_pixels: ImageMaxPixels = MAX_PIXELS,
+    image_min_pixels: ImageMinPixels = MIN_PIXELS,
     low: Annotated[float, typer.Option(help="the least score of an endpoint")] = 0,
     high: Annotated[float, typer.Option(help="the greatest")] = 10,
     requests_per_minute: RequestsPerMinute = None,
@@ -92,7 +95,7 @@ def run(
         str | None,
         typer.Option(help="column whose values are the subsets", show_default="the folder of MM-RLHF an image is in"),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="also write the report as JSON here", show_default=False)] = None,
+    report: Report = None,
     dataset_dir: DatasetDir = None,
     media_dir: MediaDir = None,
 ) -> None:
@@ -151,12 +154,7 @@ def run(
 
     source = open_source(data, dataset_dir, media_dir)
     cache = cache or output.with_name(output.name + ".scores.sqlite")
-    taken = [*source.files]  # refuse now what could not be written hours later, or would replace something else
-    for path, suffixes in ((output, SUFFIXES), (cache, [cache.suffix.lower()]), (report, [".json"])):
-        if path:
-            require_writable(path, suffixes)
-            require_new_name(path, taken)
-            taken.append(path)
+    require_outputs(source.files, (output, SUFFIXES), (cache, [cache.suffix.lower()]), (report, [".json"]))
     options = SimpleNamespace(**context.params)
     options.on_error = "skip" if drop_unscored else on_error
     _require_consistent(options, context)
@@ -184,10 +182,7 @@ def _require_consistent(options: SimpleNamespace, context: typer.Context) -> Non
         (not vllm, ("tensor_parallel_size",), "only with --backend vllm"),
         (vllm, ("batch_size", "device"), "not with --backend vllm, which chooses for itself"),
     )
-    for holds, names, reason in rules:
-        given = [name for name in names if context.get_parameter_source(name).name != "DEFAULT"]
-        if holds and given:
-            raise DataError(", ".join(f"--{name.replace('_', '-')}" for name in given) + f": {reason}")
+    refuse_odd(context, rules)
     if not options.rule and not options.endpoint and options.kind is None:
         raise DataError("--kind says what --model is: classifier, value-head, yes-no. For a URL: --endpoint")
     if vllm and options.kind == "value-head":
@@ -200,17 +195,14 @@ def _scorer(options: SimpleNamespace, pictures: Any) -> Any:
         from ..score.rules import Rule
 
         return Rule(options, pictures)
-    try:
+    with importing(options.endpoint):
         if options.endpoint:
-            from ..score.endpoint import Endpoint
+            from ..score import endpoint
 
-            return Endpoint(options, pictures)
+            return endpoint.Endpoint(options, pictures)
         from ..score import vllm_scorers
         from ..score.checkpoints import Checkpoint
         from ..score.kinds import KINDS
-    except ImportError as error:
-        what = "--endpoint needs openai" if options.endpoint else "--model needs torch and transformers"
-        raise DataError(f"{what} ({error}). `bash scripts/setup.sh` makes an environment with them.") from error
     if options.backend == "vllm":
         vllm_scorers.require_vllm()
     scorer = KINDS[options.kind](Checkpoint(options.model), pictures, options)
