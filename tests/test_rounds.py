@@ -109,6 +109,7 @@ def test_rounds_from_questions_to_a_table(wanted):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(10800)
 def test_killed_at_any_moment_the_weights_are_the_same(wanted, tmp_path):
     """Rounds that were killed end with other weights, or do again what was done."""
     plan, out = said(wanted), Path(wanted["output"])
@@ -146,6 +147,7 @@ WHOLE = [(loss, way) for loss in LOSSES for way in ("start", "last") if (loss, w
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("loss", "reference"), WHOLE)
 def test_other_losses_and_adapters(wanted, loss, reference):
     """Two whole rounds: a round goes on from another model than the one before, or compares with the wrong one."""

@@ -75,7 +75,9 @@ class Checkpoint:
         with in_context(f"cannot load the tokenizer and image processor of {folder}"):
             if not self.family.pictures:
                 folder = self.folder if (self.folder / "tokenizer_config.json").is_file() else self.base
-                return Words(AutoTokenizer.from_pretrained(readable(folder), padding_side="left"))
+                tokenizer = AutoTokenizer.from_pretrained(readable(folder), trust_remote_code=False)
+                tokenizer.padding_side = "left"
+                return Words(tokenizer)
             processor = AutoProcessor.from_pretrained(readable(folder), use_fast=True, trust_remote_code=False)
             processor.tokenizer.padding_side = "left"
             size = processor.image_processor.size
@@ -127,7 +129,8 @@ def open_checkpoint(path: str, base: str | None = None) -> Checkpoint:
 
 
 def _require_family(file: Path, config: dict[str, Any]) -> Family:
-    from transformers.models.auto import modeling_auto as known
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as BLIND
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as SEEING
 
     named, kind = config.get("architectures"), config.get("model_type")
     found, family = named[0] if isinstance(named, list) and named else "none", family_of(config)
@@ -136,8 +139,7 @@ def _require_family(file: Path, config: dict[str, Any]) -> Family:
             f"{file} says model type {kind!r:.40}; this class runs {', '.join(FAMILIES)}\n"
             "  use the class of vlmeval.vlm that belongs to that model"
         )
-    seeing, blind = known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    if (wanted := (seeing if family.pictures else blind).get(kind)) != found:
+    if (wanted := SEEING.get(kind) if family.pictures else BLIND.get(kind)) != found:
         raise UniDPOError(
             f"{file} says architecture {found}; with model type {kind}, transformers {transformers_version} has "
             f"{wanted or 'none: install a newer one'}"

@@ -136,8 +136,9 @@ def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attentio
     with in_context(f"cannot load the weights of {checkpoint.base}"):
         folder = readable(checkpoint.base)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        kind = AutoModelForImageTextToText if checkpoint.family.pictures else AutoModelForCausalLM
-        model, report = kind.from_pretrained(
+        seeing, blind = AutoModelForImageTextToText.from_pretrained, AutoModelForCausalLM.from_pretrained
+        load = seeing if checkpoint.family.pictures else blind
+        model, report = load(
             folder,
             config=say_untied(config) if has_own_head(checkpoint.base) else config,
             torch_dtype=dtype,
