@@ -17,7 +17,8 @@ from study.command import main
 from study.methods import METHODS, grid
 from study.report import answer_mark, read_study, write_report
 from study.results import Results
-from study.statistics import compare_repeated, difference, holm, over_seeds
+from study.statistics import compare_repeated, difference, holm, over_seeds, seeds_for, seen_with
+from study.texts import signed
 
 
 SEEDS = range(5)
@@ -47,12 +48,20 @@ def test_difference_by_hand():
     """Differences 1, 2, 3 over shared seeds: t = 2 / (1 / sqrt(3)) = 3.4641, two-sided p with 2 degrees: 0.0742."""
     it = difference({0: 11.0, 1: 22.0, 2: 33.0, 9: 0.0}, {0: 10.0, 1: 20.0, 2: 30.0})
     assert (it.mean, it.n, it.p) == (2.0, 3, pytest.approx(0.0742, abs=1e-4))
-    assert tables.signed(it, it.p) == "+2.0 [-0.5, +4.5]"
+    assert signed(it, it.p) == "+2.0 [-0.5, +4.5]"
     same = difference({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0})
     assert (same.mean, same.half, same.p) == (0.0, 0.0, 1.0)
     constant = difference({0: 1.3, 1: 2.3, 2: 3.3}, {0: 1.0, 1: 2.0, 2: 3.0})
     assert constant.mean == pytest.approx(0.3) and constant.p == 1.0  # up to rounding the same on every seed
-    assert tables.signed(difference({0: 2.0}, {0: 1.0})) == "+1.0"
+    assert signed(difference({0: 2.0}, {0: 1.0})) == "+1.0"
+
+
+def test_power_by_hand():
+    """Deviation 1 of 5 seeds: (2.7764 + 0.9410) / sqrt(5) = 1.6625; with 10: (2.2622 + 0.8834) / sqrt(10) = 0.9947."""
+    assert over_seeds([1.0, 2.0, 3.0, 4.0, 5.0]).deviation == pytest.approx(2.5**0.5)
+    assert seen_with(1.0, 5) == pytest.approx(1.6625, abs=1e-4)
+    assert seen_with(1.0, 10) == pytest.approx(0.9947, abs=1e-4)
+    assert (seeds_for(1.0, 1.0), seeds_for(0.0, 1.0)) == (10, 2)
 
 
 def test_holm_by_hand():
@@ -111,10 +120,10 @@ def test_report_says_what_was_measured(raw, tmp_path):
     text = (tmp_path / "RESULTS.md").read_text()
     values, dpo = study.values("main")["uni_dpo"], study.values("main")["dpo"]
     row = next(line for line in text.splitlines() if line.startswith("| uni_dpo |"))
-    assert f"{sum(values.values()) / 5:.1f} ±" in row and tables.signed(difference(values, dpo)) in row
+    assert f"{sum(values.values()) / 5:.1f} ±" in row and signed(difference(values, dpo)) in row
     assert row.count("*") == 1 and "[" in row  # three points between seeds that differ by less than one
     others = {seed: value for seed, value in values.items() if seed not in (0, 1)}
-    assert tables.signed(difference(others, dpo)) in row
+    assert signed(difference(others, dpo)) in row
     assert text.count("**90.0**") == len(METHODS)
     assert "| scores of a model | 80 | 90 |" in text and "| labels 20 %, scores ± 12 | 80 | 90 | 8" in text
     assert "| dpo | 0.0001, 2 | 5e-05, 8 | 70.0 |" in text  # beyond an edge, and no better
@@ -144,7 +153,7 @@ def test_a_part_of_a_study_is_reported_too(raw, tmp_path):
     lines = keep_main(raw, "dpo", "uni_dpo")
     write_report(raw, NO_WORDS, tmp_path)
     text = (tmp_path / "RESULTS.md").read_text()
-    assert text.count(MISSING) == 14 and "main.png" in text
+    assert text.count(MISSING) == 15 and "main.png" in text
     assert {path.name for path in (raw / "pictures").iterdir()} == {"main.png"}
     (raw / "raw.jsonl").write_text("".join(line for line in lines if json.loads(line)["measure"] == "val"))
     with pytest.raises(ToolError, match="no test of tuned Uni-DPO"):

@@ -165,6 +165,10 @@ def _rivals(tuned: Tuned) -> Variants:
     return _under(SINGLE, ("dpo", "uni_dpo", *RIVALS), tuned)
 
 
+def _more(tuned: Tuned) -> Variants:
+    return _under([AGAINST_LABELS], ("dpo", "uni_dpo", *RIVALS), tuned)
+
+
 def _surface(tuned: Tuned) -> Variants:
     names = [surface_name(wrong, error) for wrong in WRONG_LABELS for error in SCORE_ERRORS]
     return _under(names, ON_SURFACE, tuned)
@@ -213,6 +217,7 @@ EXPERIMENTS = {
     "when": Experiment("noise in scores and labels, easy pairs, other scales", _when),
     "data": Experiment("how good the labels and the scores of every condition are", _data, "data"),
     "rivals": Experiment("the same for simpler losses and other cures", _rivals),
+    "more": Experiment(f"those of `{AGAINST_LABELS}` alone, for `--seeds 12`: it scatters most", _more),
     "surface": Experiment("wrong labels by errors of scores: where scores start to pay", _surface),
     "labels": Experiment("w_qual where scores know better than labels", _labels),
     "sweep": Experiment("one hyper-parameter of Uni-DPO at a time", _sweep, seeds=3),

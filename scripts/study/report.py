@@ -79,7 +79,7 @@ def read_study(raw: Path) -> Study:
 
 def _values(study: Study, about: dict[str, Any], rows: dict[str, Rows], folder: str) -> dict[str, Any]:
     """What the templates fill in."""
-    results, seeds = study.results.all(), len(study.seeds)
+    results, seeds = study.results.all(), len(study.values("main")["uni_dpo"])
 
     def table(name: str, head: str, title: str = "") -> str:
         """A table in Markdown, with the picture of that title below; nothing if it would have no rows."""
@@ -97,6 +97,7 @@ def _values(study: Study, about: dict[str, Any], rows: dict[str, Rows], folder: 
         "date": about["date"],
         "versions": _versions(about),
         "seeds": seeds,
+        "more_seeds": len(study.values("more")[plan.AGAINST_LABELS, "dpo"]),
         "sweep_seeds": min(plan.EXPERIMENTS["sweep"].seeds, seeds),
         "course_seeds": min(plan.EXPERIMENTS["course"].seeds, seeds),
         "tuning_seeds": ", ".join(map(str, study.results.seeds("val"))),

@@ -30,6 +30,11 @@ class Estimate:
     p: float = 1.0
 
     @property
+    def deviation(self) -> float:
+        """The standard deviation of the values, of which there are two or more."""
+        return self.half / float(stats.t.ppf(0.975, self.n - 1)) * self.n**0.5
+
+    @property
     def bar(self) -> float:
         """What a picture shows of `half`: nothing for a single seed."""
         return self.half if self.n > 1 else 0.0
@@ -52,6 +57,21 @@ def difference(ours: dict[int, float], theirs: dict[int, float]) -> Estimate:
         return it
     p = float(stats.ttest_rel([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]).pvalue)
     return Estimate(it.mean, it.half, it.n, p)
+
+
+def seen_with(deviation: float, n: int) -> float:
+    """The difference that a two-sided test at 5 % finds with a chance of about 80 %.
+
+    Args:
+        deviation: standard deviation of a difference over seeds.
+        n: how many seeds, two or more.
+    """
+    return float(stats.t.ppf(0.975, n - 1) + stats.t.ppf(0.8, n - 1)) * deviation / n**0.5
+
+
+def seeds_for(deviation: float, points: float) -> int:
+    """How many seeds it takes to find a difference of so many points with a chance of about 80 %."""
+    return next(n for n in range(2, 10_000) if seen_with(deviation, n) <= points)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -9,7 +9,8 @@ from .conditions import SINGLE, SURFACE
 from .methods import BETAS, LEARNING_RATES, Options, grid
 from .plan import COMPARED, Cell
 from .results import Result, Results, accuracy, best_of_grid, beyond_grid
-from .statistics import Estimate, difference, holm, over_seeds
+from .statistics import difference, holm, over_seeds, seeds_for, seen_with
+from .texts import interval, point, short, signed, starred
 
 
 BENCHMARKS = ("MCQ", "YesNo", "Short", "ChartQA")
@@ -165,6 +166,17 @@ def when(study: Study) -> Rows:
     ]
 
 
+def power(study: Study) -> Rows:
+    """By condition the scatter of Uni-DPO - DPO over seeds, and what differences it lets be seen."""
+    values, rows = study.values("when"), []
+    for name in study.conditions():
+        it = difference(values[name, "uni_dpo"], values[name, "dpo"])
+        if it.n > 1:
+            rows.append([name, f"{it.deviation:.2f}", f"{seen_with(it.deviation, it.n):.1f}"])
+            rows[-1] += [str(seeds_for(it.deviation, points)) for points in (2.0, 1.0)]
+    return rows
+
+
 def data(study: Study) -> Rows:
     """How good labels and scores are under each condition: per cent of the pairs that the rule tells apart."""
     return [[name, *_quality(study, name)] for name in SINGLE if study.quality(name)]
@@ -257,35 +269,7 @@ def exam_means(courses: list[dict]) -> dict[int, float]:
     return dict(zip([step for step, _ in lines[0]], means, strict=True))
 
 
-def point(options: Options) -> str:
-    """Learning rate and beta."""
-    return f"{options['learning_rate']:g}, {options['pref_beta']:g}"
-
-
-def interval(values: BySeed, digits: int = 1) -> str:
-    """A mean with the half-width of its interval, which a single seed has not."""
-    it = over_seeds([*values.values()])
-    return f"{it.mean:.{digits}f}" + (f" ± {it.half:.{digits}f}" if it.n > 1 else "")
-
-
-def starred(differences: Sequence[Estimate]) -> list[str]:
-    """Differences that are made together, with a star where Holm's p value for all of them is below 0.05."""
-    return [signed(it, p) for it, p in zip(differences, holm([it.p for it in differences]), strict=True)]
-
-
-def signed(it: Estimate, p: float = 1.0) -> str:
-    """A difference with its interval, and a star if p is below 0.05."""
-    if it.n == 1:
-        return f"{it.mean:+.1f}"
-    return f"{it.mean:+.1f} [{it.mean - it.half:+.1f}, {it.mean + it.half:+.1f}]" + (" *" if p < 0.05 else "")
-
-
-def short(it: Estimate, p: float = 1.0) -> str:
-    """A difference with the half-width of its interval, and a star if p is below 0.05."""
-    return f"{it.mean:+.1f}" + (f" ± {it.half:.1f}" if it.n > 1 else "") + ("*" if p < 0.05 else "")
-
-
 TABLES = {
     table.__name__: table
-    for table in (main, ablation, published, when, data, rivals, surface, labels, sweep, course, tuning, wider)
+    for table in (main, ablation, published, when, power, data, rivals, surface, labels, sweep, course, tuning, wider)
 }

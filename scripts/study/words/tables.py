@@ -9,7 +9,8 @@ from ..methods import Options
 from ..plan import Cell
 from ..results import Result, Results
 from ..statistics import difference, holm, over_seeds
-from ..tables import Rows, interval, point, short, signed
+from ..tables import Rows
+from ..texts import interval, point, short, signed
 from . import plan
 from .conditions import BASE, CONDITIONS
 
