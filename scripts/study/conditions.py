@@ -44,8 +44,8 @@ def surface_name(wrong: float, error: float) -> str:
 
 
 # Where scores start to pay: wrong labels by errors of scores, which share nothing.
-WRONG_LABELS = (0.0, 0.2, 0.35)
-SCORE_ERRORS = (0.0, 1.5, 3.0, 6.0, 12.0)
+WRONG_LABELS = (0.2, 0.35)
+SCORE_ERRORS = (0.0, 3.0, 6.0, 12.0)
 SURFACE = {
     surface_name(wrong, error): Condition(Noise(mislabelled=wrong), scores="true", scatter=error)
     for wrong in WRONG_LABELS

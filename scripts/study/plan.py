@@ -35,7 +35,7 @@ AGAINST_LABELS = "labels 35 %, scores true"
 COMPARED = ("dpo", "ln_dpo", "uni_dpo")  # where the whole list would cost too much
 # What Uni-DPO is compared with in every condition.
 RIVALS = ("w_qual", "mm_dpo", "filtered", "odpo", "rpo", "robust_dpo", "wpo", "anchor", "mpo")
-ON_SURFACE = ("dpo", "uni_dpo", "w_qual", "filtered", "odpo", "rpo", "robust_dpo")
+ON_SURFACE = ("dpo", "uni_dpo", "filtered", "odpo", "rpo", "robust_dpo")
 
 Tuned = Mapping[str, Options]
 Variants = dict[Any, Options | tuple[Options, str]]

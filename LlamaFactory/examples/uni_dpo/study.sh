@@ -82,7 +82,7 @@ done
 if [[ ${1:-} == --repeat ]]; then
     (($# > 1)) || die "--repeat wants a method" "bash examples/uni_dpo/study.sh --repeat uni_dpo"
     shift
-    study repeat "$@" --out "${out:-outputs/study_repeat}"
+    study repeat "$@" --out "${out:-outputs/study_repeat_$world}"
     exit
 fi
 status=0
