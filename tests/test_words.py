@@ -17,16 +17,14 @@ from llamafactory.hparams import get_train_args
 from study.command import main
 from study.methods import SEE_SCORES
 from study.report import write_report
-from study.results import Results, read_about, require_same
+from study.results import Results
 from study.words import plan, tables
-from study.words.command import definitions
 from study.words.conditions import BASE, CONDITIONS, rows_of
 from study.words.questions import GROUPS, KINDS, NAMES, PLACES, THINGS, instructions, part
 from study.words.rule import RIGHT, points
 from study.words.seeds import RECIPE, shared_options
 
 
-RAW = ROOT / "data" / "study_words"
 WHERE = {"word": "Rome", "not": ["Oslo", "Lima"]}
 NOTE = {"begins": "Dear Ben", "most": 15, "about": "river"}
 
@@ -161,13 +159,6 @@ def test_words_are_reported_beside_the_demo_world(tmp_path):
     text = (tmp_path / "out" / "RESULTS.md").read_text()
     assert "3 seeds; " in text and "2026-11-30. Versions: torch 2.11.0." in text
     assert "| labels 35 %, scores right | 41.0 ± 2.5 |" in text and "| sum | 50 | 50 | 50 |" in text
-
-
-def test_the_shipped_results_can_be_repeated():
-    """They belong to the settings of today, whatever the model's weights."""
-    about = read_about(RAW)
-    today = definitions("demo", ROOT / "data" / "demo" / "checkpoint")
-    require_same(about, today | {"model": about["model"]}, "data/study_words")
 
 
 def test_options_of_the_other_world_are_refused(capsys):
