@@ -173,8 +173,8 @@ def test_a_small_study_runs(tiny_model, tmp_path, capsys):
     lists = CHATML[CHATML.index("{% else %}{% for item") : CHATML.index("<|im_end|>\n{% endfor %}")]
     words = CHATML.replace("{% if message['content'] is string %}", "").replace(lists, "")
     (model / "chat_template.jinja").write_text(words)
-    run = [sys.executable, str(ROOT / "scripts" / "study.py"), "run", "--world", "words", "--size", "test"]
-    run += ["--model", str(model), "--out", str(tmp_path / "out"), "--seeds", "2", "--jobs", "2"]
+    where = ["--world", "words", "--size", "test", "--model", str(model), "--out", str(tmp_path / "out")]
+    run = [sys.executable, str(ROOT / "scripts" / "study.py"), "run", *where, "--seeds", "2", "--jobs", "2"]
     run += ["--methods", "dpo", "uni_dpo"]
     for _ in range(2):
         done = subprocess.run(run, capture_output=True, text=True, timeout=1200)
@@ -184,6 +184,6 @@ def test_a_small_study_runs(tiny_model, tmp_path, capsys):
     assert all(0 <= plan.exam(it, it["measure"]) <= 100 for it in results.all())
     raw = ["--raw", str(tmp_path / "raw")]
     assert main(["gather", "--world", "words", "--out", str(tmp_path / "out"), *raw]) == 0
-    again = ["repeat", "uni_dpo", *run[3:-4], *raw, "--jobs", "1"]
+    again = ["repeat", "uni_dpo", *where, *raw, "--jobs", "1"]
     assert main(again) in (0, 1) and "raw results, same seed" in capsys.readouterr().out
     assert json.loads((tmp_path / "raw" / "about.json").read_text())["size"] == "test"

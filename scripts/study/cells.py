@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,27 +51,15 @@ def run_cell(cell: Cell, home: Path, size: Size, scratch: Path) -> dict[str, Any
         cell: what to do.
         home: the folder that `seeds.prepare` has filled for the cell's seed.
         size: how much to ask.
-        scratch: a folder for the run, removed afterwards.
+        scratch: an empty folder for the run.
 
     Returns:
         "val", "test" (our exam), "vlmeval", "course" or "data", as the cell's measure says; "train", the last metrics
-        of training; "seconds". A run that ended in numbers that are not finite is {"diverged": its message}.
+        of training.
+
+    Raises:
+        NonFiniteError: the run ended in numbers that are not finite.
     """
-    from llamafactory.train.uni_dpo.errors import NonFiniteError
-
-    started = time.perf_counter()
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
-        measured = _measured(cell, home, size, scratch)
-    except NonFiniteError as error:
-        measured = {"diverged": str(error).split(". ")[0]}
-    finally:
-        shutil.rmtree(scratch)
-    return {**measured, "seconds": round(time.perf_counter() - started, 1)}
-
-
-def _measured(cell: Cell, home: Path, size: Size, scratch: Path) -> dict[str, Any]:
     if cell.measure == "data":
         file = home / "data" / f"{dataset_name(cell.condition)}.json"
         return {"data": quality_of(json.loads(file.read_text(encoding="utf-8")))}

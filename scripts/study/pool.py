@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
@@ -150,7 +151,23 @@ def _prepare(world: str, home: Path, seed: int, size: Any, model: Path) -> None:
 def _run(world: str, cell: Cell, home: Path, size: Any, out: Path) -> dict:
     run_cell = import_module(f"{world}.cells").run_cell
     title = f"{cell.key}: seed {cell.seed}, {cell.condition}, {json.dumps(dict(cell.options))}"
-    return _logged(title, run_cell, cell, home, size, out / "scratch" / cell.key)
+    return _logged(title, _measured, run_cell, cell, home, size, out / "scratch" / cell.key)
+
+
+def _measured(run_cell: Callable[..., Result], cell: Cell, home: Path, size: Any, scratch: Path) -> Result:
+    """Run a cell in a folder of its own; one that ended in numbers that are not finite is {"diverged": why}."""
+    from llamafactory.train.uni_dpo.errors import NonFiniteError
+
+    started = time.perf_counter()
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        measured = run_cell(cell, home, size, scratch)
+    except NonFiniteError as error:
+        measured = {"diverged": str(error).split(". ")[0]}
+    finally:
+        shutil.rmtree(scratch)
+    return {**measured, "seconds": round(time.perf_counter() - started, 1)}
 
 
 def _logged(title: str, work: Callable, *arguments):

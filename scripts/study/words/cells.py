@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import time
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
@@ -32,29 +30,20 @@ def run_cell(cell: Cell, home: Path, size: Size, scratch: Path) -> dict[str, Any
         cell: what to do.
         home: the folder that `seeds.prepare` has filled for the cell's seed.
         size: how much to ask.
-        scratch: a folder for the run, removed afterwards.
+        scratch: an empty folder for the run.
 
     Returns:
         "val" or "test": mean points, the share of right answers, points by kind, mean length in characters; "train",
-        the last metrics of training; "seconds" of processor time. A run that ended in numbers that are not finite is
-        {"diverged": its message}.
-    """
-    from llamafactory.train.uni_dpo.errors import NonFiniteError
+        the last metrics of training.
 
-    started, measured = time.process_time(), {}
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
-        model = home / "start"
-        if cell.options:
-            model = scratch / "model"
-            measured["train"] = _train(cell, home, model)
-        measured[cell.measure] = examine(model, cell.measure, size, cell.seed)
-    except NonFiniteError as error:
-        measured = {"diverged": str(error).split(". ")[0]}
-    finally:
-        shutil.rmtree(scratch)
-    return {**measured, "seconds": round(time.process_time() - started, 1)}
+    Raises:
+        NonFiniteError: the run ended in numbers that are not finite.
+    """
+    model, measured = home / "start", {}
+    if cell.options:
+        model = scratch / "model"
+        measured["train"] = _train(cell, home, model)
+    return measured | {cell.measure: examine(model, cell.measure, size, cell.seed)}
 
 
 def _train(cell: Cell, home: Path, out: Path) -> dict[str, float]:

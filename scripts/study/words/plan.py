@@ -33,7 +33,7 @@ class Size:
     exam: int
 
 
-SIZES = {"demo": Size(200, 200), "test": Size(20, 10)}
+SIZES = {"demo": Size(200, 200), "test": Size(120, 10)}
 
 
 def points(method: str) -> list[Options]:
