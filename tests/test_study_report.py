@@ -125,7 +125,7 @@ def test_report_says_what_was_measured(raw, tmp_path):
     others = {seed: value for seed, value in values.items() if seed not in (0, 1)}
     assert signed(difference(others, dpo)) in row
     assert text.count("**90.0**") == len(METHODS)
-    assert "| scores of a model | 80 | 90 |" in text and "| labels 20 %, scores ± 12 | 80 | 90 | 8" in text
+    assert "| scores of a model | 80 | 90 |" in text and "| labels 20 %, scores ± 12 | 80 | 90 | 5 | 8" in text
     assert "| dpo | 0.0001, 2 | 5e-05, 8 | 70.0 |" in text  # beyond an edge, and no better
     assert "| beta 2, no w_perf | 70.0 | 76.0 | 82.0 | 88.0 | 94.0 | 0.25 | 0.12 |" in text
     hours = 1800 * sum("vlmeval" in result for result in study.results.all()) / 3600
@@ -136,6 +136,17 @@ def test_report_says_what_was_measured(raw, tmp_path):
     pictures = {path.name for path in (raw / "pictures").iterdir()}
     assert pictures == {"main.png", "ablation.png", "when.png", "surface.png", "course.png"}
     assert all(f"(raw/pictures/{name})" in text for name in pictures)
+
+
+def test_a_row_compares_the_seeds_that_all_methods_have(raw):
+    lost = read_study(raw).cells("rivals")["labels 20 %", "odpo"][4].key
+    lines = (raw / "raw.jsonl").read_text().splitlines(keepends=True)
+    (raw / "raw.jsonl").write_text("".join(line for line in lines if json.loads(line)["key"] != lost))
+    study = read_study(raw)
+    rows = {row[0]: row for row in tables.rivals(study)}
+    assert rows["labels 20 %"][1] == "4" and rows["base"][1] == "5"
+    dpo = study.values("rivals")["labels 20 %", "dpo"]
+    assert rows["labels 20 %"][2].startswith(f"{sum(dpo[seed] for seed in range(4)) / 4:.1f} ±")
 
 
 def keep_main(raw, *methods):

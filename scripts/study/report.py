@@ -97,7 +97,6 @@ def _values(study: Study, about: dict[str, Any], rows: dict[str, Rows], folder: 
         "date": about["date"],
         "versions": _versions(about),
         "seeds": seeds,
-        "more_seeds": len(study.values("more")[plan.AGAINST_LABELS, "dpo"]),
         "sweep_seeds": min(plan.EXPERIMENTS["sweep"].seeds, seeds),
         "course_seeds": min(plan.EXPERIMENTS["course"].seeds, seeds),
         "tuning_seeds": ", ".join(map(str, study.results.seeds("val"))),

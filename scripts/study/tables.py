@@ -202,24 +202,32 @@ def surface(study: Study) -> Rows:
 
 
 def _against_dpo(study: Study, experiment: str, names: Iterable[str], methods: Sequence[str]) -> dict[str, list[str]]:
-    """By condition DPO's mean and differences to it, starred together; a method that was not run has none.
+    """By condition how many seeds, DPO's mean, and differences to it, starred together; only of methods that were run.
 
-    A condition is left out where all that was run are cells of other experiments.
+    Of a condition the seeds count that all its methods have, so that they can be compared. A condition is left out
+    where all that was run are cells of other experiments.
     """
     values, done, own = study.values(experiment), {}, set(plan.RIVALS) - {"mm_dpo"}
     for name in names:
-        dpo = values.get((name, "dpo"))
-        if dpo and any(values.get((name, method)) for method in own):
-            done[name] = {method: difference(it, dpo) for method in methods if (it := values.get((name, method)))}
-    flat = [it for differences in done.values() for it in differences.values()]
-    stars = iter(holm([it.p for it in flat]))
-    texts = {
-        name: {method: short(it, next(stars)) for method, it in differences.items()}
-        for name, differences in done.items()
+        found = {method: by for method in ("dpo", *methods) if (by := values.get((name, method)))}
+        if "dpo" in found and own & found.keys():
+            shared = set.intersection(*map(set, found.values()))
+            done[name] = {method: {seed: by[seed] for seed in sorted(shared)} for method, by in found.items()}
+    gains = {
+        (name, method): difference(by, found["dpo"])
+        for name, found in done.items()
+        for method, by in found.items()
+        if method != "dpo"
     }
+    stars = holm([it.p for it in gains.values()])
+    texts = {key: short(it, p) for (key, it), p in zip(gains.items(), stars, strict=True)}
     return {
-        name: [interval(values[name, "dpo"]), *(found.get(method, "") for method in methods)]
-        for name, found in texts.items()
+        name: [
+            str(len(found["dpo"])),
+            interval(found["dpo"]),
+            *(texts.get((name, method), "") for method in methods),
+        ]
+        for name, found in done.items()
     }
 
 

@@ -21,7 +21,7 @@ package index and a C compiler; no GPU and no download. All cores, or all GPUs, 
   7. when      noise in scores and labels, easy pairs, other scales of the scores
   8. data      how often the labels and the scores of these are right
   9. rivals    simpler losses and other cures under all of these
-  10. more     one of these again, for --seeds 12: the one that scatters most
+  10. more     those with many wrong labels alone, for more seeds
   11. surface  wrong labels by errors of scores: where scores start to pay
   12. labels   quality weights where scores know better than labels
   13. sweep    one hyper-parameter at a time
