@@ -5,7 +5,9 @@ import os
 import random
 import signal
 import subprocess
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from crashes import assert_same_weights
 from eval_sets import DEMO
 from eval_tree import environment, vlmevalkit
 from figures import times
+from nodes import free_port
 from pairs import ROOT
 from safetensors.torch import load_file
 from score_runs import write
@@ -22,7 +25,7 @@ from demo.pairs import prompts
 from demo.writers import save_image
 from llamafactory.train.uni_dpo.upstream.underneath import OUR_LOSSES
 from pair_data.errors import DataError
-from rounds import validation
+from rounds import machines, validation
 from rounds.loop import run
 from rounds.orphans import MARK
 from rounds.plan import OURS, read_plan, require_same
@@ -348,3 +351,55 @@ def test_means_and_differences_are_by_question(tmp_path):
     assert (found.mean, found.n) == (0.25, 4) and found.high - found.mean == pytest.approx(1.959964 / 4)
     assert validation.mean(before).mean == 0.5
     assert validation.gain(scored("c.jsonl", 1), scored("d.jsonl", 0)).low == float("-inf")
+
+
+# ---- several machines
+
+
+def test_a_call_that_nobody_renews_is_not_heard(wanted, monkeypatch):
+    """A machine joins a training that was killed long ago, joins one twice, or trains with settings of its own."""
+    wanted["train"] |= {"NNODES": 2}
+    plan = read_plan(said(wanted))
+    recipe, joined = Recipe(plan), []
+    monkeypatch.setattr(machines, "run_command", lambda stage, *_: joined.append(stage.command) or time.sleep(3) or 0)
+    monkeypatch.setattr(machines, "BEAT", 0.3)
+    monkeypatch.setenv("NODE_RANK", "1")
+    assert machines.node_rank(plan) == 1
+    stage = recipe.train(1)
+    machines._write(plan.output, {"id": 1, "round": 7, "settings": [], "beat": 5})  # left by a killed run
+    following = threading.Thread(target=machines.follow, args=(plan, recipe))
+    following.start()
+    time.sleep(2)
+    assert not joined
+    with machines.calling(plan, 1, stage):
+        time.sleep(6)
+    machines.dismiss(plan)
+    following.join(20)
+    assert not following.is_alive() and joined == [stage.command]
+    with machines.calling(plan, 1, replace(stage, command=(*stage.command, "seed=7"))):
+        with pytest.raises(DataError, match="round 1: this machine's YAML says other settings"):
+            machines.follow(plan, recipe)
+    monkeypatch.setenv("NODE_RANK", "first")
+    with pytest.raises(DataError, match="NODE_RANK is 'first'"):
+        machines.node_rank(plan)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_two_machines(wanted):
+    """The second trains with the first in every round, and ends with it."""
+    wanted |= {"patience": 2, "train": wanted["train"] | {"per_device_train_batch_size": 2}}
+    plan, port = said(wanted), str(free_port())
+    both = {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NPROC_PER_NODE": "1"}
+    runs = [
+        subprocess.Popen(
+            command(plan), env=variables() | both | {"NODE_RANK": rank}, stdout=subprocess.PIPE, text=True
+        )
+        for rank in "01"
+    ]
+    first, second = (run.communicate(timeout=3000)[0] for run in runs)
+    assert [run.returncode for run in runs] == [0, 0], first[-3000:] + second[-3000:]
+    assert second.count("train: ended here with exit status 0") == 2 and "has ended the rounds" in second
+    assert len(json.loads((Path(wanted["output"]) / "table.json").read_text())["rounds"]) == 3
+    logs = [Path(wanted["output"]) / f"round_{number}" / "checkpoint.node1.train.log" for number in (1, 2)]
+    assert all(log.is_file() for log in logs), [path.name for path in logs[0].parent.iterdir()]

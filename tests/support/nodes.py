@@ -54,7 +54,7 @@ def start(scripts: tuple[Path, Path], statuses: Path) -> subprocess.Popen:
 
     The scripts do not name MASTER_ADDR and MASTER_PORT, which depend on how the machines are joined.
     """
-    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command = [str(JOINED), *map(str, scripts), str(statuses)]
     if has_namespaces():
         environment |= {"MASTER_ADDR": "10.77.0.1", "GLOO_SOCKET_IFNAME": "cable"}
@@ -63,7 +63,8 @@ def start(scripts: tuple[Path, Path], statuses: Path) -> subprocess.Popen:
     return subprocess.Popen(["bash", "-c", both, *command], env=environment, start_new_session=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody uses."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]

@@ -34,6 +34,9 @@ Run it again after whatever ended it, kill -9 included: what is done is not done
 the weights are to the bit those of rounds that nothing ended. A setting or file that has changed since is named, and
 nothing goes on, but for rounds and patience, which may change. `sample: {backend: vllm}` runs in .venv-vllm.
 
+Several machines that share a disk: the same command on each, with NNODES, MASTER_ADDR and its own NODE_RANK, as for
+the training scripts. The first does the rounds, and calls the others to its trainings.
+
   --fresh   start anew; what is there gets another name
 END
 }

@@ -2,7 +2,8 @@
 
 `plan` reads what is wanted and looks whether it is the same as before, `recipe` says how each command is called,
 `stages` runs commands and remembers which are done, `validation` compares models, `report` writes table and picture,
-`orphans` ends what a killed run left at work, and `loop` puts them together.
+`orphans` ends what a killed run left at work, `machines` calls others to take part in training, and `loop` puts all
+together.
 """
 
 import launcher  # noqa: F401  which finds pair_data

@@ -8,23 +8,33 @@ from pathlib import Path
 from launcher.output import has_ended, last_checkpoint
 from pair_data.errors import DataError
 
-from . import report
+from . import machines, report
 from .orphans import alone
 from .plan import Plan, require_same
 from .recipe import Recipe
-from .stages import do
+from .stages import do, is_done
 from .validation import Scores, gain, mean, read_scores
 
 
 def run(plan: Plan, fresh: bool = False) -> int:
-    """Do all rounds, or what is left of them, and return the number of the best one."""
+    """Do all rounds, or what is left of them.
+
+    Returns:
+        The number of the best one; 0 from a machine that is not the first, which only takes part in training.
+    """
+    if machines.node_rank(plan):
+        machines.follow(plan, Recipe(plan))
+        return 0
     if fresh and plan.output.exists():
         kept = plan.output.with_name(f"{plan.output.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
         plan.output.rename(kept)
         print(f"# what was there is now {kept}")
     with alone(plan.output):
         require_same(plan)
-        return _rounds(plan, Recipe(plan))
+        try:
+            return _rounds(plan, Recipe(plan))
+        finally:
+            machines.dismiss(plan)
 
 
 def _rounds(plan: Plan, recipe: Recipe) -> int:
@@ -50,9 +60,12 @@ def _rounds(plan: Plan, recipe: Recipe) -> int:
 
 def _make(plan: Plan, recipe: Recipe, number: int) -> None:
     for stage in recipe.making(number):
-        if stage.name == "train":
-            _clear(stage.output, plan)
-        do(stage, recipe.folder(number), plan.root)
+        if stage.name != "train" or is_done(stage, recipe.folder(number)):
+            do(stage, recipe.folder(number), plan.root)
+            continue
+        _clear(stage.output, plan)
+        with machines.calling(plan, number, stage):
+            do(stage, recipe.folder(number), plan.root)
 
 
 def _clear(checkpoint: Path, plan: Plan) -> None:

@@ -57,7 +57,7 @@ class Recipe:
             self._score(answers, scored),
             Stage("pairs", "pairs, and what training will make of them", paired, inputs, pairs),
             Stage("register", "an entry for training", named, (pairs,), info),
-            self._train(number, pairs),
+            self.train(number),
         ]
 
     def validating(self, number: int) -> list[Stage]:
@@ -103,9 +103,10 @@ class Recipe:
         command = _data("score", answers, "-o", output, *cache, *as_options(self.plan.score))
         return Stage(name, what, command, (answers,), output)
 
-    def _train(self, number: int, pairs: Path) -> Stage:
+    def train(self, number: int) -> Stage:
+        """Return the stage that trains the model of a round."""
         plan, folder = self.plan, self.folder(number)
-        out = folder / "checkpoint"
+        out, pairs = folder / "checkpoint", folder / "pairs.json"
         settings = {
             "dataset": SET,
             "dataset_dir": folder,

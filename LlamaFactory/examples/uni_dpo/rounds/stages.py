@@ -45,14 +45,14 @@ def do(stage: Stage, folder: Path, root: Path) -> bool:
     """Run a stage unless it is done already; return whether it ran. Its mark is written when all of it is there."""
     mark, key = folder / ".done" / f"{stage.name}.json", _key(stage)
     title = f"{folder.name}, {stage.name}"
-    if stage.output.exists() and _read(mark) == key:
+    if is_done(stage, folder):
         print(f"== {title}: done already, {stage.what}", flush=True)
         return False
     mark.unlink(missing_ok=True)
     _make_way(stage, folder, key)
     print(f"\n== {title}: {stage.what}\n# {shlex.join(stage.command)}", flush=True)
     started = time.monotonic()
-    status = _run(stage, root, folder.parent)
+    status = run_command(stage, root, folder.parent)
     if status or not stage.output.exists():
         raise DataError(
             f"{title} ended with exit status {status}, see above. The same command goes on with it.\n"
@@ -62,6 +62,11 @@ def do(stage: Stage, folder: Path, root: Path) -> bool:
         json.dump(key, file)
     print(f"== {title}: done in {time.monotonic() - started:.0f} s", flush=True)
     return True
+
+
+def is_done(stage: Stage, folder: Path) -> bool:
+    """Tell whether a stage is done, with the inputs of now."""
+    return stage.output.exists() and _read(folder / ".done" / f"{stage.name}.json") == _key(stage)
 
 
 def _make_way(stage: Stage, folder: Path, key: dict[str, str]) -> None:
@@ -87,8 +92,17 @@ def _read(mark: Path) -> dict[str, str] | None:
         return None
 
 
-def _run(stage: Stage, root: Path, output: Path) -> int:
-    """Run a command to its end; Ctrl-C reaches it as well, and it is waited for."""
+def run_command(stage: Stage, root: Path, output: Path) -> int:
+    """Run a stage's command to its end; Ctrl-C reaches it as well, and it is waited for.
+
+    Args:
+        stage: what to do.
+        root: the folder to start from.
+        output: the folder of all rounds.
+
+    Returns:
+        The exit status.
+    """
     variables = os.environ | stage.variables | {MARK: str(output)}
     process = subprocess.Popen(stage.command, cwd=root, env=variables, stdin=subprocess.DEVNULL)
     try:
