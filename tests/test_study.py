@@ -238,6 +238,14 @@ def test_a_folder_belongs_to_one_study(tmp_path, tiny_model):
     for other in (definitions("demo", CHECKPOINT), definitions("test", tiny_model)):
         with pytest.raises(ToolError, match="is of another (size|model) .*: give another folder"):
             write_about(tmp_path, other, ())
+    about = read_about(tmp_path)
+    assert about["earlier"] == []
+    before = about | {"date": "2026-01-02", "versions": about["versions"] | {"torch": "1.0"}}
+    (tmp_path / "about.json").write_text(json.dumps(before))
+    write_about(tmp_path, shared, (), 5)
+    assert read_about(tmp_path)["earlier"] == [{"cells": 5, "date": "2026-01-02", "versions": before["versions"]}]
+    write_about(tmp_path, shared, (), 9)
+    assert len(read_about(tmp_path)["earlier"]) == 1
     changed = shared | {"conditions": shared["conditions"] | {"base": "another"}}
     with pytest.raises(ToolError, match="has another condition of the name base"):
         write_about(tmp_path, changed, ())

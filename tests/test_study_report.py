@@ -103,7 +103,8 @@ def made_up(tmp_path_factory):
         for cell in cells:
             results.add(cell, {"course": {"log": log, "exams": exams, "pairs": pairs}})
     results.gather(folder / "raw" / "raw.jsonl")
-    about = {"cores": 2, "gpus": 0, "date": "2026-11-27", "versions": {"torch": "2.10.0"}}
+    about = {"cores": 2, "gpus": 0, "date": "2026-11-27", "versions": {"torch": "2.10.0", "trl": "0.24"}}
+    about["earlier"] = [{"cells": 7, "date": "2026-11-01", "versions": {"torch": "2.9.0", "trl": "0.24"}}]
     (folder / "raw" / "about.json").write_text(json.dumps(about))
     return folder / "raw"
 
@@ -129,7 +130,10 @@ def test_report_says_what_was_measured(raw, tmp_path):
     assert "| dpo | 0.0001, 2 | 5e-05, 8 | 70.0 |" in text  # beyond an edge, and no better
     assert "| beta 2, no w_perf | 70.0 | 76.0 | 82.0 | 88.0 | 94.0 | 0.25 | 0.12 |" in text
     hours = 1800 * sum("vlmeval" in result for result in study.results.all()) / 3600
-    assert f"{hours:.1f} process-hours" in text and "5 seeds; 2026-11-27. Versions: torch 2.10.0." in text
+    assert (
+        f"{hours:.1f} process-hours" in text
+        and "5 seeds; 2026-11-27. Versions: torch 2.10.0, trl 0.24; 7 cells 2026-11-01: torch 2.9.0." in text
+    )
     assert MISSING in next(part for part in text.split("\n## ") if part.startswith("One option at a time"))
     assert text.count(MISSING) == 5 and "[raw/raw.jsonl](raw/raw.jsonl)" in text
     assert (tmp_path / "RESULTS_zh.md").read_text().count("\n## ") == text.count("\n## ")

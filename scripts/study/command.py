@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
         return pool.run(name, [cell for variant in cells for cell in variant], known)
 
     with results.locked(arguments.out):
-        results.write_about(arguments.out, shared, pool.gpus)
+        results.write_about(arguments.out, shared, pool.gpus, len(known))
         require_done(pool.prepare(seeds))
         if "tuning" in experiments:
             require_done(work("tuning", methods))  # everything else stands on it

@@ -123,7 +123,16 @@ def _hours(results: list[Result]) -> str:
 
 
 def _versions(about: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    """Versions, and of cells that were made with others how many, when, and what differed."""
+    now, told = about["versions"], []
+    for it in about.get("earlier", []):
+        others = {name: version for name, version in it["versions"].items() if now.get(name) != version}
+        told.append(f"{it['cells']} cells {it['date']}: {_listed(others)}")
+    return "; ".join([_listed(now), *told])
+
+
+def _listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _answer(path: Path, mark: str) -> str:

@@ -191,17 +191,35 @@ def require_same(about: dict[str, Any], wanted: dict[str, Any], where: str) -> N
             raise ToolError(f"{where} is of another {name} ({about[name]}, not {value}): give another folder")
 
 
-def write_about(out: Path, shared: dict[str, Any], gpus: Sequence[str]) -> None:
-    """Keep what a study is and what the report says about its making (ToolError: the folder holds another study)."""
+def write_about(out: Path, shared: dict[str, Any], gpus: Sequence[str], done: int = 0) -> None:
+    """Keep what a study is and what the report says about its making.
+
+    Args:
+        out: the study's folder.
+        shared: see `describe`.
+        gpus: what runs use.
+        done: how many cells there are already; made with other versions, they are told of as "earlier".
+
+    Raises:
+        ToolError: the folder holds another study.
+    """
     path = out / "about.json"
-    require_same(read_about(out) if path.is_file() else {}, shared, f"the study in {out}")
+    before = read_about(out) if path.is_file() else {}
+    require_same(before, shared, f"the study in {out}")
     about = {
         **shared,
         "cores": os.cpu_count(),
         "gpus": len(gpus),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "earlier": before.get("earlier", []),
     }
+    if done and before and before["versions"] != about["versions"]:
+        counted = done - sum(it["cells"] for it in about["earlier"])
+        about["earlier"] = [
+            *about["earlier"],
+            {"cells": counted, **{name: before[name] for name in ("date", "versions")}},
+        ]
     write_json(path, about, indent=2)
 
 

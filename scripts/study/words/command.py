@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace, pool: Pool) -> int:
     known, among = Results(arguments.out / "cells"), range(arguments.seeds)
     shared = definitions(arguments.size, pool.model)
     with locked(arguments.out):
-        write_about(arguments.out, shared, pool.gpus)
+        write_about(arguments.out, shared, pool.gpus, len(known))
         _bring_pairs(SHIPPED, arguments.out, shared)
         require_done(pool.prepare(among))
         require_done(pool.run("tuning", _all(plan.tuning(methods)), known))
