@@ -202,17 +202,19 @@ def surface(study: Study) -> Rows:
 
 
 def _against_dpo(study: Study, experiment: str, names: Iterable[str], methods: Sequence[str]) -> dict[str, list[str]]:
-    """By condition how many seeds, DPO's mean, and differences to it, starred together; only of methods that were run.
+    """By condition how many seeds, DPO's mean, and differences to it, starred together.
 
-    Of a condition the seeds count that all its methods have, so that they can be compared. A condition is left out
-    where all that was run are cells of other experiments.
+    Of methods that were tuned; a condition is shown once all of these have been run, and its seeds are those that all
+    have, so that they can be compared.
     """
-    values, done, own = study.values(experiment), {}, set(plan.RIVALS) - {"mm_dpo"}
+    wanted = ["dpo", *(method for method in methods if method in study.tuned)]
+    if not set(wanted) & (set(plan.RIVALS) - {"mm_dpo"}):
+        return {}  # cells of other experiments
+    values, done = study.values(experiment), {}
     for name in names:
-        found = {method: by for method in ("dpo", *methods) if (by := values.get((name, method)))}
-        if "dpo" in found and own & found.keys():
-            shared = set.intersection(*map(set, found.values()))
-            done[name] = {method: {seed: by[seed] for seed in sorted(shared)} for method, by in found.items()}
+        found = {method: values.get((name, method), {}) for method in wanted}
+        if shared := sorted(set.intersection(*map(set, found.values()))):
+            done[name] = {method: {seed: by[seed] for seed in shared} for method, by in found.items()}
     gains = {
         (name, method): difference(by, found["dpo"])
         for name, found in done.items()
