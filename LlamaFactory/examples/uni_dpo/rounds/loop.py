@@ -30,8 +30,8 @@ def run(plan: Plan, fresh: bool = False) -> int:
         plan.output.rename(kept)
         print(f"# what was there is now {kept}")
     with alone(plan.output):
-        require_same(plan)
         try:
+            require_same(plan)
             return _rounds(plan, Recipe(plan))
         finally:
             machines.dismiss(plan)
