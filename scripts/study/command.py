@@ -205,9 +205,6 @@ def _pool(arguments: argparse.Namespace):
         from .words import plan
         from .words.checkpoint import fetch
 
-        size, model, world = (
-            plan.SIZES[arguments.size],
-            model or fetch(OUTPUTS / WORLDS["words"]),
-            {"world": "study.words"},
-        )
+        size, world = plan.SIZES[arguments.size], {"world": "study.words"}
+        model = model or fetch(OUTPUTS / WORLDS["words"])
     return Pool(out, size, model.resolve(), jobs, gpus, **world)
