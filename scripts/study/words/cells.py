@@ -72,7 +72,7 @@ def examine(model: Path, measure: str, size: Size, seed: int) -> dict[str, Any]:
     from vlmeval.vlm.qwen2_vl.uni_dpo.model import UniDPOVLM
 
     asked = instructions(measure, size.exam, SEEDS[measure] + seed)
-    adapter = UniDPOVLM(str(model), max_new_tokens=LONGEST, dtype="bfloat16", use_custom_prompt=False)
+    adapter = UniDPOVLM(str(model), max_new_tokens=LONGEST, dtype="float32", use_custom_prompt=False)
     answers: list[str] = []
     for start in range(0, len(asked), AT_ONCE):
         messages = [[{"type": "text", "value": it.text}] for it in asked[start : start + AT_ONCE]]

@@ -22,7 +22,7 @@ from .questions import Instruction, instructions
 
 RECIPE, RULE = Path(__file__).with_name("recipe.yaml"), Path(__file__).with_name("rule.py")
 DATA = ROOT / "LlamaFactory" / "scripts" / "uni_dpo" / "data.py"
-SAMPLING = ("--count", "6", "--temperature", "0.7", "--top-k", "20", "--max-tokens", "40", "--dtype", "bfloat16")
+SAMPLING = ("--count", "6", "--temperature", "0.7", "--top-k", "20", "--max-tokens", "40", "--dtype", "float32")
 BATCH = "240"
 PAIRS = "pairs.json"
 TRAIN_SEED, VAL_SEED, TEST_SEED = 100, 200, 300
@@ -69,10 +69,7 @@ def _make_pairs(data: Path, seed: int, size: Size, start: Path) -> None:
 
 def shared_options(home: Path, dataset: str) -> dict[str, object]:
     """What all runs of a seed have in common."""
-    import torch  # takes seconds
-
     return {
-        "use_cpu": not torch.cuda.is_available(),  # or bfloat16 is refused
         "model_name_or_path": str(home / "start"),
         "dataset": dataset,
         "dataset_dir": str(home / "data"),
