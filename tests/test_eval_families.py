@@ -79,7 +79,7 @@ def bases(tiny_model, tmp_path_factory):
 
 @pytest.mark.parametrize("name", [*RUNS, *(pytest.param(name, marks=pytest.mark.long) for name in RARE)])
 def test_a_trained_checkpoint_is_asked_as_it_was_trained(name, bases, questions, tmp_path):
-    """And a batch of questions is answered as they are one by one."""
+    """And a batch of questions is answered as they are one by one; several answers to each read its prompt once."""
     kind, template, changes = (RUNS | RARE)[name]
     if kind.startswith("glm4v") and transformers.__version__.startswith("4."):
         pytest.skip("LlamaFactory 0.9.5 gives a GLM-4.1V positions that transformers 4 does not take; 4.5V: not tried")
@@ -91,6 +91,10 @@ def test_a_trained_checkpoint_is_asked_as_it_was_trained(name, bases, questions,
     assert found["ids"] == prompt_ids(run | {"output_dir": str(tmp_path / "again")})
     answers = vlmevalkit("installed").ask("answers", **asked)
     assert answers["batch"] == answers["single"] and len(set(answers["single"])) > 1
+    asked["options"] |= {"do_sample": True, "temperature": 1.0}
+    found = vlmevalkit("installed").ask("drawn", **asked)
+    assert found["together"] == found["apart"] and len(set(found["together"])) > 4
+    assert 3 * found["rows"][0] == found["rows"][1] > 0
 
 
 @pytest.mark.parametrize("changes", [{}, {"finetuning_type": "lora", "lora_rank": 4}], ids=["full", "lora"])

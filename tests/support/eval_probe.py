@@ -56,6 +56,17 @@ def sampled_tokens(request):
     return [ids[mask.bool()].tolist() for ids, mask in rows]
 
 
+def drawn(request):
+    """Three answers to each question drawn together, the same with every prompt read three times, and rows read first."""
+    model, rows = build(request), []
+    backend, asked = model.backend, [model.question(it) for it in request["messages"]]
+    backend.model.get_input_embeddings().register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    together = [[reply.text for reply in each] for each in backend.sample(asked, 3, 0, [])]
+    first, rows[:] = rows[0], []
+    apart = backend.sample([copy.copy(it) for it in asked for _ in range(3)], 1, 0, [])
+    return {"together": sum(together, []), "apart": [reply.text for [reply] in apart], "rows": [first, rows[0]]}
+
+
 def names(request):
     """Every class that VLMEvalKit offers."""
     return sorted(name for name, value in vars(vlmeval.vlm).items() if isinstance(value, type))

@@ -18,7 +18,7 @@ from .rule import RIGHT, points
 from .seeds import RECIPE, SAMPLING, TEST_SEED, VAL_SEED, shared_options
 
 
-AT_ONCE = 100  # questions answered in one batch
+AT_ONCE = 30  # questions answered in one batch
 LONGEST = int(SAMPLING[SAMPLING.index("--max-tokens") + 1])
 SEEDS = {"val": VAL_SEED, "test": TEST_SEED}
 
@@ -71,7 +71,8 @@ def examine(model: Path, measure: str, size: Size, seed: int) -> dict[str, Any]:
     os.environ.setdefault("LMUData", str(model))  # VLMEvalKit wants a folder of its own; nothing is put there
     from vlmeval.vlm.qwen2_vl.uni_dpo.model import UniDPOVLM
 
-    asked = instructions(measure, size.exam, SEEDS[measure] + seed)
+    asked = instructions(measure, getattr(size, measure), SEEDS[measure] + seed)
+    asked.sort(key=lambda it: it.kind)  # a batch ends with its longest answer
     adapter = UniDPOVLM(str(model), max_new_tokens=LONGEST, dtype="float32", use_custom_prompt=False)
     answers: list[str] = []
     for start in range(0, len(asked), AT_ONCE):

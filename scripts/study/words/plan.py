@@ -26,14 +26,16 @@ class Size:
 
     Attributes:
         questions: instructions whose sampled answers become pairs.
-        exam: instructions of validation and of test.
+        val: instructions of validation.
+        test: instructions of the test.
     """
 
     questions: int
-    exam: int
+    val: int
+    test: int
 
 
-SIZES = {"demo": Size(200, 200), "test": Size(120, 10)}
+SIZES = {"demo": Size(150, 80, 150), "test": Size(120, 10, 10)}
 
 
 def points(method: str) -> list[Options]:

@@ -22,7 +22,7 @@ from .questions import Instruction, instructions
 
 RECIPE, RULE = Path(__file__).with_name("recipe.yaml"), Path(__file__).with_name("rule.py")
 DATA = ROOT / "LlamaFactory" / "scripts" / "uni_dpo" / "data.py"
-SAMPLING = ("--count", "6", "--temperature", "0.7", "--top-k", "20", "--max-tokens", "40", "--dtype", "float32")
+SAMPLING = ("--count", "6", "--temperature", "0.7", "--top-k", "20", "--max-tokens", "28", "--dtype", "float32")
 BATCH = "240"
 PAIRS = "pairs.json"
 TRAIN_SEED, VAL_SEED, TEST_SEED = 100, 200, 300
@@ -59,7 +59,7 @@ def prepare(home: Path, seed: int, size: Size, model: Path) -> None:
 
 
 def _make_pairs(data: Path, seed: int, size: Size, start: Path) -> None:
-    asked = instructions("train", size.questions, TRAIN_SEED + seed)
+    asked = sorted(instructions("train", size.questions, TRAIN_SEED + seed), key=lambda it: it.kind)
     (data / "questions.jsonl").write_text("".join(_line(it) for it in asked), encoding="utf-8")
     options = [*SAMPLING, "--seed", str(seed), "--batch-size", BATCH, "--keep", "kind,wanted"]
     _data("sample", data / "questions.jsonl", data / "answers.json", "--model", str(start), *options)

@@ -1,6 +1,7 @@
 """Answers from transformers, on a GPU or without one."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from .families import QWEN2_VL, Family
 from .media import Question, load_image, load_video
 from .portable import has_own_head, readable, written_by
 from .replies import Reply, up_to
+from .shared_prompts import read_once
 
 
 class TransformersBackend:
@@ -52,7 +54,7 @@ class TransformersBackend:
     def sample(self, questions: Sequence[Question], count: int, seed: int, stop: Sequence[str]) -> list[list[Reply]]:
         """Draw `count` answers to each question, all in one batch; see `UniDPOVLM.sample`."""
         torch.manual_seed(seed)
-        asked = [question for question in questions for _ in range(count)]
+        asked = [question for question in questions for _ in range(count)]  # a batch too large is halved anywhere
         more = {"stop_strings": list(stop), "tokenizer": self.processor.tokenizer} if stop else {}
         replies = self._in_parts(
             asked, lambda part: [self._reply(tokens, stop) for tokens in self._generate(part, **more)]
@@ -77,8 +79,13 @@ class TransformersBackend:
     @torch.inference_mode()
     def _generate(self, questions: Sequence[Question], **more: Any) -> list[list[int]]:
         """Return the tokens of an answer to each question, padded on the right to one length."""
+        questions, each = _together(questions) if self.generation.get("do_sample") else (questions, 1)
         inputs = self.inputs(questions).to(self.model.device)
-        with in_context(f"cannot answer with the weights and the generation_config.json of {self.folder}"):
+        more["num_return_sequences"] = each
+        with (
+            in_context(f"cannot answer with the weights and the generation_config.json of {self.folder}"),
+            read_once(self.model, inputs, each),
+        ):
             tokens = self.model.generate(**inputs, **self.generation, **more)
             return tokens[:, inputs["input_ids"].shape[1] :].tolist()
 
@@ -118,6 +125,14 @@ class TransformersBackend:
                 padding=True,
                 return_tensors="pt",
             )
+
+
+def _together(asked: Sequence[Question]) -> tuple[Sequence[Question], int]:
+    """Return the questions without repeats, and how often each is asked; as they are, if some more often than others."""
+    groups = [list(group) for _, group in groupby(asked, key=id)]
+    if len(set(map(len, groups))) != 1:
+        return asked, 1
+    return [group[0] for group in groups], len(groups[0])
 
 
 def _rates(videos: Sequence[tuple[Any, float, dict[str, Any]]], family: Family) -> dict[str, list]:
