@@ -57,7 +57,7 @@ def sampled_tokens(request):
 
 
 def drawn(request):
-    """Three answers to each question drawn together, the same with every prompt read three times, and rows read first."""
+    """Three answers to each question, drawn with prompts read once and read three times, and the rows read first."""
     model, rows = build(request), []
     backend, asked = model.backend, [model.question(it) for it in request["messages"]]
     backend.model.get_input_embeddings().register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))

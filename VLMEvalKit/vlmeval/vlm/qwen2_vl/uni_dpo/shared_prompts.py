@@ -13,7 +13,7 @@ import torch
 
 @contextmanager
 def read_once(model: torch.nn.Module, inputs: Mapping[str, Any], each: int) -> Iterator[None]:
-    """While this is open, the first forward pass of a `generate(**inputs, num_return_sequences=each)` reads no row twice.
+    """While open, the first forward of `generate(**inputs, num_return_sequences=each)` reads no row twice.
 
     Args:
         model: what generates; its cache has to know `reorder_cache`, as all of transformers' do.

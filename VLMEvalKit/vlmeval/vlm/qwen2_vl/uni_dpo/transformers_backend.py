@@ -128,7 +128,7 @@ class TransformersBackend:
 
 
 def _together(asked: Sequence[Question]) -> tuple[Sequence[Question], int]:
-    """Return the questions without repeats, and how often each is asked; as they are, if some more often than others."""
+    """Return questions without repeats, and how often each is asked; as they are, if that differs."""
     groups = [list(group) for _, group in groupby(asked, key=id)]
     if len(set(map(len, groups))) != 1:
         return asked, 1
