@@ -119,7 +119,8 @@ def decided(folder, seeds=range(3)):
     """Results of a study in which point 1 is best for all methods, and Uni-DPO wins where scores know better."""
     results = Results(folder)
     for (_, number), cells in plan.tuning(list(plan.METHODS)).items():
-        results.add(cells[0], {"val": {"points": 5.0 + (number == 1)}, "seconds": 60.0})
+        if cells[0] not in results:
+            results.add(cells[0], {"val": {"points": 5.0 + (number == 1)}, "seconds": 60.0})
     kinds = dict.fromkeys(KINDS, 5.0)
     for (condition, method), cells in plan.main(plan.best(results, list(plan.METHODS)), seeds).items():
         for cell in cells:
@@ -150,6 +151,9 @@ def test_the_tables(tmp_path):
     cells = plan.main(dict(study.tuned), [0])
     for name in blind:  # they are run once for two conditions
         assert cells["labels 35 %", name] == cells["labels 35 %, scores right", name]
+    for condition in (BASE, "labels 35 %"):  # nothing is left out there
+        assert cells[condition, "filtered"] == cells[condition, "dpo"]
+    assert cells["labels 35 %, scores right", "filtered"] != cells["labels 35 %, scores right", "dpo"]
 
 
 def test_words_are_reported_beside_the_demo_world(tmp_path):

@@ -19,11 +19,11 @@ class Condition:
     told: bool = False
 
 
-BASE = "labels right"
+BASE, WRONG = "labels right", "labels 35 %"
 CONDITIONS = {
     BASE: Condition(),
-    "labels 35 %": Condition(0.35),
-    "labels 35 %, scores right": Condition(0.35, told=True),
+    WRONG: Condition(0.35),
+    f"{WRONG}, scores right": Condition(0.35, told=True),
 }
 
 

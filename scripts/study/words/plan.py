@@ -11,10 +11,10 @@ from ..methods import METHODS as ALL
 from ..methods import SEE_SCORES, Options, told, with_grid_point
 from ..plan import Cell, cell
 from ..results import Results
-from .conditions import BASE, CONDITIONS
+from .conditions import BASE, CONDITIONS, WRONG
 
 
-NAMES = ("dpo", "ln_dpo", "simpo", "uni_dpo", "w_qual", "odpo", "rpo", "robust_dpo")
+NAMES = ("dpo", "ln_dpo", "simpo", "uni_dpo", "w_qual", "filtered", "odpo", "rpo", "robust_dpo")
 METHODS = {name: ALL[name] for name in NAMES}
 LEARNING_RATES, BETAS = (1e-4, 4e-4), (0.1, 2.0)
 TUNED_ON = (0,)  # seeds
@@ -46,7 +46,7 @@ def points(method: str) -> list[Options]:
 def tuning(methods: Sequence[str]) -> dict[tuple[str, int], list[Cell]]:
     """Every method at every point, examined on validation instructions."""
     return {
-        (method, number): [cell(seed, options, "val", BASE) for seed in TUNED_ON]
+        (method, number): [cell(seed, _as_run(options, BASE), "val", BASE) for seed in TUNED_ON]
         for method in methods
         for number, options in enumerate(points(method))
     }
@@ -73,6 +73,13 @@ def main(tuned: dict[str, Options], seeds: Sequence[int]) -> dict[tuple[str, str
     table = {(BASE, "start"): [cell(seed, {}, "test", BASE) for seed in seeds]}
     for name, condition in CONDITIONS.items():
         for method, options in tuned.items():
-            data = name if method in SEE_SCORES or not condition.told else "labels 35 %"
-            table[name, method] = [cell(seed, told(options, condition.wrong), "test", data) for seed in seeds]
+            data = name if method in SEE_SCORES or not condition.told else WRONG
+            run = _as_run(told(options, condition.wrong), name)
+            table[name, method] = [cell(seed, run, "test", data) for seed in seeds]
     return table
+
+
+def _as_run(options: Options, condition: str) -> Options:
+    """Filtering leaves nothing out where scores never contradict a label: it is DPO there, and not run twice."""
+    kept = CONDITIONS[condition].told
+    return {name: value for name, value in options.items() if kept or name != "pref_pair_weights"}
