@@ -207,3 +207,19 @@ def test_what_is_not_used_is_named(run):
     assert "2 answers left out: the same text with several scores or ranks (row 1)" in report
     found = [(pair["chosen"][-2], pair["rejected"][-2]) for pair in pairs]
     assert sorted(found) == [("2", "1"), ("4", "1"), ("4", "2"), ("4", "2")]
+
+
+def test_votes_between_two_answers(tmp_path):
+    """Scores go with their answers; ties are left out; a bare number may mean either, and is refused."""
+    row = {"question": "Why?", "response_a": "So.", "response_b": "No.", "points_a": 1, "points_b": 2, "choice": "B"}
+    named = ["--winner", "choice", "--answers", "response_a,response_b", "--score", "points_a,points_b"]
+    votes = ["B", "model_a", "tie (bothbad)", "Response B", "response_a", "2"]
+    said, pairs = convert_rows(tmp_path, [row | {"choice": vote} for vote in votes], *named)
+    assert [pair["chosen"] for pair in pairs] == ["No.", "So.", "No.", "So."]
+    assert [pair["score_chosen"] - pair["score_rejected"] for pair in pairs] == [1, -1, 1, -1]
+    assert "a tie" in said and "the winner is none of response_a, response_b, nor a tie" in said
+    said = convert_rows(tmp_path, [row | {"choice": 1}] * 3, *named, fails=True)
+    assert "write the column that won" in said
+    unnamed = [{name: value for name, value in row.items() if not name.startswith("points")}]
+    assert "no shape that is known" in convert_rows(tmp_path, unnamed, fails=True)
+    assert convert_rows(tmp_path, unnamed, "--winner", "choice")[1][0]["chosen"] == "No."

@@ -90,6 +90,12 @@ def preferences(image: str) -> dict[str, dict[str, Any]]:
         "rlaif-v": {"question": ASKED, **both, "image": data, "ds_name": "RLAIF-V", "idx": "7"},
         "rlhf-v": {"text": json.dumps({"question": ASKED, **both}), "image": data, "idx": 7},
         "rlhf-v object": {"text": {"question": ASKED, **both}, "image": data, "idx": 7},
+        "battles": {"prompt": ASKED, "response_a": REJECTED, "response_b": CHOSEN, "winner": "model_b"}
+        | {"image": image},
+        "battles of dialogues": {"conversation_1": whole["chosen"], "conversation_2": whole["rejected"]}
+        | {"vote": "Response 1", "images": [data]},
+        "battles nested": {"conversation_a": [[turn] for turn in whole["chosen"]], "winner": "model_a"}
+        | {"conversation_b": [[turn] for turn in whole["rejected"]], "images": [image]},
         "mm-rlhf-pairs": {"id": "a", "image": image, "prompt": ASKED, **both, "chosen_reason": "", "is_tie": False},
     }
 

@@ -42,6 +42,7 @@ def run(
         str, typer.Option(help="within an answer, or a list beside them: the score; of several numbers, their mean")
     ] = "",
     rank: Annotated[str, typer.Option(help="the same for the rank, 1 for the best")] = "",
+    winner: Annotated[str, typer.Option(help="column that says which of two answers won, by name or ending")] = "",
     image_prefix: Annotated[
         str | None,
         typer.Option(help="put before relative image paths (default: MM-RLHF/ for MM-RLHF)", show_default=False),
@@ -58,8 +59,8 @@ def run(
 ) -> None:
     """Turn other people's preference data into pairs for training.
 
-    Reads answers with scores or ranks, and preference sets of trl, LlamaFactory, ms-swift, MM-RLHF, RLAIF-V, RLHF-V
-    and VLFeedback. The shape is recognised by the first rows, and printed.
+    Reads answers with scores or ranks, votes between two answers, and preference sets of trl, LlamaFactory, ms-swift,
+    MM-RLHF, RLAIF-V, RLHF-V and VLFeedback. The shape is recognised by the first rows, and printed.
 
     \b
       data.py convert MM-RLHF/data.jsonl -o data/mm_rlhf.json
@@ -90,7 +91,7 @@ def run(
     if only_scored and no_scores:
         raise DataError("--only-scored and --no-scores contradict each other: give one of them.")
     require_new_name(output, [Path(source) for source in sources])
-    fields = Fields(question, image, answers, text, score, rank)
+    fields = Fields(question, image, answers, text, score, rank, winner)
     pairing = Pairing(pairs, min_margin, max_per_question, seed, by)
     scores = "only" if only_scored else "none" if no_scores else "all"
     reading = Reading(shape, fields, image_prefix, media_dir, split, config, keep_ties, strict, limit)

@@ -40,6 +40,7 @@ class Fields:
     text: str = ""  # within an answer that is an object, its text
     score: str = ""  # within an answer, or a list beside the answers; two columns for two answers
     rank: str = ""  # as the score
+    winner: str = ""  # which of two answers is preferred
     # If the user named the score: the numbers in it by their names inside, "" for itself, to what messages call them.
     parts: dict[str, str] = field(default_factory=dict)
     mean: str = ""  # what is to be said of a score that is a mean
@@ -47,7 +48,7 @@ class Fields:
     @property
     def paths(self) -> dict[str, str]:
         """All that there are."""
-        uses = ("question", "image", "answers", "text", "score", "rank")
+        uses = ("question", "image", "answers", "text", "score", "rank", "winner")
         return {use: getattr(self, use) for use in uses if getattr(self, use)}
 
     def __str__(self) -> str:

@@ -22,6 +22,7 @@ FITS = {  # what a value has to be, and how messages say it
     "text": (lambda value: text_of(value) is not None, "text"),
     "score": (lambda value: score_of(value) is not None, "a number"),
     "rank": (lambda value: rank_of(value) is not None, "a number"),
+    "winner": (lambda value: value is not None, "a winner"),
 }
 
 

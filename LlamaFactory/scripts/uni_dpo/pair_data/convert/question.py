@@ -88,6 +88,8 @@ def turns_of(value: Any, role: str = "user") -> list[Turn]:
     if isinstance(value, str):
         return [Turn(role, value)]
     messages = [value] if isinstance(value, dict) else value
+    if isinstance(messages, list) and all(isinstance(turn, list) for turn in messages):  # of LMArena's sets
+        messages = sum(messages, [])
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise Unusable("neither text nor messages where a dialogue was expected")
     turns = []

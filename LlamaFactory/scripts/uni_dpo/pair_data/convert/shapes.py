@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..errors import DataError
-from . import answers, preferences
+from . import answers, battles, preferences
 from .fields import IMAGES, MM_RLHF_FOLDERS, QUESTIONS, SIDE_RANKS, VIDEOS, Fields, first
 from .given import Given, names_in
 from .question import Question
@@ -19,6 +19,7 @@ SHAPES = {
     "alpaca": "instruction, chosen, rejected as text (LlamaFactory's alpaca, and what this command writes)",
     "sharegpt": "conversations or messages, chosen and rejected a message each (LlamaFactory's sharegpt, openai)",
     "rlaif-v": "question, chosen, rejected as text",
+    "battles": "two answers, such as response_a and response_b, and a column that says which one won",
     "trl": "chosen and rejected as text or messages, with or without a prompt",
     "rlhf-v": "text, JSON with question, chosen, rejected",
     "mm-rlhf": "MM-RLHF's data.jsonl: a question, answers with scores and ranks, an image in long/, short/, ...",
@@ -31,6 +32,7 @@ MORE = {"alpaca": {"input"}}
 
 _READERS = dict.fromkeys(SHAPES, (preferences.find, preferences.read))
 _READERS |= dict.fromkeys(("mm-rlhf", "answers"), (answers.find, answers.read))
+_READERS["battles"] = (battles.find, battles.read)
 _READERS["ms-swift"] = (preferences.find_swift, preferences.read_swift)
 _READERS["rlhf-v"] = (preferences.find_in_text, preferences.read)
 
@@ -60,7 +62,7 @@ def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") ->
         name: the shape, if the user said it.
     """
     rows = [row for row in rows if isinstance(row, dict)]
-    if given.answers and not name:
+    if given.answers and not name and not given.winner:
         name = "mm-rlhf" if any(map(_in_mm_rlhf, rows)) else "answers"
     shapes = [name or _shape_of(row, given) for row in rows]
     votes = Counter(shapes)
