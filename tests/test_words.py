@@ -94,7 +94,7 @@ def test_conditions_change_what_their_names_say():
         {"instruction": str(i), "chosen": "a", "rejected": "b", "score_chosen": 9.0, "score_rejected": float(i % 9)}
         for i in range(400)
     ]
-    base, wrong, told = (rows_of(CONDITIONS[name], pairs, 0) for name in CONDITIONS)
+    base, told, wrong = (rows_of(CONDITIONS[name], pairs, 0) for name in CONDITIONS)
     assert [row | {"weight": 1.0} for row in pairs] == base
     exchanged = [row["chosen"] == "b" for row in wrong]
     assert 110 < sum(exchanged) < 170 and exchanged == [row["chosen"] == "b" for row in told]
@@ -163,6 +163,10 @@ def test_words_are_reported_beside_the_demo_world(tmp_path):
     text = (tmp_path / "out" / "RESULTS.md").read_text()
     assert "3 seeds; " in text and "2026-11-30. Versions: torch 2.11.0." in text
     assert "| labels 35 %, scores right | 41.0 ± 2.5 |" in text and "| sum | 50 | 50 | 50 |" in text
+    for name in ("RESULTS.md", "RESULTS_zh.md"):  # every row is as wide as its head
+        for table in (tmp_path / "out" / name).read_text().split("\n\n"):
+            widths = {line.count(" | ") for line in table.splitlines() if line.startswith("| ")}
+            assert len(widths) < 2, table
 
 
 def test_options_of_the_other_world_are_refused(capsys):

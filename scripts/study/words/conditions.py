@@ -22,8 +22,8 @@ class Condition:
 BASE, WRONG = "labels right", "labels 35 %"
 CONDITIONS = {
     BASE: Condition(),
-    WRONG: Condition(0.35),
     f"{WRONG}, scores right": Condition(0.35, told=True),
+    WRONG: Condition(0.35),
 }
 
 
