@@ -16,7 +16,9 @@ from .conditions import BASE, CONDITIONS, WRONG
 
 NAMES = ("dpo", "ln_dpo", "simpo", "uni_dpo", "w_qual", "filtered", "odpo", "rpo", "robust_dpo")
 METHODS = {name: ALL[name] for name in NAMES}
-LEARNING_RATES, BETAS = (1e-4, 4e-4), (0.1, 2.0)
+# Learning rate and beta: four corners were tried first, then, as the best lay on them, what is between and beyond.
+CORNERS = ((1e-4, 0.1), (1e-4, 2.0), (4e-4, 0.1), (4e-4, 2.0))
+GRID = (*CORNERS, (2e-4, 0.1), (2e-4, 0.5), (4e-4, 0.5), (8e-4, 0.1))
 TUNED_ON = (0,)  # seeds
 
 
@@ -40,7 +42,7 @@ SIZES = {"demo": Size(150, 80, 150), "test": Size(120, 10, 10)}
 
 def points(method: str) -> list[Options]:
     """All points of the grid for one method."""
-    return [with_grid_point(method, rate, beta) for rate in LEARNING_RATES for beta in BETAS]
+    return [with_grid_point(method, *point) for point in GRID]
 
 
 def tuning(methods: Sequence[str]) -> dict[tuple[str, int], list[Cell]]:
