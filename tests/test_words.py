@@ -146,7 +146,7 @@ def test_the_tables(tmp_path):
     assert against["labels 35 %, scores right"][column] == "+20.1 ± 0.2*"
     assert against["labels 35 %"][column].startswith("+1.1")
     assert tables.words_kinds(study)[0] == ["sum", "50", "50", "50"]
-    assert tables.words_tuning(study)[0] == ["dpo", "50.0", "**60.0**", "50.0", "50.0"]
+    assert tables.words_tuning(study)[0] == ["dpo", "50.0", "**60.0**", *["50.0"] * 6]
     blind = [name for name in plan.METHODS if name not in SEE_SCORES]
     cells = plan.main(dict(study.tuned), [0])
     for name in blind:  # they are run once for two conditions
@@ -208,7 +208,7 @@ def test_a_small_study_runs(tiny_model, tmp_path, capsys):
         done = subprocess.run(run, capture_output=True, text=True, timeout=1200)
         assert done.returncode == 0, done.stderr[-3000:]
     results = Results(tmp_path / "out" / "cells")
-    assert f"{len(results)} cells are done, 0 failed" in done.stdout and len(results) == 2 * 4 + 2 + 2 * 5
+    assert f"{len(results)} cells are done, 0 failed" in done.stdout and len(results) == 2 * 8 + 2 + 2 * 5
     assert all(0 <= plan.exam(it, it["measure"]) <= 100 for it in results.all())
     raw = ["--raw", str(tmp_path / "raw")]
     assert main(["gather", "--world", "words", "--out", str(tmp_path / "out"), *raw]) == 0

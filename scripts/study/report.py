@@ -17,6 +17,8 @@ from . import pictures, plan
 from .methods import METHODS
 from .results import Result, Results, read_about, tuned_options
 from .tables import TABLES, Rows, Study
+from .texts import point
+from .words.plan import points
 from .words.tables import TABLES as WORDS
 from .words.tables import Words, read_words
 
@@ -49,6 +51,7 @@ def write_report(raw: Path, words: Path, out: Path) -> list[Path]:
     templates = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     for name, answer in LANGUAGES.items():
         values = _values(study, about, rows, folder.as_posix()) | {"words": _about_words(other, words)}
+        values["words_grid"] = " | ".join(map(point, points("dpo")))
         text = templates.get_template(f"{name}.jinja").render(
             values, answer=_answer(raw / answer, answer_mark(raw, words))
         )
