@@ -223,3 +223,7 @@ def test_votes_between_two_answers(tmp_path):
     unnamed = [{name: value for name, value in row.items() if not name.startswith("points")}]
     assert "no shape that is known" in convert_rows(tmp_path, unnamed, fails=True)
     assert convert_rows(tmp_path, unnamed, "--winner", "choice")[1][0]["chosen"] == "No."
+    preferred = [{"question": "Why?", "chosen": "So.", "rejected": "No.", "won": "rejected"}]  # is not overlooked
+    named = ["--winner", "won", "--answers", "chosen,rejected"]
+    assert convert_rows(tmp_path, preferred, *named)[1][0]["chosen"] == "No."
+    assert "leave one of them out" in convert_rows(tmp_path, preferred, *named, "--from", "trl", fails=True)

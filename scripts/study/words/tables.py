@@ -30,9 +30,13 @@ class Words:
     seeds: Sequence[int]
 
     def values(self) -> dict[tuple[str, str], dict[int, float]]:
-        """Mean points in per cent by condition and method, and by seed; only what is done."""
+        """Mean points in per cent by condition and method, and by seed; only of what all seeds have."""
         table = {key: self.of(cells) for key, cells in plan.main(dict(self.tuned), self.seeds).items()}
-        return {key: {it["seed"]: plan.exam(it) for it in them} for key, them in table.items() if them}
+        return {
+            key: {it["seed"]: plan.exam(it) for it in them}
+            for key, them in table.items()
+            if them and len(them) == len(self.seeds)
+        }
 
     def of(self, cells: Sequence[Cell]) -> list[Result]:
         """The results of those cells that are done."""

@@ -62,7 +62,11 @@ def recognise(rows: Iterable[Any], where: str, given: Fields, name: str = "") ->
         name: the shape, if the user said it.
     """
     rows = [row for row in rows if isinstance(row, dict)]
-    if given.answers and not name and not given.winner:
+    if given.winner and name not in ("", "battles"):
+        raise DataError(f"--winner is about the shape battles, and --from says {name}: leave one of them out.")
+    if given.winner:  # whatever else a row looks like
+        name = "battles"
+    elif given.answers and not name:
         name = "mm-rlhf" if any(map(_in_mm_rlhf, rows)) else "answers"
     shapes = [name or _shape_of(row, given) for row in rows]
     votes = Counter(shapes)
