@@ -29,6 +29,7 @@ RUNS = {
     "internvl in tiles": ("internvl", "intern_vl", {"crop_to_patches": True}),
     "gemma3": ("gemma3", "gemma3", {"default_system": "Be brief."}),
     "llava": ("llava", "llava", {}),
+    "qwen2_vl": ("qwen2_vl", "qwen2_vl", {}),
     "gemma4": ("gemma4", "gemma4", {}),
 }
 # Of each, another whose pictures are written alike is above.
@@ -74,7 +75,7 @@ def bases(tiny_model, tmp_path_factory):
             return self[kind]
 
     folder = tmp_path_factory.mktemp("bases")
-    return Bases()
+    return Bases(qwen2_vl=tiny_model)
 
 
 @pytest.mark.parametrize("name", [*RUNS, *(pytest.param(name, marks=pytest.mark.long) for name in RARE)])
