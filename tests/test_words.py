@@ -18,9 +18,10 @@ from llamafactory.hparams import get_train_args
 from study.command import main
 from study.methods import SEE_SCORES
 from study.report import write_report
-from study.results import Results
-from study.words import plan, tables
+from study.results import Results, read_about, require_same
+from study.words import command, plan, tables
 from study.words.checkpoint import fetch
+from study.words.command import SHIPPED
 from study.words.conditions import BASE, CONDITIONS, rows_of
 from study.words.questions import GROUPS, KINDS, NAMES, PLACES, THINGS, instructions, part
 from study.words.rule import RIGHT, points
@@ -167,6 +168,15 @@ def test_words_are_reported_beside_the_demo_world(tmp_path):
         for table in (tmp_path / "out" / name).read_text().split("\n\n"):
             widths = {line.count(" | ") for line in table.splitlines() if line.startswith("| ")}
             assert len(widths) < 2, table
+
+
+def test_the_shipped_results_can_be_repeated():
+    """They belong to the settings of today; else `study.py repeat` would refuse them. The model is not there."""
+    shared = command.definitions("demo", ROOT / "data" / "demo" / "checkpoint")
+    require_same(read_about(SHIPPED), {name: it for name, it in shared.items() if name != "model"}, str(SHIPPED))
+    for seed in Results(SHIPPED / "raw.jsonl").seeds("test"):
+        pairs = json.loads((SHIPPED / f"pairs_{seed}.json").read_text(encoding="utf-8"))
+        assert len(pairs) > 100 and all(row["score_chosen"] > row["score_rejected"] for row in pairs)
 
 
 def test_options_of_the_other_world_are_refused(capsys):
