@@ -11,7 +11,7 @@ from .errors import UniDPOError
 
 
 DESCRIPTION = """\
-Answer VLMEvalKit's benchmarks in batches with a Qwen2-VL or Qwen2.5-VL checkpoint, and let VLMEvalKit score them.
+Answer VLMEvalKit's benchmarks in batches with a checkpoint (Qwen2-VL and kin: docs/models.md), and let it score them.
 
 Prompts, prediction files and metric files are VLMEvalKit's; only the answering is batched. The same command continues
 a run that was killed. Answers are filed under the checkpoint's weights, the prompt and all settings, so those of
