@@ -218,6 +218,14 @@ def test_votes_between_two_answers(tmp_path):
     assert [pair["chosen"] for pair in pairs] == ["No.", "So.", "No.", "So."]
     assert [pair["score_chosen"] - pair["score_rejected"] for pair in pairs] == [1, -1, 1, -1]
     assert "a tie" in said and "the winner is none of response_a, response_b, nor a tie" in said
+    lists = [{"question": "Why?", "said": ["So.", "No."], "points": [3, 9], "choice": vote} for vote in ("b", "a")]
+    rows = [row | {"first": row["said"][0], "then_b": row["said"][1]} for row in lists]
+    named_lists = ["--winner", "choice", "--answers", "first,then_b", "--score", "points"]
+    swapped = convert_rows(tmp_path, rows[:1], *named_lists)[1][0]
+    assert (swapped["chosen"], swapped["score_chosen"], swapped["score_rejected"]) == ("No.", 9, 3)
+    inside = ["--winner", "choice", "--answers", "said.0,said.1"]  # places say nothing: some count from 1
+    said = convert_rows(tmp_path, [row | {"choice": "response_1"} for row in lists], *inside, fails=True)
+    assert "write the column that won" in said
     said = convert_rows(tmp_path, [row | {"choice": 1}] * 3, *named, fails=True)
     assert "write the column that won" in said
     unnamed = [{name: value for name, value in row.items() if not name.startswith("points")}]

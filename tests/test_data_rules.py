@@ -155,7 +155,7 @@ def test_a_rule_gets_what_it_names(tmp_path):
         import json
         def points(row, history, images, question, *, system="", references=(), reference=None, answer, weight=2):
             told = [question, answer, reference, references, system, history, row["kind"], sorted(row), weight]
-            with open({str(tmp_path / "told")!r}, "w") as file:
+            with open({str(tmp_path / "told_")!r} + answer, "w") as file:  # two processes, an answer each
                 json.dump(told + [images[0].size, images[0].mode], file)
             return True
         """,
@@ -163,11 +163,12 @@ def test_a_rule_gets_what_it_names(tmp_path):
     file = write(tmp_path / "a.jsonl", [row])
     status, said = score(file, "-o", tmp_path / "out.json", "--rule", name, "--reference", "right")
     assert status == 0, said
-    told = json.loads((tmp_path / "told").read_text())
-    assert told[0] == "Look:  Which?" and told[1] in ("red", "blue") and told[2:4] == ["red", ["red", "Red"]]
-    assert told[4:7] == ["Be brief.", [["user", "Hm?"], ["assistant", "Yes."]], "colour"]
-    assert "answers" not in told[7] and told[8] == 2
-    assert told[9][0] * told[9][1] <= 768 * 768 and told[10] == "RGB"
+    for answer in ("red", "blue"):
+        told = json.loads((tmp_path / f"told_{answer}").read_text())
+        assert told[:4] == ["Look:  Which?", answer, "red", ["red", "Red"]]
+        assert told[4:7] == ["Be brief.", [["user", "Hm?"], ["assistant", "Yes."]], "colour"]
+        assert "answers" not in told[7] and told[8] == 2
+        assert told[9][0] * told[9][1] <= 768 * 768 and told[10] == "RGB"
     assert scores(tmp_path / "out.json") == [[1, 1]]
 
 
@@ -260,6 +261,13 @@ READY = [
     ("multiple-choice", COLOURS, "A red thing", ["C"], 0),
     ("multiple-choice", COLOURS, "red", ["B"], 0),
     ("multiple-choice", "(A) 1\n(B) 2", "2", ["B"], 1),
+    ("multiple-choice", COLOURS, "I can rule out option A, so the answer is B.", ["B"], 1),
+    ("multiple-choice", COLOURS, "I can rule out option A, so the answer is B.", ["A"], 0),
+    ("multiple-choice", COLOURS, "Option A or option B", ["A"], 0),
+    ("multiple-choice", COLOURS, "A. red looks right, but the answer is B", ["A"], 0),
+    ("multiple-choice", COLOURS, "The answer is I think dark red", ["B"], 1),
+    ("exact-match", "", "5", [".5"], 0),
+    ("exact-match", "", "It is ...", ["it is"], 1),
     ("multiple-choice", COLOURS, "B", ["green"], "neither a letter nor an option"),
     ("yes-or-no", "", "Yes, there is no doubt.", ["yes"], 1),
     ("yes-or-no", "", "I see none: No", ["Yes"], 0),

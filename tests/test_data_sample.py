@@ -248,6 +248,7 @@ def drawn(*texts):
         (("red", "Red.", "red"), 1, [("red", 3)]),  # as it came most often
         (("a red dot", "a  red dot", "a red dots"), 1, [("a red dot", 2), ("a red dots", 1)]),
         (("-3", "3", "3.5", "35"), 1, [("-3", 1), ("3", 1), ("3.5", 1), ("35", 1)]),
+        (("5", ".5", "(5)", '".5"'), 1, [("5", 1), (".5", 2), ("(5)", 1)]),
         (("one two three four five six", "one two three four five seven"), 0.8, [("one two three four five six", 2)]),
         (("one two three 5", "one two three 6"), 0.5, [("one two three 5", 1), ("one two three 6", 1)]),
         (("Yes.", "", "  ", "look <image>"), 1, [("Yes.", 1)]),
@@ -258,6 +259,12 @@ def test_answers_that_say_the_same_are_one(texts, similar, wanted):
     found = merged(drawn(*texts), similar, left)
     assert [(row["text"], row["times"]) for row in found] == wanted
     assert left.total() == len(texts) - sum(times for _, times in wanted)
+
+
+def test_a_rule_may_mark_the_form():
+    """With --exact nothing but spaces at the ends is overlooked."""
+    found = merged(drawn("river", "RIVER", " river", "- a\n- b", "- a - b"), 1, Counter(), exact=True)
+    assert [row["text"] for row in found] == ["river", "RIVER", "- a\n- b", "- a - b"]
 
 
 def test_a_whole_answer_stands_for_one_that_was_cut():
@@ -345,6 +352,11 @@ WRONG = {
         ["--reference", "right"],
         "--reference right: no row of q.jsonl has a right answer there",
     ),
+    "a column that would join the question": (
+        ["--keep", "input"],
+        "--keep input: a column of that name means something",
+    ),
+    "both ways to tell answers apart": (["--exact", "--similar", "0.9"], "leave one of them out"),
     "no column to keep": (["--keep", "kind"], "--keep kind: no row of q.jsonl has such a column"),
     "no question": (["--question", "ask"], "--question ask: no row has anything there"),
 }

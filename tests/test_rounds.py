@@ -25,7 +25,7 @@ from demo.pairs import prompts
 from demo.writers import save_image
 from llamafactory.train.uni_dpo.upstream.underneath import OUR_LOSSES
 from pair_data.errors import DataError
-from rounds import machines, validation
+from rounds import machines, report, validation
 from rounds.loop import run
 from rounds.orphans import MARK
 from rounds.plan import OURS, read_plan, require_same
@@ -351,6 +351,27 @@ def test_means_and_differences_are_by_question(tmp_path):
     assert (found.mean, found.n) == (0.25, 4) and found.high - found.mean == pytest.approx(1.959964 / 4)
     assert validation.mean(before).mean == 0.5
     assert validation.gain(scored("c.jsonl", 1), scored("d.jsonl", 0)).low == float("-inf")
+
+
+def test_silence_does_not_help(tmp_path):
+    """A model that says nothing to a question gets the lowest score there, not one question less."""
+
+    def scored(name, *scores):
+        rows = [
+            {"instruction": f"Q{n}", "answers": [] if score is None else [{"text": "x", "score": score}]}
+            for n, score in enumerate(scores)
+        ]
+        return validation.read_scores(write(tmp_path / name, rows))
+
+    before, after = scored("a.jsonl", 4, 1, 5, 2), scored("b.jsonl", None, None, 6, 3)
+    assert (validation.unanswered(before), validation.unanswered(after)) == (0, 2)
+    assert validation.mean(after).mean == (3 + 3 + 6 + 3) / 4
+    assert validation.gain(before, after).mean == ((1 - 4) + (1 - 1) + 1 + 1) / 4
+    row = report.Row(1, "m", validation.mean(after), validation.unanswered(after), validation.gain(before, after))
+    said = report.markdown([report.Row(0, "s", validation.mean(before)), row], 0, "why", [])
+    assert "(2 unanswered)" in said and "unanswered questions count with the lowest score" in said
+    with pytest.raises(DataError, match="no scored answer"):
+        scored("c.jsonl", None, None)
 
 
 # ---- several machines

@@ -15,10 +15,11 @@ from common import ToolError
 from study import plan, tables
 from study.command import main
 from study.methods import METHODS, grid
-from study.report import answer_mark, read_study, write_report
+from study.report import all_tables, answer_mark, read_study, write_report
 from study.results import Results
 from study.statistics import compare_repeated, difference, holm, over_seeds, seeds_for, seen_with
 from study.texts import signed
+from study.words.tables import read_words
 
 
 SEEDS = range(5)
@@ -194,15 +195,19 @@ def test_the_same_results_give_the_same_report(raw, tmp_path):
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_words_stand_over_their_own_numbers_only(raw, tmp_path):
+def test_words_stand_over_their_own_numbers_only(raw, tmp_path, capsys):
     lines = keep_main(raw, "dpo", "uni_dpo")
-    (raw / "answer.md").write_text(f"{answer_mark(raw)}\nUni-DPO wins here.\n")
+    mark = answer_mark(all_tables(read_study(raw), read_words(NO_WORDS)))
+    (raw / "answer.md").write_text(f"{mark}\nUni-DPO wins here.\n")
     write_report(raw, NO_WORDS, tmp_path)
     assert "Uni-DPO wins here." in (tmp_path / "RESULTS.md").read_text()
     (raw / "raw.jsonl").write_text("".join(lines[:-1]))
     write_report(raw, NO_WORDS, tmp_path)
     text = (tmp_path / "RESULTS.md").read_text()
     assert "wins here" not in text and OTHER_WORDS in text
+    mark = answer_mark(all_tables(read_study(raw), read_words(NO_WORDS)))
+    assert "answer.md is about other tables and left out; once it is right" in (said := capsys.readouterr().err)
+    assert said.endswith(f"it begins: {mark}\n")
 
 
 def test_a_run_that_diverged_counts_as_nothing_learned(raw):

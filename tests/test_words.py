@@ -140,7 +140,8 @@ def test_the_tables(tmp_path):
     assert {it["pref_beta"] for it in study.tuned.values()} == {2.0}
     rows = {row[0]: row for row in tables.words(study)}
     assert list(rows) == ["start", *plan.METHODS]
-    assert rows["dpo"] == ["dpo", "0.0001, 2", "41.0 ± 2.5", "", "25.0", "30"]
+    assert rows["dpo"] == ["dpo", "0.0001, 2", "41.0 ± 2.5", "", "", "25.0", "30"]
+    assert rows["uni_dpo"][4] == "+1.1 [+0.5, +1.8]"  # seeds 1 and 2: seed 0 has tuned
     assert rows["uni_dpo"][3].startswith("+1.1 [+0.9, +1.3]")
     against = {row[0]: row[1:] for row in tables.words_against_dpo(study)}
     column = list(plan.METHODS).index("uni_dpo")
@@ -154,6 +155,10 @@ def test_the_tables(tmp_path):
         assert cells["labels 35 %", name] == cells["labels 35 %, scores right", name]
     for condition in (BASE, "labels 35 %"):  # nothing is left out there
         assert cells[condition, "filtered"] == cells[condition, "dpo"]
+    assert cells[BASE, "robust_dpo"] == cells[BASE, "dpo"]  # no label is wrong, and it is told so, in tuning as well
+    assert dict(cells["labels 35 %", "robust_dpo"][0].options)["pref_flip_rate"] == 0.35
+    tuning = plan.tuning(["dpo", "robust_dpo"])
+    assert all(tuning["robust_dpo", number] == tuning["dpo", number] for number in range(len(plan.GRID)))
     assert cells["labels 35 %, scores right", "filtered"] != cells["labels 35 %, scores right", "dpo"]
 
 

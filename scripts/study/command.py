@@ -163,8 +163,8 @@ def repeat(arguments: argparse.Namespace) -> int:
         return command.repeat(arguments, _pool(arguments))
     from . import plan, results
     from .methods import METHODS
+    from .outcomes import Study, benchmarks
     from .statistics import compare_repeated
-    from .tables import Study, benchmarks
 
     plan.check_names([arguments.method], METHODS, "method")
     known, about = results.Results(arguments.raw / "raw.jsonl"), results.read_about(arguments.raw)

@@ -16,8 +16,8 @@ from common import replacing  # noqa: E402
 
 from . import plan  # noqa: E402
 from .conditions import SCORE_ERRORS, SURFACE, WRONG_LABELS, surface_name  # noqa: E402
+from .outcomes import BySeed, Study, exam_means, side_by_side  # noqa: E402
 from .statistics import Estimate, difference, over_seeds  # noqa: E402
-from .tables import BySeed, Study, exam_means  # noqa: E402
 
 
 def draw_all(study: Study, folder: Path) -> list[Path]:
@@ -37,7 +37,7 @@ def draw_all(study: Study, folder: Path) -> list[Path]:
 
 def main(study: Study) -> Figure | None:
     """Benchmarks' mean of every method: each seed a dot, the mean with its interval."""
-    return _dots(study.values("main"), "VLMEvalKit, mean of four benchmarks (%)")
+    return _dots(study.methods(), "VLMEvalKit, mean of four benchmarks (%)")
 
 
 def ablation(study: Study) -> Figure | None:
@@ -149,14 +149,15 @@ def _bars(estimates: Sequence[Estimate]) -> list[float]:
 
 def surface(study: Study) -> Figure | None:
     """What a method adds to DPO over how often its scores are right, a line for each share of wrong labels."""
-    values, methods = study.values("surface"), [name for name in plan.ON_SURFACE if name in plan.SEE_SCORES]
-    methods = [method for method in methods if any(values.get((name, method)) for name in SURFACE)]
-    if not methods or not study.quality(next(iter(SURFACE))):
+    names = [name for name in SURFACE if study.quality(name)]
+    found = side_by_side(study, "surface", names, plan.ON_SURFACE[1:])
+    methods = [method for method in plan.ON_SURFACE if method in plan.SEE_SCORES and method in study.tuned]
+    if not methods or not found:
         return None
     figure, every = pyplot.subplots(1, len(methods), figsize=(2.6 * len(methods), 3), sharey=True, squeeze=False)
     for axes, method in zip(every.flat, methods, strict=True):
         for number, wrong in enumerate(WRONG_LABELS):
-            _surface_line(axes, study, method, wrong, f"C{number}")
+            _surface_line(axes, study, found, method, wrong, f"C{number}")
         axes.axhline(0, color="0.5", linewidth=0.8)
         axes.set(title=method, xlabel="scores right (%)")
     every[0, 0].set_ylabel("difference to dpo (points)")
@@ -165,12 +166,13 @@ def surface(study: Study) -> Figure | None:
     return figure
 
 
-def _surface_line(axes: Axes, study: Study, method: str, wrong: float, color: str) -> None:
-    values, names = study.values("surface"), [surface_name(wrong, error) for error in SCORE_ERRORS]
-    names = [name for name in names if values.get((name, method)) and values.get((name, "dpo"))]
+def _surface_line(
+    axes: Axes, study: Study, found: dict[str, dict[str, BySeed]], method: str, wrong: float, color: str
+) -> None:
+    names = [name for error in SCORE_ERRORS if (name := surface_name(wrong, error)) in found]
     if names:
         right = [100 * fmean(it["scores"] for it in study.quality(name)) for name in names]
-        gains = [difference(values[name, method], values[name, "dpo"]) for name in names]
+        gains = [difference(found[name][method], found[name]["dpo"]) for name in names]
         style = {"label": f"{100 * wrong:g} %", "color": color, "marker": "o", "markersize": 3, "capsize": 2}
         axes.errorbar(right, [it.mean for it in gains], [it.bar for it in gains], **style)
         labels = 100 * fmean(it["labels"] for it in study.quality(names[0]))

@@ -75,7 +75,7 @@ class Pool:
             ToolError: it failed, or the folder holds another study.
         """
         with locked(self.out):
-            write_about(self.out, shared, self.gpus)
+            write_about(self.out, shared, self.gpus, len(Results(self.out / "cells")))
             require_done(self.prepare([seed]))
             shutil.rmtree(self.out / "repeated", ignore_errors=True)  # an old run is no repetition
             repeated = Results(self.out / "repeated")

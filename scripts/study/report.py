@@ -1,11 +1,13 @@
 """RESULTS.md and RESULTS_zh.md, with their pictures, from raw results alone; the same input gives the same bytes.
 
 Their words stand in the templates beside this file. What was found is written by hand in `answer.md` and
-`answer_zh.md` beside the raw results. Their first line names the raw results that they speak of, so they never appear
-over other numbers.
+`answer_zh.md` beside the raw results. Their first line is a hash of the tables that they speak of, so they never
+appear over other numbers.
 """
 
 import hashlib
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from common import ToolError, write_text
 
 from . import pictures, plan
 from .methods import METHODS
+from .outcomes import Study
 from .results import Result, Results, read_about, tuned_options
-from .tables import TABLES, Rows, Study
+from .tables import TABLES, Rows
 from .texts import point
 from .words.plan import points
 from .words.tables import TABLES as WORDS
@@ -42,8 +45,7 @@ def write_report(raw: Path, words: Path, out: Path) -> list[Path]:
     """
     study, about = read_study(raw), read_about(raw)
     other = read_words(words)
-    rows = {name: table(study) for name, table in TABLES.items()}
-    rows |= {name: table(other) for name, table in WORDS.items()}
+    rows = all_tables(study, other)
     written = pictures.draw_all(study, raw / "pictures")
     folder, here = raw.resolve(), out.resolve()
     folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
@@ -52,12 +54,16 @@ def write_report(raw: Path, words: Path, out: Path) -> list[Path]:
     for name, answer in LANGUAGES.items():
         values = _values(study, about, rows, folder.as_posix()) | {"words": _about_words(other, words)}
         values["words_grid"] = " | ".join(map(point, points("dpo")))
-        text = templates.get_template(f"{name}.jinja").render(
-            values, answer=_answer(raw / answer, answer_mark(raw, words))
-        )
+        text = templates.get_template(f"{name}.jinja").render(values, answer=_answer(raw / answer, answer_mark(rows)))
         write_text(out / name, text)
         written.append(out / name)
     return written
+
+
+def all_tables(study: Study, other: Words) -> dict[str, Rows]:
+    """The rows of all tables, by name."""
+    rows = {name: table(study) for name, table in TABLES.items()}
+    return rows | {name: table(other) for name, table in WORDS.items()}
 
 
 def read_study(raw: Path) -> Study:
@@ -82,7 +88,7 @@ def read_study(raw: Path) -> Study:
 
 def _values(study: Study, about: dict[str, Any], rows: dict[str, Rows], folder: str) -> dict[str, Any]:
     """What the templates fill in."""
-    results, seeds = study.results.all(), len(study.values("main")["uni_dpo"])
+    results, seeds = study.results.all(), len(study.methods().get("uni_dpo", ()))
 
     def table(name: str, head: str, title: str = "") -> str:
         """A table in Markdown, with the picture of that title below; nothing if it would have no rows."""
@@ -103,6 +109,7 @@ def _values(study: Study, about: dict[str, Any], rows: dict[str, Rows], folder: 
         "sweep_seeds": min(plan.EXPERIMENTS["sweep"].seeds, seeds),
         "course_seeds": min(plan.EXPERIMENTS["course"].seeds, seeds),
         "tuning_seeds": ", ".join(map(str, study.results.seeds("val"))),
+        "omitted": [name for name in METHODS if name not in study.tuned],
         "diverged": [result["key"] for result in results if "diverged" in result],
     }
 
@@ -139,13 +146,18 @@ def _listed(versions: dict[str, str]) -> str:
 
 
 def _answer(path: Path, mark: str) -> str:
-    """The findings in words, if they were written for these raw results."""
-    first, _, text = path.read_text(encoding="utf-8").partition("\n") if path.is_file() else ("", "", "")
-    return text.strip("\n") if first == mark else ""
+    """The findings in words, if they were written for these tables; else a word about what to do."""
+    if not path.is_file():
+        return ""
+    first, _, text = path.read_text(encoding="utf-8").partition("\n")
+    if first == mark:
+        return text.strip("\n")
+    print(
+        f"{path} is about other tables and left out; once it is right about these, it begins: {mark}", file=sys.stderr
+    )
+    return ""
 
 
-def answer_mark(*folders: Path) -> str:
-    """The first line of findings about the raw results in these folders."""
-    files = [folder / "raw.jsonl" for folder in folders]
-    content = b"".join(file.read_bytes() for file in files if file.is_file())
-    return f"<!-- raw.jsonl {hashlib.sha256(content).hexdigest()[:16]} -->"
+def answer_mark(rows: dict[str, Rows]) -> str:
+    """The first line of findings about these tables."""
+    return f"<!-- tables {hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]} -->"

@@ -1,14 +1,14 @@
 """The rows of the report's tables, from raw results alone; words around them stand in the report's templates."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from . import plan
 from .conditions import SINGLE, SURFACE
-from .methods import BETAS, LEARNING_RATES, Options, grid
+from .methods import BETAS, LEARNING_RATES, grid
+from .outcomes import Study, benchmarks, exam_means, quality, shared, side_by_side
 from .plan import COMPARED, Cell
-from .results import Result, Results, accuracy, best_of_grid, beyond_grid
+from .results import accuracy, best_of_grid, beyond_grid
 from .statistics import difference, holm, over_seeds, seeds_for, seen_with
 from .texts import interval, point, short, signed, starred
 
@@ -16,76 +16,12 @@ from .texts import interval, point, short, signed, starred
 BENCHMARKS = ("MCQ", "YesNo", "Short", "ChartQA")
 
 Rows = list[list[str]]
-BySeed = dict[int, float]
-
-
-def benchmarks(result: Result, name: str = "mean") -> float:
-    """VLMEvalKit's score in per cent, of all benchmarks or of one; a run that diverged has learned nothing."""
-    return result.get("vlmeval", {}).get(name, 0.0)
-
-
-def quality(result: Result) -> float:
-    """The rule's mean score of answers."""
-    return result["test"]["quality"] if "test" in result else 0.0
-
-
-@dataclass(frozen=True)
-class Study:
-    """Raw results with what was tuned from them.
-
-    Attributes:
-        results: all cells.
-        tuned: each method's options.
-        seeds: those of the main experiment.
-    """
-
-    results: Results
-    tuned: Mapping[str, Options]
-    seeds: Sequence[int]
-
-    def cells(self, experiment: str) -> dict:
-        """The cells of an experiment by variant, done or not."""
-        return plan.cells_of(experiment, self.tuned, self.seeds)
-
-    def by_seed(self, cells: Iterable[Cell], outcome: Callable[[Result], float] = benchmarks) -> BySeed:
-        """One value for each cell that is done."""
-        return {result["seed"]: outcome(result) for result in self.results.of(cells)}
-
-    def values(self, experiment: str) -> dict:
-        """The benchmarks' mean by seed for each variant; empty where nothing is done."""
-        return {name: self.by_seed(cells) for name, cells in self.cells(experiment).items()}
-
-    def courses(self) -> dict[str, list[dict]]:
-        """What happened in the longer runs, by variant that has been run."""
-        found = {
-            name: [result["course"] for result in self.results.of(cells) if "course" in result]
-            for name, cells in self.cells("course").items()
-        }
-        return {name: courses for name, courses in found.items() if courses}
-
-    def conditions(self) -> list[str]:
-        """The conditions under which all compared methods have been run; none unless one beside "base" has been."""
-        values = self.values("when")
-        names = [name for name in SINGLE if all(values.get((name, method)) for method in COMPARED)]
-        return names if names != ["base"] else []
-
-    def quality(self, condition: str) -> list[dict[str, float]]:
-        """How good labels and scores of a condition are, seed by seed; empty where that was not looked at."""
-        return [result["data"] for result in self.results.of(self.cells("data")[condition])]
-
-    def swept(self) -> dict[str, dict[float, BySeed]]:
-        """For each option that has been run at its tuned value and at another one, values by seed."""
-        options: dict[str, dict[float, BySeed]] = {}
-        for (option, value), by_seed in self.values("sweep").items():
-            if by_seed:
-                options.setdefault(option, {})[value] = by_seed
-        tuned = self.tuned["uni_dpo"]
-        return {option: values for option, values in options.items() if tuned[option] in values and len(values) > 1}
 
 
 def main(study: Study) -> Rows:
     """The start and every method; differences to DPO over all seeds, and over those that tuned nothing."""
-    cells, values = study.cells("main"), {name: by for name, by in study.values("main").items() if by}
+    values = study.methods()
+    cells = {name: [cell for cell in study.cells("main")[name] if cell.seed in by] for name, by in values.items()}
     dpo, tuners = values.get("dpo", {}), set(study.results.seeds("val"))
     others = [name for name in values if name not in ("start", "dpo") and dpo]
     differences = [difference(values[name], dpo) for name in others]
@@ -157,13 +93,11 @@ def _compared(study: Study, variants: dict[str, list[Cell]]) -> Rows:
 
 def when(study: Study) -> Rows:
     """Conditions by method."""
-    values, names, others = study.values("when"), study.conditions(), COMPARED[:-1]
-    gains = [difference(values[name, "uni_dpo"], values[name, other]) for name in names for other in others]
-    texts = iter(starred(gains))
-    return [
-        [name, *(interval(values[name, method]) for method in COMPARED), *(next(texts) for _ in others)]
-        for name in names
-    ]
+    values, others = study.values("when"), COMPARED[:-1]
+    table = {name: shared({method: values[name, method] for method in COMPARED}) for name in study.conditions()}
+    table = {name: found for name, found in table.items() if found}
+    texts = iter(starred([difference(it["uni_dpo"], it[other]) for it in table.values() for other in others]))
+    return [[name, *map(interval, found.values()), *(next(texts) for _ in others)] for name, found in table.items()]
 
 
 def power(study: Study) -> Rows:
@@ -202,19 +136,8 @@ def surface(study: Study) -> Rows:
 
 
 def _against_dpo(study: Study, experiment: str, names: Iterable[str], methods: Sequence[str]) -> dict[str, list[str]]:
-    """By condition how many seeds, DPO's mean, and differences to it, starred together.
-
-    Of methods that were tuned; a condition is shown once all of these have been run, and its seeds are those that all
-    have, so that they can be compared.
-    """
-    wanted = ["dpo", *(method for method in methods if method in study.tuned)]
-    if not set(wanted) & (set(plan.RIVALS) - {"mm_dpo"}):
-        return {}  # cells of other experiments
-    values, done = study.values(experiment), {}
-    for name in names:
-        found = {method: values.get((name, method), {}) for method in wanted}
-        if shared := sorted(set.intersection(*map(set, found.values()))):
-            done[name] = {method: {seed: by[seed] for seed in shared} for method, by in found.items()}
+    """By condition how many seeds, DPO's mean, and differences to it, starred together."""
+    done = side_by_side(study, experiment, names, methods)
     gains = {
         (name, method): difference(by, found["dpo"])
         for name, found in done.items()
@@ -224,11 +147,7 @@ def _against_dpo(study: Study, experiment: str, names: Iterable[str], methods: S
     stars = holm([it.p for it in gains.values()])
     texts = {key: short(it, p) for (key, it), p in zip(gains.items(), stars, strict=True)}
     return {
-        name: [
-            str(len(found["dpo"])),
-            interval(found["dpo"]),
-            *(texts.get((name, method), "") for method in methods),
-        ]
+        name: [str(len(found["dpo"])), interval(found["dpo"]), *(texts.get((name, method), "") for method in methods)]
         for name, found in done.items()
     }
 
@@ -270,13 +189,6 @@ def course(study: Study) -> Rows:
             line.append(f"{sum(values) / len(values):.2f}" if values else "")
         rows.append(line)
     return rows
-
-
-def exam_means(courses: list[dict]) -> dict[int, float]:
-    """The mean accuracy in our exam after each epoch, in per cent, by the steps of the first run."""
-    lines = [sorted((int(step), exam["accuracy"]) for step, exam in course["exams"].items()) for course in courses]
-    means = [sum(100 * share for _, share in epoch) / len(epoch) for epoch in zip(*lines, strict=True)]
-    return dict(zip([step for step, _ in lines[0]], means, strict=True))
 
 
 TABLES = {

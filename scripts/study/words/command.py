@@ -51,7 +51,9 @@ def repeat(arguments: argparse.Namespace, pool: Pool) -> int:
     cells = plan.main(tuned, known.seeds("test"))[BASE, arguments.method]
     values = {result["seed"]: plan.exam(result) for result in known.of(cells)}
     wanted = plan.main(tuned, [arguments.seed])[BASE, arguments.method]
-    _bring_pairs(arguments.raw, arguments.out, shared)
+    with locked(arguments.out):  # pairs go nowhere where another study is
+        write_about(arguments.out, shared, pool.gpus, len(Results(arguments.out / "cells")))
+        _bring_pairs(arguments.raw, arguments.out, shared)
     again = pool.run_again(arguments.seed, shared, wanted)
     text, inside = compare_repeated(arguments.method, arguments.seed, plan.exam(again), values)
     print(text)

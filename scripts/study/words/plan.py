@@ -48,7 +48,7 @@ def points(method: str) -> list[Options]:
 def tuning(methods: Sequence[str]) -> dict[tuple[str, int], list[Cell]]:
     """Every method at every point, examined on validation instructions."""
     return {
-        (method, number): [cell(seed, _as_run(options, BASE), "val", BASE) for seed in TUNED_ON]
+        (method, number): [cell(seed, as_run(options, BASE), "val", BASE) for seed in TUNED_ON]
         for method in methods
         for number, options in enumerate(points(method))
     }
@@ -76,12 +76,18 @@ def main(tuned: dict[str, Options], seeds: Sequence[int]) -> dict[tuple[str, str
     for name, condition in CONDITIONS.items():
         for method, options in tuned.items():
             data = name if method in SEE_SCORES or not condition.told else WRONG
-            run = _as_run(told(options, condition.wrong), name)
+            run = as_run(options, name)
             table[name, method] = [cell(seed, run, "test", data) for seed in seeds]
     return table
 
 
-def _as_run(options: Options, condition: str) -> Options:
-    """Filtering leaves nothing out where scores never contradict a label: it is DPO there, and not run twice."""
-    kept = CONDITIONS[condition].told
-    return {name: value for name, value in options.items() if kept or name != "pref_pair_weights"}
+def as_run(options: Options, condition: str) -> Options:
+    """What runs of a method under a condition are: DPO where no score contradicts a label, or no label is wrong.
+
+    Filtering leaves nothing out there, and robust DPO is told so.
+    """
+    it = CONDITIONS[condition]
+    if "pref_flip_rate" in options:
+        options = told(options, it.wrong) | ({} if it.wrong else ALL["dpo"])
+    idle = {"pref_pair_weights": not it.told, "pref_flip_rate": not it.wrong}
+    return {name: value for name, value in options.items() if not idle.get(name)}

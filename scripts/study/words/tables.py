@@ -8,7 +8,7 @@ from statistics import fmean
 from ..methods import Options
 from ..plan import Cell
 from ..results import Result, Results
-from ..statistics import difference, holm, over_seeds
+from ..statistics import difference, holm
 from ..tables import Rows
 from ..texts import interval, point, short, signed
 from . import plan
@@ -52,26 +52,30 @@ def read_words(raw: Path) -> Words:
 
 def words(study: Words) -> Rows:
     """The start and every method where labels are right; differences to DPO, starred together."""
-    cells, values = plan.main(dict(study.tuned), study.seeds), study.values()
-    names = [name for condition, name in values if condition == BASE]
-    others = [name for name in names if name not in ("start", "dpo")]
-    differences = [difference(values[BASE, name], values[BASE, "dpo"]) for name in others]
-    texts = dict(zip(others, map(signed, differences, holm([it.p for it in differences])), strict=True))
+    cells = plan.main(dict(study.tuned), study.seeds)
+    values = {name: by for (condition, name), by in study.values().items() if condition == BASE}
+    dpo, shown = values.get("dpo", {}), {}
+    others = [name for name in values if name not in ("start", "dpo") and dpo]
+    differences = [difference(values[name], dpo) for name in others]
+    for name, it, p in zip(others, differences, holm([it.p for it in differences]), strict=True):
+        # Of the seeds that tuned, each method's best run of several is examined again.
+        fresh = {seed: value for seed, value in values[name].items() if seed not in plan.TUNED_ON}
+        shown[name] = [signed(it, p), signed(difference(fresh, dpo)) if fresh else ""]
     return [
         [
             name,
             point(study.tuned[name]) if name in study.tuned else "",
-            interval(values[BASE, name]),
-            texts.get(name, ""),
+            interval(values[name]),
+            *shown.get(name, ["", ""]),
             *_exam(study.of(cells[BASE, name])),
         ]
-        for name in names
+        for name in values
     ]
 
 
 def _exam(results: Sequence[Result]) -> list[str]:
-    tests = [result["test"] for result in results if "test" in result]
-    right, length = (fmean(it[name] for it in tests) for name in ("right", "characters"))
+    tests = [result.get("test", {}) for result in results]  # a run that diverged has learned nothing
+    right, length = (fmean(it.get(name, 0.0) for it in tests) for name in ("right", "characters"))
     return [f"{100 * right:.1f}", f"{length:.0f}"]
 
 
@@ -98,11 +102,13 @@ def words_kinds(study: Words) -> Rows:
     """Kinds of instructions by method, where labels are right: mean points in per cent."""
     cells = plan.main(dict(study.tuned), study.seeds)
     shown = {name: study.of(cells.get((BASE, name), [])) for name in ("start", "dpo", "uni_dpo")}
-    if not all(shown.values()):
+    if not study.seeds or any(len(results) < len(study.seeds) for results in shown.values()):
         return []
     kinds = shown["start"][0]["test"]["kinds"]
     means = {
-        name: {kind: over_seeds([10 * result["test"]["kinds"][kind] for result in results]).mean for kind in kinds}
+        name: {
+            kind: fmean(10 * it.get("test", {"kinds": {}})["kinds"].get(kind, 0.0) for it in results) for kind in kinds
+        }
         for name, results in shown.items()
     }
     return [[kind, *(f"{means[name][kind]:.0f}" for name in shown)] for kind in kinds]

@@ -13,7 +13,7 @@ from .orphans import alone
 from .plan import Plan, require_same
 from .recipe import Recipe
 from .stages import do, is_done
-from .validation import Scores, gain, mean, read_scores
+from .validation import Scores, gain, mean, read_scores, unanswered
 
 
 def run(plan: Plan, fresh: bool = False) -> int:
@@ -97,7 +97,8 @@ def _tell(plan: Plan, recipe: Recipe, scores: list[Scores], best: int, why: str)
             more = {"pairs": pairs, "gain": gain(scores[ahead], found), "total": gain(scores[0], found)}
             ahead = number if more["gain"].mean > 0 else ahead
         kept = measured.get(recipe.name(number), {})
-        rows.append(report.Row(number, str(recipe.model(number)), mean(found), benchmarks=kept, **more))
+        known = {"validation": mean(found), "unanswered": unanswered(found), "benchmarks": kept}
+        rows.append(report.Row(number, str(recipe.model(number)), **known, **more))
     if ahead != best:
         raise DataError("the table and the rounds disagree about the best one; please report this.")
     report.write(rows, best, why, plan.output)

@@ -13,7 +13,7 @@ from .stages import Stage
 
 DATA = EXAMPLES.parent.parent / "scripts" / "uni_dpo" / "data.py"
 SET = "round"  # the name of a round's data set, in the dataset_info.json of its folder
-OF_VALIDATION = ("count", "n", "temperature", "top-p", "top_p", "top-k", "top_k", "similar", "keep", "limit")
+OF_VALIDATION = ("count", "n", "temperature", "top-p", "top_p", "top-k", "top_k", "similar", "exact", "limit")
 
 
 class Recipe:

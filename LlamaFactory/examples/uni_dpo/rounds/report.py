@@ -18,6 +18,7 @@ class Row:
     number: int
     model: str
     validation: Estimate
+    unanswered: int = 0  # validation questions
     gain: Estimate | None = None  # against the best before it, by question
     total: Estimate | None = None  # against the start model
     pairs: dict[str, Any] | None = None  # what `data.py pairs` said of its pairs
@@ -63,7 +64,7 @@ def markdown(rows: Sequence[Row], best: int, why: str, sets: Sequence[str]) -> s
             f"{found['margin']['median']:.2f}" if found.get("margin") else "",
             f"{weight['mean']:.2f}" if weight else "",
             f"{found['good']:.0%}" if found.get("good") is not None else "",
-            str(row.validation),
+            f"{row.validation}{f' ({row.unanswered} unanswered)' if row.unanswered else ''}",
             str(row.gain or ""),
             str(row.total or ""),
         ]
@@ -74,6 +75,7 @@ def markdown(rows: Sequence[Row], best: int, why: str, sets: Sequence[str]) -> s
         f"{rows[0].validation.n} validation questions, one likeliest answer each; means of scores, and of differences "
         "by question, with 95 % intervals over questions",
         "margin: median; w_qual: mean; good: share of chosen answers at or above tau_good",
+        *(["unanswered questions count with the lowest score"] if any(row.unanswered for row in rows) else []),
         why,
         f"the best model is {rows[best].model}",
     ]

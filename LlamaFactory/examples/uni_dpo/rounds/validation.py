@@ -12,7 +12,7 @@ from pair_data.rows import read_rows
 
 
 Z = 1.959963984540054  # of a normal distribution, for 95 %
-Scores = dict[str, float]  # by question
+Scores = dict[str, float | None]  # by question; None where there is no answer that could be scored
 
 
 @dataclass(frozen=True)
@@ -37,24 +37,33 @@ def read_scores(file: Path) -> Scores:
         for number in range(len(scores) + 1):
             if (key := f"{name} {number}") not in scores:
                 break
-        if row["answers"]:
-            scores[key] = row["answers"][0]["score"]
-    if not scores:
+        scores[key] = row["answers"][0]["score"] if row["answers"] else None
+    if unanswered(scores) == len(scores):
         raise DataError(f"{file} has no scored answer: nothing can be validated.")
     return scores
 
 
+def unanswered(scores: Scores) -> int:
+    """Count the questions without an answer that could be scored. They count with the lowest score of all others."""
+    return list(scores.values()).count(None)
+
+
 def mean(scores: Scores) -> Estimate:
     """Return the mean score."""
-    return _estimate(np.array(list(scores.values())))
+    return _estimate(_filled(scores, list(scores), scores))
 
 
 def gain(before: Scores, after: Scores) -> Estimate:
-    """Return the mean of after - before over the questions that both have scores for."""
+    """Return the mean of after - before by question."""
     shared = [name for name in after if name in before]
     if not shared:
         raise DataError("two rounds have no validation question in common.")
-    return _estimate(np.array([after[name] - before[name] for name in shared]))
+    return _estimate(_filled(after, shared, before, after) - _filled(before, shared, before, after))
+
+
+def _filled(scores: Scores, names: list[str], *among: Scores) -> np.ndarray:
+    lowest = min(score for them in among for score in them.values() if score is not None)
+    return np.array([lowest if scores[name] is None else scores[name] for name in names])
 
 
 def _estimate(values: np.ndarray) -> Estimate:

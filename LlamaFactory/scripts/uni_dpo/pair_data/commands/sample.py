@@ -70,6 +70,7 @@ def run(
     similar: Annotated[
         float, typer.Option(min=0, max=1, help="share of words from which two answers count as one, see above")
     ] = 1.0,
+    exact: Annotated[bool, typer.Option("--exact", help="tell apart by case, spaces and marks, too")] = False,
     system: Annotated[
         str, typer.Option(help="a system prompt for all questions without one", show_default="that of training")
     ] = "",
@@ -132,8 +133,9 @@ def run(
     The output has a row for each question, in their order, with its distinct answers in the column "answers": the
     text, how often it came ("times"), its length in tokens, whether it was cut at --max-tokens, and who gave it
     ("by": model, hash of its weights, settings, seed). Answers that differ in upper and lower case, spaces, or marks
-    at their ends are one. --similar 0.9 makes one of two answers with nine tenths of their words alike, unless their
-    numbers differ; with care, for "left" and "right" may be all that matters.
+    at their ends are one; with --exact they are not, for rules that mark the form. --similar 0.9 makes one of two
+    answers with nine tenths of their words alike, unless their numbers differ; with care, for "left" and "right" may
+    be all that matters.
 
     Run it again after whatever ended it, kill -9 included. Questions are asked in batches with seeds of their own, and
     answers are kept batch by batch, by the content of questions and images, the weights and the settings. On a CPU
@@ -186,6 +188,8 @@ def _require_consistent(options: SimpleNamespace, context: typer.Context) -> Non
         raise DataError(f"--temperature 0 gives {options.count} equal answers: add -n 1, or raise it.")
     if options.temperature == 0 and (options.top_p < 1 or options.top_k):
         raise DataError("--temperature 0 takes the likeliest token: leave --top-p and --top-k out.")
+    if options.exact and options.similar < 1:
+        raise DataError("--exact tells answers apart that --similar would make one: leave one of them out.")
     if any(not text for text in options.stop):
         raise DataError("--stop: an empty text would end every answer before it begins.")
     if vllm and not is_given(context, "batch_size"):

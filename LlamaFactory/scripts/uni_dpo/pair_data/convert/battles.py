@@ -38,9 +38,16 @@ def find(row: dict[str, Any], given: Fields) -> Fields | None:
 def read(row: dict[str, Any], fields: Fields) -> Question:
     """Read a row as one whose first answer is preferred."""
     if _place(look(row, fields.winner), fields.answers):
-        paths = {use: getattr(fields, use).split(",") for use in ("answers", "score", "rank")}
+        paths = {use: _two_paths(row, getattr(fields, use)) for use in ("answers", "score", "rank")}
         fields = replace(fields, **{use: ",".join(reversed(both)) for use, both in paths.items()})
     return preferences.read(row, fields)
+
+
+def _two_paths(row: dict[str, Any], path: str) -> list[str]:
+    """Return the paths of both sides, also where one column holds a list of two."""
+    both = path.split(",")
+    inside = look(row, path) if path and len(both) == 1 else None
+    return [f"{path}.0", f"{path}.1"] if isinstance(inside, list) else both
 
 
 def _find_answers(row: dict[str, Any]) -> str:
@@ -57,9 +64,14 @@ def _place(won: Any, answers: str) -> int:
     said = re.sub(r"[\s_-]+", "_", str(won).strip().lower())
     if NOBODY.fullmatch(said.replace("_", " ")):
         raise Unusable("a tie", understood=True)
-    names = [name.strip().lower() for name in answers.split(",")]
-    known = [{name, name[-1], *(f"{word}_{name[-1]}" for word in ("model", *NAMES))} for name in names]
+    known = [_called(path.strip().lower()) for path in answers.split(",")]
     fitting = [place for place in range(2) if said in known[place] and not said.isdigit()]
     if len(fitting) != 1:
         raise Unusable(f"the winner is none of {answers.replace(',', ', ')}, nor a tie: write the column that won")
     return fitting[0]
+
+
+def _called(path: str) -> set[str]:
+    """Return what an answer may be called; a place in a list says nothing, as some count from 0 and some from 1."""
+    name = path.rpartition(".")[2]
+    return {path} if name.isdigit() else {path, name, name[-1], *(f"{word}_{name[-1]}" for word in ("model", *NAMES))}

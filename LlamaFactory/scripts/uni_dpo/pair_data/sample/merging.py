@@ -7,6 +7,7 @@ from typing import Any
 
 from ..convert.question import MEDIA
 from ..errors import DataError
+from ..plain import stripped
 from .asked import Drawn
 
 
@@ -30,7 +31,7 @@ class Group:
         return {"text": text, "times": self.texts.total(), "tokens": drawn.tokens, "cut": not drawn.ended}
 
 
-def merged(answers: list[Drawn], similar: float, left: Counter[str]) -> list[dict[str, Any]]:
+def merged(answers: list[Drawn], similar: float, left: Counter[str], exact: bool = False) -> list[dict[str, Any]]:
     """Return the distinct answers, in the order in which they came.
 
     Two say the same if nothing but upper and lower case, spaces, and marks around the whole differ. With `similar`
@@ -40,6 +41,7 @@ def merged(answers: list[Drawn], similar: float, left: Counter[str]) -> list[dic
         answers: to one question.
         similar: share of words, by Levenshtein's distance.
         left: gets the answers that are left out, by reason: training has no use for them.
+        exact: whether case, spaces and marks make a difference, as they do where a rule marks the form.
     """
     groups: list[Group] = []
     for answer in answers:
@@ -47,7 +49,7 @@ def merged(answers: list[Drawn], similar: float, left: Counter[str]) -> list[dic
         if not answer.text.strip() or any(mark in answer.text for mark in MEDIA):
             left[reason] += 1
             continue
-        said = tuple(answer.text.casefold().strip(AROUND).split())
+        said = tuple(stripped(answer.text.casefold(), AROUND).split()) if not exact else (answer.text.strip(),)
         numbers = NUMBERS.findall(answer.text)
         alike = next((one for one in groups if _alike(one, said, numbers, similar)), None)
         if alike is None:

@@ -10,7 +10,10 @@ from ..errors import DataError
 from .asked import Asked
 
 
-OWN = ("instruction", "history", "system", "reference", "images", "answers")  # columns of what `sample` writes
+# Columns of what `sample` writes, and others that `score` and `pairs` would take for a part of the question or a pair.
+TAKEN = ("instruction", "history", "system", "reference", "images", "answers")
+TAKEN += ("input", "prompt", "query", "question", "messages", "conversations", "videos", "audios", "tools")
+TAKEN += ("chosen", "rejected", "score_chosen", "score_rejected")
 
 
 class Questions:
@@ -22,8 +25,8 @@ class Questions:
         """Prepare to read; images are placed for `output`, and columns that `keep` names are kept."""
         self.sources, self.right = sources, right
         self.keep = [name.strip() for name in keep.split(",") if name.strip()]
-        if taken := [name for name in self.keep if name in OWN]:
-            raise DataError(f"--keep {taken[0]}: the output has a column of that name already.")
+        if taken := [name for name in self.keep if name in TAKEN]:
+            raise DataError(f"--keep {taken[0]}: a column of that name means something else in the output.")
         self.reader = Reader(reading, Pictures(output, image_dir), len(sources) > 1)
         self.report = self.reader.report
 

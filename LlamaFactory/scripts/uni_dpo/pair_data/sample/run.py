@@ -36,7 +36,7 @@ class Run:
     """
 
     def __init__(self, questions: Questions, sampler: Sampler, cache: Kept, options: SimpleNamespace):
-        """Prepare, with the `seed`, `similar` and `on_error` of `data.py sample`."""
+        """Prepare, with the `seed`, `similar`, `exact` and `on_error` of `data.py sample`."""
         self.questions, self.sampler, self.cache, self.options = questions, sampler, cache, options
         self.tally, self.sampled = Tally(), 0
         self._identity = json.dumps(sampler.identity, sort_keys=True, default=str)
@@ -134,7 +134,7 @@ class Run:
             told = {"history": history, "system": asked.system, "reference": list(asked.reference)}
             row |= {name: value for name, value in told.items() if has[name]}
             drawn = [Drawn(**answer) for answer in kept["answers"]]
-            answers = merged(drawn, self.options.similar, self.tally.left)
+            answers = merged(drawn, self.options.similar, self.tally.left, self.options.exact)
             row |= {"images": list(asked.images), "answers": [answer | {"by": kept["by"]} for answer in answers]}
             self.tally.add(row, drawn)
             yield row

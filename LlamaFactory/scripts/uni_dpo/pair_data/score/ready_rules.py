@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..plain import stripped
 
 
 AROUND = " \t\n.,:;!?\"'*_`()[]"
@@ -21,7 +22,9 @@ NEAR = 1e-6  # of a number's size: what counts as the same
 LETTERS = "ABCDEFGHIJ"
 # At the beginning, or the whole of it: B, (B), B., **B** - and what the answer says it is.
 FIRST_LETTER = re.compile(rf"^[\s*_`(\[\"']*([{LETTERS}])(?:[\s*_`\"']*(?:[).:,\]]|$)|[*_`]+\s)")
-SAID_LETTER = re.compile(rf"\b(?:answer|option|choice)\b[^A-Za-z]*(?:is|:)?[\s*_`(\[\"']*([{LETTERS}])\b")
+# "The answer is B" says more than "option A"; the I of "I think" is no letter.
+SAID = rf"\b[^A-Za-z]*(?:is|:)?[\s*_`(\[\"']*([{LETTERS}])\b(?!(?<=I) [a-z])"
+ANSWER_LETTER, OPTION_LETTER = (re.compile(rf"\b(?:{words}){SAID}") for words in ("answer", "option|choice"))
 OPTION = re.compile(rf"(?:^|(?<=\s))\(?([{LETTERS}])[.):]\s*(.*?)(?=\s\(?[{LETTERS}][.):]\s|\n|$)")
 YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 
@@ -62,13 +65,14 @@ def yes_or_no(answer: str, references: Sequence[str]) -> bool:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.casefold().strip(AROUND).split())
+    return " ".join(stripped(text.casefold(), AROUND).split())
 
 
 def _option(text: str, options: dict[str, str]) -> str:
     """Return the letter of the option that a text names, "" if it names none or several."""
-    if found := FIRST_LETTER.search(text) or SAID_LETTER.search(text):
-        return found[1]
+    for letters in (ANSWER_LETTER, FIRST_LETTER, OPTION_LETTER):
+        if found := set(letters.findall(text)):
+            return found.pop() if len(found) == 1 else ""
     said = f" {_words(text.casefold())} "
     named = {letter: option for letter, option in options.items() if option and f" {_words(option)} " in said}
     # "left" is in "top left", too: an option within another one that is named was not meant.

@@ -11,8 +11,8 @@ With z DPO's logit and scores S of the chosen (w) and the rejected (l) response:
 The offset is a constant of the pair. With the logarithm a margin below 1 lowers what is asked for, and the loss of a
 pair is log(1 + (S_w - S_l)**alpha * exp(-beta * z)).
 
-Departure: the authors' pairs are sorted by score, and a margin of zero or less has no logarithm. Here it counts as the
-smallest positive number: by the formula above such a pair has no loss left, so it is not learned from.
+Departure: the authors' pairs are sorted by score, and a margin of zero or less has no logarithm. By the formula above
+nothing is left of such a pair's loss as its margin goes to zero, so it is not learned from.
 """
 
 import torch
@@ -36,4 +36,6 @@ def odpo(pairs: Pairs, *, beta: float, alpha: float, scaling: str) -> Outcome:
     margin = pairs.score_margin
     scaled = margin if scaling == "identity" else margin.clamp(min=torch.finfo(margin.dtype).tiny).log()
     offset = alpha * scaled
-    return Outcome(-F.logsigmoid(beta * pairs.logits - offset), {"offset": offset})
+    losses = -F.logsigmoid(beta * pairs.logits - offset)
+    asks = (margin > 0) | (scaling == "identity") | (alpha == 0)
+    return Outcome(losses * asks, {"offset": offset})
