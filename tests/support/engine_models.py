@@ -46,6 +46,7 @@ TEXT_KINDS = {
     "qwen3_moe": EXPERTS | {"head_dim": 8},
     "qwen3_next": EXPERTS | DELTA | SHARED_EXPERT,
     "qwen3_5_text": DELTA,
+    "qwen3_5_moe_text": EXPERTS | DELTA | SHARED_EXPERT,
 }
 
 PATCHES = {"depth": 2, "num_heads": 2, "patch_size": 2, "spatial_merge_size": 2, "temporal_patch_size": 2}
