@@ -169,7 +169,7 @@ if command -v flock >/dev/null; then
     flock --nonblock 9 || { say "another setup is at work on $venv; waiting for it"; flock 9; }
 fi
 "$python" -m pip --version >/dev/null 2>&1 || make_environment
-made_at=$(sed -n "s/^ *VIRTUAL_ENV=['\"]\{0,1\}\([^'\"]*\)['\"]\{0,1\}$/\1/p" "$venv/bin/activate" | head -n 1)
+made_at=$(sed -n "s/^ *\(export \)\{0,1\}VIRTUAL_ENV=['\"]\{0,1\}\([^'\"]*\)['\"]\{0,1\}$/\2/p" "$venv/bin/activate" | head -n 1)
 [[ -z $made_at || $made_at -ef $venv ]] || die "$venv was made as $made_at and does not work in another place" \
     "delete it and run this again: rm -r '$venv'"
 version=$("$python" --version)

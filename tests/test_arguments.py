@@ -160,7 +160,7 @@ def test_refuses_before_anything_loads(tmp_path):
         {"group_by_length": True} if "group_by_length" in known else {"train_sampling_strategy": "group_by_length"}
     )
     with pytest.raises(UniDPOError, match="`group_by_length` orders single texts"):
-        check_run(None, transformers.TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **grouped), None)
+        check_run(None, None, transformers.TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **grouped), None)
 
 
 OURS = ("uni_dpo_tau_good", "dpo_average_log_prob", "uni_dpo_perf_detached")

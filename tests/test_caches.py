@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from cached import assert_same_course, images_in, pairs_in, stored
+from engine_models import build
 from pairs import make_rows, options, train, write_dataset
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from llamafactory.train.uni_dpo.caches.fingerprints import FileHashes, weights_fingerprint
+from llamafactory.train.uni_dpo.caches.fingerprints import FileHashes, is_decoders, weights_fingerprint
+from llamafactory.train.uni_dpo.engine.families.family import tower_weights
 from llamafactory.train.uni_dpo.errors import UniDPOError
 
 
@@ -208,7 +210,27 @@ def test_weights_are_known_by_their_tensors(tiny_model, tmp_path):
         found = [weights_fingerprint(folder, FileHashes(tmp_path / "h"), *prefix) for folder in (tmp_path, tiny_model)]
         return found[0] == found[1]
 
-    assert same() and same("visual.")
+    assert same() and same(True)
     weights[next(name for name in part if "visual" not in name)].view(-1)[0] += 1
     save_file({name: weights[name] for name in part}, tmp_path / "model-1.safetensors")
-    assert not same() and same("visual.")
+    assert not same() and same(True)
+
+
+@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen3_vl", "internvl", "gemma3", "llava", "glm4v", "qwen3_5"])
+def test_a_tower_of_other_weights_is_another_one(kind, tmp_path):
+    """Whatever its parts are called: the decoder's weights do not count, and something always does."""
+    model = build(kind)
+    model.save_pretrained(tmp_path)
+
+    def found():
+        return [weights_fingerprint(tmp_path, FileHashes(tmp_path / "h"), tower) for tower in (False, True)]
+
+    file = tmp_path / "model.safetensors"
+    before, weights = found(), load_file(file)
+    seeing = [name for name in weights if not is_decoders(name)]
+    assert len(tower_weights(model)) <= len(seeing) < len(weights)
+    for name, changed in ((next(name for name in weights if is_decoders(name)), False), (seeing[0], True)):
+        weights[name] = weights[name] + 1
+        save_file(weights, file, {"format": "pt"})
+        after = found()
+        assert after[0] != before[0] and (after[1] != before[1]) is changed

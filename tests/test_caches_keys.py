@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, Image, List
 from pairs import options
+from safetensors.torch import load_file, save_file
 from tiny_models import adapter
 
 import llamafactory.train.dpo  # noqa: F401 (joins our options to the parser)
@@ -68,6 +69,23 @@ def test_adapters_and_whatever_merges_them(tiny_model, tmp_path, keys):
     for which in (0, 1):
         seen = [json.dumps(pair[which], sort_keys=True) for pair in found]
         assert len(set(seen)) == len(seen)
+
+
+def test_where_an_adapter_lies_and_what_the_reference_sees(tiny_model, tmp_path, keys):
+    """LlamaFactory's `adapter_folder`; positions stretched to `cutoff_len`; the pictures of the policy's processor."""
+    for number, name in enumerate(("one", "two")):
+        weights = adapter(tiny_model, tmp_path / "all" / name) / "adapter_model.safetensors"
+        save_file({key: value + number for key, value in load_file(weights).items()}, weights)
+    adapted = {"adapter_name_or_path": str(tmp_path / "all"), "finetuning_type": "lora", "create_new_adapter": True}
+    one, two = (keys(tiny_model, adapter_folder=name, **adapted) for name in ("one", "two"))
+    assert differing(one[0], two[0]) == differing(one[1], two[1]) == {"adapters"}
+    near, far = (keys(tiny_model, rope_scaling="linear", cutoff_len=length)[0] for length in (512, 1024))
+    assert differing(near, far) == {"reaches"} and "reaches" not in keys(tiny_model)[0]
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    before = keys(model, ref_model=str(tiny_model))[0]
+    processor = model / "preprocessor_config.json"
+    processor.write_text(json.dumps(json.loads(processor.read_text()) | {"image_mean": [0.1, 0.2, 0.3]}))
+    assert differing(before, keys(model, ref_model=str(tiny_model))[0]) == {"image processor"}
 
 
 def test_the_best_route_by_any_name(tiny_model, keys):

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 import sys
 from importlib.util import find_spec
 
@@ -9,6 +10,7 @@ import pytest
 from eval_tree import TREES, pristine, vlmevalkit
 from pairs import options, prompt_ids, train, write_dataset
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_models import qwen2_5
 from variants import FLAT, variant
 
@@ -39,9 +41,13 @@ def models(tiny_model, questions, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
     lora = options(tiny_model, questions[0], folder / "lora", finetuning_type="lora", lora_rank=4, learning_rate=0.1)
     train(lora | {"max_steps": 2, "cutoff_len": 2048})
+    renamed = shutil.copytree(folder / "lora", folder / "renamed")
+    file = renamed / "adapter_model.safetensors"
+    save_file({name.replace(".layers.", ".blocks."): it for name, it in load_file(file).items()}, file)
     return {
         "full": tiny_model,
         "lora": folder / "lora",
+        "renamed": renamed,
         "qwen2_5": qwen2_5(tiny_model, folder / "a path that says Qwen2-VL"),
         "flat": variant(tiny_model, folder / "flat", FLAT),
         "flat_trained": variant(tiny_model, folder / "flat_trained", FLAT, trained=True),
@@ -160,6 +166,9 @@ def test_errors_say_what_is_wrong(ask, case):
 def test_what_cannot_be_loaded_is_refused(ask):
     """Weights that are missing are not made up, and a vLLM that is not there is said to be missing."""
     assert "lacks weights: lm_head.weight" in ask("load", "hollow")
+    assert "names that this model does not know" in ask("load", "renamed")  # or the base would answer
+    kept = [ask("settings", "full", use_vllm=True, max_model_len=length) for length in (None, 1024)]
+    assert kept[0] != kept[1] and ask("settings", "full")["version"]
     if find_spec("vllm") is None:
         message = ask("load", "full", use_vllm=True)
         assert f"no vLLM for {sys.executable}" in message and "setup.sh --vllm" in message

@@ -176,6 +176,36 @@ def test_answers_and_scores_are_taken_again_only_if_nothing_has_changed(world):
     assert said[0] == said[1], "VLMEvalKit's own loop sees them too, although images/Own_MCQ has an older one"
 
 
+def test_half_written_verdicts_and_a_judge_that_is_not_there(world):
+    """Killed while it scored, and then scored alone; and VLMEvalKit would match answers under a judge's name."""
+    assert world.run("Own_MCQ", work="cut").exit == 0
+    note = world.folder / "cut" / "tiny" / "answers" / "Own_MCQ.json"
+    for state in ("scoring", "written"):  # matching begins anew; the verdicts of an API that can be read are kept
+        note.write_text(json.dumps(json.loads(note.read_text()) | {"state": state}))
+        for path in (world.folder / "cut").rglob("tiny_Own_MCQ_*.pkl"):
+            path.write_bytes(path.read_bytes()[:20])
+        done = world.run("Own_MCQ", "--mode", "eval", work="cut")
+        assert done.exit == 0, done.text
+    done = world.run("Own_MCQ", "--judge", "gpt-4o-mini", work="cut")
+    assert done.exit == 1 and "judge gpt-4o-mini does not answer (OPENAI_API_KEY is not set)" in done.text
+    assert not list((world.folder / "cut").rglob("*gpt-4o-mini*"))
+    done = world.run("Own_MCQ", "--batch-size", "-1", work="cut")
+    assert done.exit == 2 and "--batch-size" in done.text
+
+
+def test_old_verdicts_of_parts_and_sets_without_answers(world, tmp_path):
+    """A set of sets scores each under its own name; some tests keep their answers to themselves."""
+    for name in ("tiny_Whole.xlsx", "tiny_Part_a_judge_result.pkl", "tiny_Part_b.xlsx", "tiny_Party.xlsx"):
+        (tmp_path / "tiny").mkdir(exist_ok=True)
+        (tmp_path / "tiny" / name).write_text("x")
+    asked = {"work_dir": str(tmp_path), "data": "Whole", "parts": ["Part_a", "Part_b"]}
+    assert world.kit.ask("set_aside", **asked) == ["tiny_Party.xlsx"]
+    sets = {"MMMU_TEST": ["A"], "Own": ["A", None], "Hidden": [None, ""], "MMBench_TEST_EN": ["A"]}
+    found = world.kit.ask("not_scored", sets=sets)
+    assert found["MMMU_TEST"] == "official_submission_only" and not found["Own"]
+    assert found["Hidden"] == "no_answers_in_data_set" and "official" in found["MMBench_TEST_EN"]
+
+
 def test_a_judge_of_the_config_does_not_get_lost_in_run_py(world):
     """The loop takes it from its command line alone, and would ask an API model."""
     (_, path), work = world.config("Own_MCQ"), world.folder / "judged"

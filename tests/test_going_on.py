@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from recorded import messages
 from safetensors.torch import load_file
 
 from llamafactory.train.uni_dpo.errors import UniDPOError
+from llamafactory.train.uni_dpo.files.checkpoints import prepare_output
 from llamafactory.train.uni_dpo.files.run_record import RECORD
 from llamafactory.train.uni_dpo.record.pair_log import PAIR_LOG, read_pair_log
 
@@ -89,6 +91,18 @@ def test_a_checkpoint_that_is_named_goes_on_with_other_options(half_done):
     results, named["resume_from_checkpoint"] = file.read_text(), f"{half_done['output_dir']}/checkpoint-4"
     train(half_done | named)
     assert file.read_text() == results
+
+
+def test_true_means_the_newest_and_false_none(half_done):
+    """As transformers has it; none to go on from is said."""
+    for word, found in ((True, "checkpoint-"), ("false", None)):
+        args = SimpleNamespace(output_dir=str(half_done["output_dir"]), do_train=True, do_eval=False)
+        args.local_process_index, args.resume_from_checkpoint = 0, word
+        prepare_output(args, None, True)
+        assert found in args.resume_from_checkpoint if found else args.resume_from_checkpoint is None
+    args.output_dir, args.resume_from_checkpoint = str(Path(half_done["output_dir"]).parent / "empty"), True
+    with pytest.raises(UniDPOError, match="has no checkpoint to go on from"):
+        prepare_output(args, None, True)
 
 
 def test_a_checkpoint_without_a_record_is_not_gone_on_from_unnamed(half_done):

@@ -11,6 +11,8 @@ from eval_tree import TREES, pristine
 from installing import INSTALL_KINDS, PACKAGE, SEAM, lay_over, run, small_checkout, snapshot, without_record
 from upstream import VERSIONS, checkout_tree
 
+from common import ToolError
+from install_overlay.changes import install
 from install_overlay.kinds import KINDS, LLAMAFACTORY, VLMEVAL
 from install_overlay.ours import Overlay, own_folder
 from install_overlay.target import Target, from_checkout, interpreter_of
@@ -94,6 +96,17 @@ def test_round_trip(place, how, capsys):
     assert snapshot(folder) == before
 
 
+def test_who_may_not_write_may_use_what_is_there(small, small_overlay, monkeypatch):
+    """As where root made the environment: nothing has to be done, and nothing is refused."""
+    target = from_checkout(small, LLAMAFACTORY)
+    install(target, small_overlay)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    install(target, small_overlay)
+    target.locate(LLAMAFACTORY.seam).unlink()
+    with pytest.raises(ToolError, match="no permission to write"):
+        install(target, small_overlay, force=True)
+
+
 def test_same_tree_as_cp(tmp_path, small, small_overlay):
     """Permissions included: the scripts stay executable. What users put beside our data is not installed."""
     copied = small_checkout(tmp_path / "copied")
@@ -153,6 +166,7 @@ def test_status_tells_the_commands_apart(python_with_wheel, unpatched_python, sm
         ("#!/usr/bin/env python3", "python3"),
         ("#!/usr/bin/python3.11 -E", "/usr/bin/python3.11"),
         ('#!/bin/sh\n\'\'\'exec\' "/a path/bin/python3" "$0" "$@"', "/a path/bin/python3"),
+        ("#!/bin/sh\n'''exec' '/a path/bin/python3' \"$0\" \"$@\"", "/a path/bin/python3"),
         ("#!/bin/sh\n'''exec' /a/very/long/python \"$0\" \"$@\"", "/a/very/long/python"),
     ],
 )

@@ -4,7 +4,11 @@ Nothing is started, and commands run in this process.
 """
 
 import json
+import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from launching import EXAMPLES, here
@@ -14,7 +18,7 @@ import launch
 from launcher import machine, settings
 from launcher.checks import check_data
 from launcher.memory import check_memory, model_sizes
-from launcher.output import has_ended, plan_output
+from launcher.output import effective, has_ended, plan_output
 from pair_data.check.training import plan_from_config
 from pair_data.descriptions import RECIPE_FILE
 from pair_data.errors import DataError
@@ -348,6 +352,56 @@ def test_options_that_may_change_are_those_of_training(tmp_path, changes, refuse
     assert plan_output(tmp_path / "out", settings | changes, True).action == "resume"
 
 
+def test_pairs_a_step_may_not_change_unseen(tmp_path):
+    """No option says them: the accumulation follows from them, and may change with the machine."""
+    (tmp_path / "out" / "checkpoint-3").mkdir(parents=True)
+    (tmp_path / "out" / "checkpoint-3" / "trainer_state.json").write_text("{}")
+    (tmp_path / "out.effective.yaml").write_text(effective({"pref_beta": 2.0}, 128))
+    assert load_yaml(tmp_path / "out.effective.yaml") == {"pref_beta": 2.0}
+    assert plan_output(tmp_path / "out", {"pref_beta": 2.0}, None, 128).action == "resume"
+    with pytest.raises(DataError, match="pairs a step: 128 -> 8"):
+        plan_output(tmp_path / "out", {"pref_beta": 2.0}, None, 8)
+
+
+def test_a_rank_without_machines_means_nothing(monkeypatch):
+    """Some clusters set NODE_RANK for everything."""
+    monkeypatch.setenv("NODE_RANK", "1")
+    assert fitted("GPUS=1").node_rank == 0 and fitted("GPUS=1", "NNODES=2", "MASTER_ADDR=a").node_rank == 1
+
+
+def test_fresh_is_a_switch_and_a_copy_is_named(tmp_path, monkeypatch):
+    for value, resume in (("1", False), ("yes", False), ("0", None), ("false", None)):
+        assert read(f"FRESH={value}").resume is resume
+    assert read("FRESH=1", "resume=false").settings.keys() == read().settings.keys()
+    monkeypatch.setattr(settings, "find_root", lambda: (tmp_path, False))
+    (tmp_path / "models" / "Qwen2-VL-2B").mkdir(parents=True)
+    (tmp_path / "caches").mkdir()
+    copy = str(tmp_path / "models" / "Qwen2-VL-2B")
+    assert read("MODEL=/typo/Qwen2-VL-2B").settings["model_name_or_path"] == "/typo/Qwen2-VL-2B"
+    run = read("MODEL=Qwen/Qwen2-VL-2B", f"adapter_name_or_path={copy},nobody/here")
+    assert run.settings["model_name_or_path"] == copy and f"model: {copy}, for Qwen/Qwen2-VL-2B" in run.notes
+    assert run.settings["adapter_name_or_path"] == f"{copy},nobody/here"
+    monkeypatch.chdir(tmp_path / "models")
+    run = read("uni_dpo_reference_cache=../caches/reference")
+    assert Path(run.settings["uni_dpo_reference_cache"]).resolve() == tmp_path / "caches" / "reference"
+
+
+def test_what_nohup_ignores_goes_on_being_ignored():
+    """A hangup would otherwise be passed on to torchrun, which stops."""
+    script = "import signal, sys; sys.path[:0] = sys.argv[1:2]\nfrom launcher.process import run_logged\n"
+    script += "run_logged(['true'], {}, open('/dev/null', 'ab', buffering=0))\n"
+    script += "print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, callable(signal.getsignal(signal.SIGTERM)))"
+    paths = os.pathsep.join([str(EXAMPLES), str(EXAMPLES.parent.parent / "scripts" / "uni_dpo")])
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(EXAMPLES)],
+        env=os.environ | {"PYTHONPATH": paths},
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split()[-2:] == ["True", "True"], done.stderr
+
+
 # ---- mistakes, each with one message ----
 
 
@@ -374,6 +428,9 @@ def workplace(tmp_path_factory, tiny_model):
         ([], {"DATA": "pears"}, 'no data set "pears" in'),
         (["media_dir=/nowhere"], {}, "row 0"),
         (["resume=perhaps"], {}, "resume=perhaps"),
+        (["resume=true"], {"FRESH": "1"}, "leave one of them out"),
+        ([], {"FRESH": "maybe"}, "FRESH=maybe must be 1 or 0"),
+        ([], {"MODEL": "/typo/tiny model"}, "there is no model folder"),
         (["--dry-run", "learning_rate"], {}, "not key=value"),
         (["--dry-run"], {"GPUS": "1", "NNODES": "2"}, "MASTER_ADDR"),
         ([], {"OUTPUT": "tiny model"}, "no checkpoint to resume from"),

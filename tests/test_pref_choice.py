@@ -10,8 +10,10 @@ from pairs import ALPACA, mixed, options, train, write_dataset
 from recorded import messages, recorded_run
 from tiny_models import text_model
 
+from llamafactory.hparams import get_train_args
 from llamafactory.train.uni_dpo.engine import attention
 from llamafactory.train.uni_dpo.errors import UniDPOError
+from llamafactory.train.uni_dpo.options.checks import check_run
 from llamafactory.train.uni_dpo.training import passed
 
 
@@ -68,6 +70,26 @@ def test_auto_says_why_it_takes_less_and_more_is_refused(tiny_model, data, tmp_p
     route = line.split()[1]
     assert str(refused.value) == (f"`pref_forward: shared_prefix` is not possible: {reason}. Use `auto` or `{route}`.")
     assert not (tmp_path / "refused" / "model.safetensors").exists()
+
+
+def test_images_without_a_place_are_no_stand_ins(tiny_model, data, tmp_path):
+    """`cutoff_len` cut all of their tokens off; upstream's forward refuses them, too."""
+    with pytest.raises(UniDPOError, match="Pairs with images have no image tokens"):
+        train(options(tiny_model, data, tmp_path / "out", cutoff_len=16, max_steps=1))
+
+
+def test_noise_by_the_length_of_a_row_is_left_to_upstream(tiny_model, data, tmp_path):
+    model_args, data_args, training_args, finetuning_args, _ = get_train_args(
+        options(tiny_model, data, tmp_path / "out", neftune_noise_alpha=5)
+    )
+    check_run(model_args, data_args, training_args, finetuning_args)
+    assert finetuning_args.forward_route == "upstream"
+    finetuning_args.pref_forward = "shared_prefix"
+    with pytest.raises(UniDPOError, match="`neftune_noise_alpha` changes the model's forward"):
+        check_run(model_args, data_args, training_args, finetuning_args)
+    data_args.ignore_pad_token_for_loss = False
+    with pytest.raises(UniDPOError, match="scores padding"):
+        check_run(model_args, data_args, training_args, finetuning_args)
 
 
 def test_an_unknown_route_is_refused(tiny_model, data, tmp_path):

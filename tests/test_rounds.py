@@ -5,10 +5,12 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -331,6 +333,25 @@ def test_pairs_of_the_round_before_are_mixed_in_from_the_second_on(wanted):
 def test_options_as_a_command_line_has_them():
     given = {"count": 8, "max_tokens": 9, "stop": ["a", "b"], "strict": True, "overwrite": False, "rubric": None}
     assert as_options(given) == ["--count", "8", "--max-tokens", "9", "--stop", "a", "--stop", "b", "--strict"]
+
+
+def test_the_table_of_benchmarks_is_about_those_asked(tmp_path):
+    """Not about all nine; and one with a gap is a table all the same."""
+    (tmp_path / "c.json").write_text('{"data": {"POPE": {}, "MME": {}}}')
+    for data, asked in ((None, ["POPE", "MME"]), ("MME", ["MME"]), (["POPE"], ["POPE"])):
+        given = {"config": "c.json"} | ({"data": data} if data else {})
+        plan = SimpleNamespace(root=tmp_path, output=tmp_path / "out", start="m", sample={}, benchmarks=given)
+        stage = Recipe(plan).summary(2)
+        assert list(stage.command[-len(asked) :]) == asked and stage.command[-len(asked) - 1] == "--data"
+    status = "import pathlib, sys; pathlib.Path(sys.argv[1]).touch(); sys.exit(1)"
+    command = (sys.executable, "-c", status, str(tmp_path / "table.json"))
+    for ends, done in (((0, 1), True), ((0,), False)):
+        gap = Stage("gap", "a table", command, (), tmp_path / "table.json", ends=ends)
+        if done:
+            assert do(gap, tmp_path / "a", tmp_path)
+        else:
+            with pytest.raises(DataError, match="exit status 1"):
+                do(gap, tmp_path / "b", tmp_path)
 
 
 # ---- validation

@@ -259,6 +259,17 @@ def test_tokenized_path_of_other_data_is_refused(tiny_model, tmp_path, change):
         guarded(tiny_model, tmp_path, tokenized, **other)
 
 
+def test_tokenized_path_of_another_tokenizer_is_refused(tiny_model, tmp_path):
+    tokenized = tmp_path / "tokenized"
+    write_dataset(tmp_path, make_rows(tmp_path, 8))
+    guarded(tiny_model, tmp_path, str(tokenized))
+    note = json.loads((tokenized / NOTE).read_text())
+    assert note["tokenizer"]
+    (tokenized / NOTE).write_text(json.dumps(note | {"tokenizer": "of another model"}))
+    with pytest.raises(UniDPOError, match="with another tokenizer"):
+        guarded(tiny_model, tmp_path, str(tokenized))
+
+
 def test_tokenized_path_without_a_note_must_not_be_older(tiny_model, tmp_path):
     """As LlamaFactory makes it for other trainers, and as this overlay made it before."""
     tokenized = tmp_path / "tokenized"

@@ -289,7 +289,10 @@ def test_own_benchmarks_are_read_by_their_columns(half, summarize):
     pd.concat([pd.read_excel(rows)] * 2).to_excel(rows, index=False)
     (half / "half_Two_acc.csv").write_text('"split","Overall"\n"a","0.5"\n"b","0.25"\n')
     (half / "half_Odd_score.csv").write_text('"this"\n"1"\n')
+    (half / "half_Tongues_acc.csv").write_text('"split","Overall"\n"none","0.7"\n"none","0.3"\n')
+    (half / "half_Share_acc.csv").write_text('"Average","Overall"\n"0.71","0.5333"\n')
     names = ["SEEDBench_IMG_mine", "SEEDBench_IMG", "Mine", "TextVQA_VAL", "MyMME", "MME", "Two", "Odd"]
+    names += ["Tongues", "Share"]
     done = summarize(half, "--data", *names, status=1)
     found = {data: entry for (_, data), entry in done.found.items()}
     assert found["SEEDBench_IMG"]["questions"] == ROWS
@@ -298,6 +301,8 @@ def test_own_benchmarks_are_read_by_their_columns(half, summarize):
     assert found["MyMME"] == found["MME"] | {"benchmark": "MyMME"}
     assert "Two: failed" in done.out and "splits a, b" in done.out
     assert "Odd: failed" in done.out and "no rule for Odd" in done.out
+    assert "Tongues: failed" in done.out and "several rows of one split" in done.out
+    assert "Share: failed" in done.out and "a share or per cent" in done.out
 
 
 def test_labels(half, summarize):

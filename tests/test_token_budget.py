@@ -85,6 +85,19 @@ def test_it_resumes_and_serves_other_losses(unjoined, tmp_path):
     assert all(torch.equal(value, whole.weights[name]) for name, value in parts.weights.items())
 
 
+def test_an_evaluation_between_two_logs(unjoined, tmp_path):
+    """It reads metrics of training that are not logged yet; those of the steps after it come as vectors."""
+    run, _ = unjoined
+    often = {"logging_steps": 4, "eval_strategy": "steps", "eval_steps": 3, "val_size": 4, "max_steps": 4}
+    once, joined = (
+        train(run | often | {"output_dir": str(tmp_path / str(budget)), "pref_token_budget": budget})
+        for budget in (0, 16384)
+    )
+    logged = [[entry for entry in log if "rewards/accuracies" in entry] for log in (once, joined)]
+    assert len(logged[0]) == len(logged[1]) == 1
+    assert logged[1][0]["logps/chosen"] == pytest.approx(logged[0][0]["logps/chosen"], rel=1e-4)
+
+
 def test_what_cannot_be_joined(tiny_model, data, tmp_path):
     run = options(tiny_model, data, tmp_path / "out", dataset="mixed", pref_token_budget=512, max_steps=1)
     with pytest.raises(UniDPOError, match="`pref_token_budget` is not possible with `pref_forward: upstream`"):

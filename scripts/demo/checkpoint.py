@@ -70,9 +70,12 @@ def train_checkpoint(out: Path, scale: float, seed: int) -> Path:
         The folder of the finished checkpoint, `out`/checkpoint.
 
     Raises:
-        ValueError: a training run failed.
+        ValueError: a training run failed, or the folder was begun with another scale or seed.
     """
-    base = out / "base"
+    base, begun, asked = out / "base", out / "begun.json", {"scale": scale, "seed": seed}
+    if begun.is_file() and (before := json.loads(begun.read_text(encoding="utf-8"))) != asked:
+        raise ValueError(f"{out} was begun with {before}, not {asked}: give another --out, or remove it")
+    write_text(begun, json.dumps(asked))
     if not (base / "model.safetensors").is_file():
         build(base, "demo", seed, vocabulary_texts())
     model, log = base, []

@@ -48,19 +48,18 @@ def install(target: Target, overlay: Overlay, *, link: bool | None, force: bool,
         if link:
             refuse_foreign(there, changed, [*there.record.files, *stale])
         plan = _plan(there, {"leave": others, "remove": stale, "link" if link else "write": changed})
-        if not dry_run:
+        done = Record({name: [piece.content] for name, piece in wanted.items()}, there.record.replaced)
+        idle = not stale and not changed and not there.by_hand and there.record == done
+        if not dry_run and not idle:  # who may not write here may use what is there
             refuse_unwritable(there, stale + changed)
-            _lay_on(there, wanted, changed, stale)
+            _lay_on(there, wanted, changed, stale, done)
         return plan
 
 
-def _lay_on(there: Installation, wanted: dict[str, Piece], changed: list[str], stale: list[str]) -> None:
+def _lay_on(there: Installation, wanted: dict[str, Piece], changed: list[str], stale: list[str], done: Record) -> None:
     """Put the files that are missing or differ in their places, and remove those of another version."""
     sweep(there)
     before = there.record
-    done = Record({name: [piece.content] for name, piece in wanted.items()}, before.replaced)
-    if not stale and not changed and not there.by_hand and before == done:
-        return
     done.replaced = keep_seam(there)
     names = dict.fromkeys([*before.files, *wanted])
     either = {name: [*before.files.get(name, []), *done.files.get(name, [])] for name in names}

@@ -21,7 +21,7 @@ print(json.dumps([str(path) for path in spec.submodule_search_locations or []] i
 
 # The first line of a console script; where the interpreter's path is long or has spaces, pip writes `#!/bin/sh` and
 # the path into the second line.
-SHEBANG = re.compile(r"#!(?:\S*/env )?(\S*python\S*)|#!/bin/sh\n'''exec' \"?([^\"\n]*python[^\" \n]*)")
+SHEBANG = re.compile(r"#!(?:\S*/env )?(\S*python\S*)|#!/bin/sh\n'''exec' [\"']?([^\"'\n]*python[^\"' \n]*)")
 
 
 @dataclass(frozen=True)

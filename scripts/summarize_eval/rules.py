@@ -76,6 +76,8 @@ def read_score(data: str, path: Path) -> tuple[Rule, Score]:
         rule = RULES.get(data) or _rule_by_columns(data, path, set(rows[0]))
         row = rows[0] if len(rows) == 1 or rule.kind in _HEADLINES else _headline(rows, rule)
         raw = sum(float(row[column]) for column in _HEADLINES.get(rule.kind, ("Overall",)))
+        if data not in RULES and rule.kind in ("mean", "best", "anls") and 0 < raw <= 1:
+            raise ValueError(f"Overall is {raw}, a share or per cent: say in summarize_eval/rules.py which")
         numbers = {column: _number(text) for column, text in row.items()}
     except Exception as error:  # whatever a damaged file brings about
         raise ToolError(f"{path} is no such metric file ({reason_of(error)})") from error
@@ -88,6 +90,8 @@ def read_score(data: str, path: Path) -> tuple[Rule, Score]:
 def _headline(rows: list[dict[str, str]], rule: Rule) -> dict[str, str]:
     """Choose one of several splits."""
     splits = {row["split"]: row for row in rows}
+    if len(splits) < len(rows):
+        raise ValueError("it has several rows of one split: say in summarize_eval/rules.py which is the headline")
     split = rule.split or ("none" if rule.kind == "choice" else "")
     if split not in splits:
         raise ValueError(f"splits {', '.join(splits)}: say in summarize_eval/rules.py which is the headline")

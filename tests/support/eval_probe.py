@@ -118,6 +118,35 @@ def prompt(request):
     return {"said": said.getvalue(), "texts": texts, "markup": markup, "fingerprint": fingerprint}
 
 
+def set_aside(request):
+    """The files of a model that are left when those of a data set with parts are set aside."""
+    from types import SimpleNamespace
+
+    from vlmeval.uni_dpo.results import Results
+
+    home = Path(request["work_dir"]) / "tiny"
+    (home / "answers").mkdir()
+    results = Results(home, home, "tiny", request["data"])
+    results._set_aside(SimpleNamespace(dataset_map=dict.fromkeys(request["parts"])))
+    return sorted(path.name for path in home.iterdir() if path.is_file())
+
+
+def not_scored(request):
+    """Why data sets with such answers are not scored."""
+    from types import SimpleNamespace
+
+    import pandas as pd
+    from vlmeval.uni_dpo.checks import why_not_scored
+
+    tables = {name: pd.DataFrame({"answer": answers}) for name, answers in request["sets"].items()}
+    return {name: why_not_scored(SimpleNamespace(dataset_name=name, data=it)) for name, it in tables.items()}
+
+
+def settings(request):
+    """What answers are kept by, beside weights and questions."""
+    return build(request).settings
+
+
 def for_vllm(request):
     """A question as vLLM would get it."""
     from vlmeval.vlm.qwen2_vl.uni_dpo.vllm_backend import default_parallel_size, prompt

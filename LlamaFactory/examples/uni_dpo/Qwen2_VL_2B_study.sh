@@ -155,7 +155,9 @@ train() {
 
 # evaluate LABEL...: all benchmarks for the start model and these runs, then the table.
 evaluate() {
-    local models tables=("base=$out/eval/base") status=0 label launch=("$python")
+    local models tables=("base=$out/eval/base") status=0 label launch=("$python") sets config
+    config=${benchmarks:-$root/VLMEvalKit/config.json}
+    read -ra sets < <("$python" -c 'import json, sys; print(*json.load(open(sys.argv[1]))["data"])' "$config")
     models=("base=$(start_model)")
     for label in "$@"; do
         models+=("$label=$out/$label")
@@ -165,9 +167,9 @@ evaluate() {
     ((gpus < 2)) || launch+=(-m torch.distributed.run --standalone "--nproc_per_node=$gpus")
     ((gpus > 0)) || export CUDA_VISIBLE_DEVICES=
     printf '\n== evaluation\n'
-    show_or_run "${launch[@]}" -m vlmeval.uni_dpo --config "${benchmarks:-$root/VLMEvalKit/config.json}" \
+    show_or_run "${launch[@]}" -m vlmeval.uni_dpo --config "$config" \
         --model "${models[@]}" --work-dir "$out/eval" || status=1
-    show_or_run "$python" "$root/scripts/summarize_eval.py" "${tables[@]}" --baseline base --paper \
+    show_or_run "$python" "$root/scripts/summarize_eval.py" "${tables[@]}" --baseline base --paper --data "${sets[@]}" \
         --out "$out/table" || status=1
     return $status
 }

@@ -15,7 +15,7 @@ from typing import Any
 from launcher.checks import check_data, check_environment, check_llamafactory, check_model, disk_note
 from launcher.machine import build_command, fit_to_machine
 from launcher.memory import check_memory
-from launcher.output import last_checkpoint, make_way, plan_output, sidecar
+from launcher.output import effective, last_checkpoint, make_way, plan_output, sidecar
 from launcher.process import open_log, run_logged
 from launcher.settings import Run, as_yaml, read_run
 from pair_data.descriptions import find
@@ -83,7 +83,7 @@ def show(run: Run) -> int:
     """Print what `train` would start, with which settings."""
     config = sidecar(run.output, "effective.yaml", run.node_rank)
     command, variables = build_command(run, config)
-    plan = plan_output(run.output, run.settings, run.resume)
+    plan = plan_output(run.output, run.settings, run.resume, run.pairs_a_step)
     try:
         run.notes += check_memory(run)
     except DataError as error:
@@ -99,7 +99,7 @@ def train(run: Run) -> int:
     """Check everything a training needs, start or resume it, and return its exit status."""
     config, log_path = (sidecar(run.output, name, run.node_rank) for name in ("effective.yaml", "train.log"))
     command, variables = build_command(run, config)
-    plan = plan_output(run.output, run.settings, run.resume)
+    plan = plan_output(run.output, run.settings, run.resume, run.pairs_a_step)
     if plan.action == "nothing":
         say(plan.note)
         return 0
@@ -111,14 +111,15 @@ def train(run: Run) -> int:
         if run.node_rank == 0:
             make_way(run.output, plan)
         with whole_file(config) as file:
-            file.write(as_yaml(run.settings))
+            file.write(effective(run.settings, run.pairs_a_step))
         status = run_logged(command, os.environ | variables, log)
     if status == 0:
         say(f"trained model: {run.output}" + (" on the first machine" if run.node_rank else ""))
     else:
         say(f"stopped with exit status {status}; log: {log_path}")
         if last_checkpoint(run.output):
-            say(f"the same command goes on from {last_checkpoint(run.output).name}")
+            how = "without starting anew (FRESH=1, resume=false) " if run.resume is False else ""
+            say(f"{how}the same command goes on from {last_checkpoint(run.output).name}")
     return status
 
 

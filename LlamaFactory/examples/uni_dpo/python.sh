@@ -7,13 +7,15 @@ root="$(dirname "$(dirname "$here")")"
 
 if [[ -n "${PYTHON:-}" ]]; then
   python="$PYTHON"
+elif [[ -n "${VENV:-}" ]]; then # where scripts/setup.sh was told to make it
+  python="$VENV/bin/python"
 elif [[ -x "$root/.venv/bin/python" ]]; then
   python="$root/.venv/bin/python"
 else
   python="$(command -v python || command -v python3 || true)"
 fi
 if ! command -v "${python:-none}" >/dev/null; then
-  echo "${0##*/}: no Python found (PYTHON='${PYTHON:-}'). Activate an environment that has LlamaFactory, or set" \
+  echo "${0##*/}: no Python found (PYTHON='${PYTHON:-}' VENV='${VENV:-}'). Activate an environment that has LlamaFactory, or set" \
     "PYTHON=/path/to/python." >&2
   exit 2
 fi

@@ -97,7 +97,7 @@ demo() { "$python" scripts/demo.py "$@"; }
 train() {
     rm -rf "${out:?}/$1"
     "${python%/*}/llamafactory-cli" train "examples/uni_dpo/demo_$1.yaml" \
-        "model_name_or_path=$checkpoint" "output_dir=$out/$1"
+        "model_name_or_path=$checkpoint" "output_dir=$out/$1" || return # a stage is called where `set -e` means nothing
     # transformers 4 writes a config.json that 5 misreads; the architecture is unchanged and both read the start's.
     cp "$checkpoint/config.json" "$out/$1/config.json"
 }

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from .. import dataset as datasets
+from .. import smp
 from .errors import UniDPOError
 from .reading import is_offered, literal
 
@@ -20,6 +21,10 @@ from .reading import is_offered, literal
 NAMED = 8  # rows that a message names
 ENOUGH = 4  # equal answers that make a full score where three other people have to agree
 HEADLINES = ("Overall", "perception", "reasoning", "Final Score", "aAcc")
+# Test sets whose authors keep the answers, or score by themselves.
+SUBMITTED = ("MMMU_TEST", "AesBench_TEST", "DocVQA_TEST", "InfoVQA_TEST", "Q-Bench1_TEST", "A-Bench_TEST")
+SUBMITTED_PARTS = ("MMT-Bench_ALL", "MLLMGuard_DS")
+MMBENCH = [f"MMBench{kind}{end}" for kind in ("_TEST_EN", "_TEST_CN", "", "_CN") for end in ("", "_V11")]
 # Open questions whose names have one of these are not scored by agreement.
 SCORED_OTHERWISE = ("ChartQA", "OCRVQA", "GQA", "DocVQA", "InfoVQA")
 
@@ -47,6 +52,18 @@ def require_rows(name: str, written: pd.DataFrame | None, dataset: Any) -> None:
     if "answer" in table and (rule := _rule_of(dataset)):
         fits, why = rule
         _refuse(name, (number for number, row in table.iterrows() if not fits(row)), why)
+
+
+def why_not_scored(dataset: Any) -> str:
+    """Say why nothing can score a data set here, as VLMEvalKit's run.py does; empty if it can be scored."""
+    name, table = dataset.dataset_name, dataset.data
+    if "answer" not in table or (table["answer"].isna() | (table["answer"].astype(str) == "")).all():
+        return "no_answers_in_data_set"
+    if name in SUBMITTED or any(part in name for part in SUBMITTED_PARTS):
+        return "official_submission_only"
+    if name in MMBENCH and not smp.MMBenchOfficialServer(name):
+        return "mmbench_evaluation_requires_official_server"
+    return ""
 
 
 def _refuse(name: str, rows: Iterable[Any], why: str) -> None:

@@ -60,11 +60,18 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--judge-args", default="{}", type=json.loads, metavar="JSON", help="more options for the judge")
     it.add_argument("--api-nproc", type=int, default=4, metavar="N", help="requests to the judge at once (default: 4)")
     sizes = "rows in a batch (default: up to 64, by the lengths of their prompts)"
-    it.add_argument("--batch-size", type=int, metavar="N", help=sizes)
+    it.add_argument("--batch-size", type=_positive, metavar="N", help=sizes)
     it.add_argument("--use-vllm", action="store_true", help="answer with vLLM instead of transformers")
     verbose = "print prompts and answers of some rows, and whole tracebacks"
     it.add_argument("--verbose", action="store_true", help=verbose)
     return it
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def main(arguments: list[str] | None = None) -> int:

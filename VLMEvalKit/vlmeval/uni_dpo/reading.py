@@ -3,7 +3,8 @@
 pandas takes "None", "NA", "null", "nan" and such for empty cells, and a column of digits for numbers: an option or an
 answer "None" would vanish from the prompt and from scoring (33 rows of SEEDBench_IMG), "007" would become 7, and an
 empty cell among whole numbers would turn them into "3.0". VLMEvalKit reads benchmarks, predictions and its own results
-with pandas' defaults; `as_written` changes these while it works for us. An empty cell is still one.
+with pandas' defaults; `as_written` changes these while it works for us. An empty cell is still one. It also keeps "=5"
+from being written as a formula, which reads as nothing.
 
 VLMEvalKit also runs a cell as Python where it expects a list or a number, and lets Pillow open pictures of two billion
 pixels; `guarded` keeps it from both, for benchmarks from strangers. None of the sets that VLMEvalKit offers needs it.
@@ -26,6 +27,7 @@ from .. import dataset as datasets
 TEXTS = ("question", "hint", "prediction", *string.ascii_uppercase)
 # These kinds compare answers as text. Others may calculate with them.
 COMPARE_TEXT = ("ImageMCQDataset", "ImageYORNDataset", "ImageVQADataset", "OCRBench")
+PLAIN_CELLS = {"options": {"strings_to_formulas": False, "strings_to_urls": False}}
 LARGEST_PICTURE = 1 << 27  # pixels; Pillow warns of more, and refuses twice as many
 RUN_CELLS = ("smp.misc", "smp.vlm", "dataset.utils.vqa_eval", "dataset.utils.ocrbench")
 
@@ -63,13 +65,22 @@ def as_written(kind: str | None = None) -> Iterator[list[pd.DataFrame]]:
 
         return reading
 
+    write = pd.DataFrame.to_excel
+
+    @wraps(write)
+    def to_excel(table: pd.DataFrame, *arguments: Any, **options: Any) -> None:
+        more = {"engine_kwargs": PLAIN_CELLS} if options.get("engine") == "xlsxwriter" else {}
+        write(table, *arguments, **more | options)
+
     try:
         for name, read in before.items():
             setattr(pd, name, reader(read))
+        pd.DataFrame.to_excel = to_excel
         yield last
     finally:
         for name, read in before.items():
             setattr(pd, name, read)
+        pd.DataFrame.to_excel = write
 
 
 def restore(dataset: Any) -> pd.DataFrame | None:

@@ -5,23 +5,21 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from .. import smp
 from ..dataset import SUPPORTED_DATASETS
 from .checks import require_numbers
 from .errors import UniDPOError, in_context
 from .files import read_json, replacing
+from .judges import OFFLINE_JUDGE
 from .reading import as_written
 
 
 NOTES = "answers"  # our folder beside VLMEvalKit's files
-OFFLINE_JUDGE = "exact_matching"
 DOES_NOT_JUDGE = ("nproc", "verbose")
 
 
@@ -81,11 +79,12 @@ class Results:
         same = noted.get("digest") == digest and noted["state"] != "scoring" and self.predictions.is_file()
         if same and reuse:
             return
-        self._set_aside()
+        self._set_aside(dataset)
         table = dataset.data.drop(columns="image", errors="ignore").assign(prediction=list(answers))
         advice = "the answers are kept; the same command takes them"
         with in_context(f"{self.predictions} cannot be written", advice), replacing(self.predictions) as scratch:
-            _write_table(table, scratch)
+            with as_written():
+                smp.dump(table, str(scratch))
         self._note(digest=digest, content=content, state="written")
         self._link()
 
@@ -109,8 +108,10 @@ class Results:
                 f"the data set {self.data} has changed since {self.predictions} was written\n"
                 "  run with --mode all: only rows that are asked otherwise are answered again"
             )
-        if not reuse or noted.get("judge", asked) != asked:
-            self._set_aside(but=self.predictions)
+        if not reuse or noted.get("judge", asked) != asked or noted.get("state") == "scoring":
+            self._set_aside(dataset, lambda path: path != self.predictions)
+        else:  # what a killed scoring left half-written ends every further one
+            self._set_aside(dataset, lambda path: path != self.predictions and not _can_be_read(path))
         # An API judge's verdicts so far are kept by VLMEvalKit and worth money: such a scoring is continued.
         self._note(state="scoring" if judge["model"] == OFFLINE_JUDGE else "written", judge=asked)
         advice = "is every column there that this kind of data set scores by? --verbose shows where it stopped"
@@ -138,9 +139,11 @@ class Results:
         with replacing(self.note) as scratch:
             scratch.write_text(json.dumps(self.noted() | changes, indent=1))
 
-    def _set_aside(self, but: Path | None = None) -> None:
-        """Move this data set's files, but for one, away from where VLMEvalKit would find them."""
-        old = [path for path in self._files() if path != but]
+    def _set_aside(self, dataset: Any, which: Callable[[Path], bool] = lambda path: True) -> None:
+        """Move files of this data set, and of those it consists of, away from where VLMEvalKit would find them."""
+        parts = tuple(f"{self.model}_{name}{end}" for name in getattr(dataset, "dataset_map", {}) for end in "._")
+        inside = [path for path in self.folder.iterdir() if path.name.startswith(parts or ("/",))]
+        old = [path for path in dict.fromkeys([*self._files(), *inside]) if which(path)]
         if old:
             # To the nanosecond: two runs within a second must not set their files aside over each other.
             moment = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09}"
@@ -174,6 +177,17 @@ class Results:
                 link.symlink_to(path.relative_to(self.home))
 
 
+def _can_be_read(path: Path) -> bool:
+    """Tell whether a file of verdicts is whole."""
+    if path.suffix not in (".pkl", ".xlsx", ".json"):
+        return True
+    try:
+        smp.load(str(path))
+    except Exception:  # whatever half a file brings about
+        return False
+    return True
+
+
 def _digest_of(dataset: Any) -> str:
     """Return a hash of all columns of a data set but its images, which are part of the keys of the rows."""
     return _sha256(dataset.data.drop(columns="image", errors="ignore").to_csv(index=False))
@@ -181,16 +195,6 @@ def _digest_of(dataset: Any) -> str:
 
 def _sha256(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as VLMEvalKit does, but never an answer such as "=5" as a formula, which reads as nothing."""
-    if path.suffix != ".xlsx":
-        smp.dump(table, str(path))
-        return
-    plain = {"options": {"strings_to_formulas": False, "strings_to_urls": False}}
-    with pd.ExcelWriter(path, engine="xlsxwriter", engine_kwargs=plain) as writer:
-        table.to_excel(writer, index=False)
 
 
 def _run_name(home: Path) -> str:

@@ -14,9 +14,11 @@ from ..vlm.qwen2_vl.uni_dpo.options import chosen_options
 from ..vlm.qwen2_vl.uni_dpo.published import PUBLISHED, carries_record, of_published
 from .batches import BatchSize, answer_all, build_questions, default_batch_size, fingerprint_of, key_of
 from .benchmark import build_dataset
+from .checks import why_not_scored
 from .configs import CLASS
 from .errors import UniDPOError
 from .journal import Journal
+from .judges import require_working
 from .ranks import Ranks
 from .reading import guarded
 from .results import NOTES, Results
@@ -87,8 +89,7 @@ def evaluate(model: Model, name: str, config: dict[str, Any], job: Job, ranks: R
             # The first rank downloads what the others then find.
             dataset = ranks.first_before_others(lambda: build_dataset(name, config))
             done = "answered before" if job.mode == "eval" else _answer(model, dataset, results, job, ranks)
-            if job.mode == "infer" or "answer" not in dataset.data:
-                reason = "mode_infer" if job.mode == "infer" else "no_answers_in_data_set"
+            if reason := "mode_infer" if job.mode == "infer" else why_not_scored(dataset):
                 ranks.first(lambda: results.report(status="done", skip_reason=reason))
                 return f"{done}, not scored ({reason})"
             ranks.first(lambda: _score(dataset, results, job))
@@ -129,6 +130,7 @@ def _answer(model: Model, dataset: Any, results: Results, job: Job, ranks: Ranks
 
 def _score(dataset: Any, results: Results, job: Job) -> None:
     """Let VLMEvalKit score, show its scores, and note them where it notes its own."""
+    require_working(job.judge)
     scores = results.score(dataset, job.judge, job.reuse)
     if scores is not None:
         print(f"\n{results.model} on {results.data}:\n{scores}", flush=True)

@@ -14,6 +14,7 @@ from pair_data.errors import DataError
 from pair_data.settings import load_yaml
 
 from . import EXAMPLES
+from .settings import as_yaml
 
 
 OPTIONS = EXAMPLES.parent.parent / "src" / "llamafactory" / "train" / "uni_dpo" / "files" / "changeable.py"
@@ -39,10 +40,11 @@ def sidecar(output: Path, name: str, node_rank: int = 0) -> Path:
     return output.with_name(f"{output.name}{node}.{name}")
 
 
-def plan_output(output: Path, settings: dict[str, Any], resume: bool | None) -> Plan:
+def plan_output(output: Path, settings: dict[str, Any], resume: bool | None, pairs: int | None = None) -> Plan:
     """Decide between starting, resuming, replacing, and doing nothing.
 
-    `resume` is False to start anew, True to go on with changed settings, None to go on with the same ones.
+    `resume` is False to start anew, True to go on with changed settings, None to go on with the same ones. `pairs` are
+    those of a step, which no option says.
     """
     checkpoint = last_checkpoint(output)
     has_weights = os.path.isdir(output) and any(WEIGHTS.fullmatch(file.name) for file in output.iterdir())
@@ -54,7 +56,7 @@ def plan_output(output: Path, settings: dict[str, Any], resume: bool | None) -> 
     finished = has_weights and has_ended(output, settings)
     if not checkpoint and not finished:
         raise DataError(f"{output} holds a model but no checkpoint to resume from\n{choices}")
-    changed = _changed_settings(sidecar(output, "effective.yaml"), settings)
+    changed = _changed_settings(sidecar(output, "effective.yaml"), settings, pairs)
     if changed and not resume:
         state = "a finished" if finished else "an unfinished"
         listed = "".join(f"    {change}\n" for change in changed)
@@ -91,7 +93,12 @@ def _checkpoints(output: Path) -> list[Path]:
     return [path for path in found if re.fullmatch(r"checkpoint-[0-9]{1,18}", path.name)]
 
 
-def _changed_settings(record: Path, settings: dict[str, Any]) -> list[str]:
+def effective(settings: dict[str, Any], pairs: int) -> str:
+    """Return what effective.yaml keeps of a run: its settings, and the pairs of a step as a comment."""
+    return f"# {pairs} pairs a step\n{as_yaml(settings)}"
+
+
+def _changed_settings(record: Path, settings: dict[str, Any], pairs: int | None) -> list[str]:
     """List the options that matter and differ from the recorded ones, as "name: before -> now"."""
     if not record.is_file():  # started with llamafactory-cli: nothing to compare with
         return []
@@ -100,7 +107,9 @@ def _changed_settings(record: Path, settings: dict[str, Any]) -> list[str]:
         {name: value for name, value in given.items() if not options.CHANGEABLE.fullmatch(name)}
         for given in (load_yaml(record), settings)
     )
-    return options.changed_options(*mattering)
+    kept = re.match(r"# (\d+) pairs a step\n", record.read_text(encoding="utf-8"))
+    other = [f"pairs a step: {kept[1]} -> {pairs}"] if kept and pairs and int(kept[1]) != pairs else []
+    return other + options.changed_options(*mattering)
 
 
 def _options() -> ModuleType:

@@ -34,8 +34,9 @@ def open_log(path: Path) -> Iterator[BinaryIO]:
 def run_logged(command: list[str], environment: dict[str, str], log: BinaryIO) -> int:
     """Run a command in an environment and return its exit status, 128 + number if a signal ended it.
 
-    SIGINT, SIGTERM and SIGHUP go on to the command and all its processes, which end as they see fit; this function
-    then returns. They form a process group of their own, so that Ctrl-C does not reach them twice.
+    SIGINT, SIGTERM and SIGHUP, unless they are ignored, go on to the command and all its processes, which end as they
+    see fit; this function then returns. They form a process group of their own, so that Ctrl-C does not reach them
+    twice.
     """
     log.write(f"\n=== {time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(command)}\n".encode())
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -46,7 +47,8 @@ def run_logged(command: list[str], environment: dict[str, str], log: BinaryIO) -
             os.killpg(process.pid, number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, pass_on)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # which is what nohup is for
+            signal.signal(number, pass_on)
     copy_output(process.stdout, log)
     status = process.wait()
     status = 128 - status if status < 0 else status

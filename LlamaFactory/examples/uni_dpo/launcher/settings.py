@@ -39,7 +39,9 @@ OTHER_NAMES = {
     **dict.fromkeys(("CONDA_ENV", "CONDA_PATH"), "PYTHON=/path/to/its/python before the command"),
     "BATCH_SIZE": "BATCH={}",
 }
-PATH_OPTIONS = ("dataset_dir", "media_dir", "output_dir", "tokenized_path", "deepspeed", "ref_model")
+PATH_OPTIONS = ("dataset_dir", "media_dir", "output_dir", "tokenized_path", "deepspeed")
+PATH_OPTIONS += ("uni_dpo_reference_cache", "uni_dpo_image_cache")
+PATHS_OR_NAMES = ("ref_model", "adapter_name_or_path", "resume_from_checkpoint")  # several with commas between
 TEXTS = ("model_name_or_path", "output_dir", "dataset_dir")  # without which nothing can start
 MOST = 10**9  # that any number of a launch may be
 
@@ -73,7 +75,13 @@ class Run:
     @property
     def node_rank(self) -> int:
         """Which of the machines this one is, from 0."""
-        return self.number("NODE_RANK", 0, least=0)
+        return self.number("NODE_RANK", 0, least=0) if self.nodes > 1 else 0  # some clusters always set it
+
+    @property
+    def pairs_a_step(self) -> int:
+        """Pairs that one update sees, on all processes."""
+        each = self.option("per_device_train_batch_size", 1) * self.option("gradient_accumulation_steps", 1)
+        return self.world_size * each
 
     def suggest(self, option: str, value: object) -> None:
         """Set an option unless the user chose it."""
@@ -116,9 +124,13 @@ def read_run(config: Path, arguments: list[str]) -> Run:
     if "BATCH" in variables:
         chosen[OPTION_VARIABLES["BATCH"]] = whole_number("BATCH", variables["BATCH"], least=1)
     chosen |= parse_options(options)
-    resume = False if variables.get("FRESH", "0") != "0" else chosen.pop("resume", None)
+    resume = chosen.pop("resume", None)
     if resume not in (True, False, None):
         raise DataError(f"resume={resume} must be true or false")
+    if _is_on("FRESH", variables.get("FRESH", "0")):
+        if resume:
+            raise DataError("FRESH=1 starts anew and resume=true goes on: leave one of them out")
+        resume = False
     anchor_paths(settings, root)
     anchor_paths(chosen, Path.cwd())
     run = Run(root, is_checkout, {"dataset_dir": "data"} | settings | chosen, set(chosen), variables, resume)
@@ -129,8 +141,18 @@ def read_run(config: Path, arguments: list[str]) -> Run:
             raise DataError(f"{said}\n  set it in {config}, or with {variable}=...")
     ignored = known_elsewhere(os.environ)
     run.notes += [f"the variable {name} means nothing here; what does: {here}" for name, here in ignored.items()]
-    run.settings["model_name_or_path"] = find_model(run.settings["model_name_or_path"], root)
+    name = run.settings["model_name_or_path"]
+    run.settings["model_name_or_path"] = found = find_model(name, root)
+    if os.path.isdir(found) and not os.path.isdir(os.path.expanduser(name)):
+        run.notes.append(f"model: {found}, for {name}")
     return run
+
+
+def _is_on(name: str, value: str) -> bool:
+    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if value.lower() not in known:
+        raise DataError(f"{name}={value[:60]} must be 1 or 0")
+    return known[value.lower()]
 
 
 def find_root() -> tuple[Path, bool]:
@@ -184,14 +206,19 @@ def anchor_paths(settings: dict[str, Any], folder: Path) -> None:
         value = str(settings.get(option))
         if settings.get(option) is None or value == "ONLINE" or value.startswith("REMOTE:"):
             continue
-        path = folder / os.path.expanduser(value)
-        if option != "ref_model" or os.path.isdir(path):  # a model may also be a hub id
-            settings[option] = str(path)
+        settings[option] = str(folder / os.path.expanduser(value))
+    for option in PATHS_OR_NAMES:
+        if isinstance(settings.get(option), str):
+            paths = [(name, folder / os.path.expanduser(name)) for name in settings[option].split(",")]
+            settings[option] = ",".join(str(path) if os.path.isdir(path) else name for name, path in paths)
 
 
 def find_model(name: str, root: Path) -> str:
     """Return the folder meant by `name`, or `name` itself where it is a hub id with no copy in models/."""
-    for folder in (Path(os.path.expanduser(name)), root / name, root / "models" / name.rpartition("/")[2]):
+    folders = [Path(os.path.expanduser(name)), root / name]
+    if not name.startswith(("/", ".", "~")) and name.count("/") < 2:  # a path that is not there is no hub id
+        folders.append(root / "models" / name.rpartition("/")[2])
+    for folder in folders:
         if os.path.isdir(folder):  # unlike a Path's, also False where the system refuses the name
             return str(folder.absolute())
     return name

@@ -27,7 +27,8 @@ def run(plan: Plan, fresh: bool = False) -> int:
         return 0
     if fresh and plan.output.exists():
         kept = plan.output.with_name(f"{plan.output.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
-        plan.output.rename(kept)
+        with alone(plan.output):  # or the folder of a run at work would be taken from it
+            plan.output.rename(kept)
         print(f"# what was there is now {kept}")
     with alone(plan.output):
         try:

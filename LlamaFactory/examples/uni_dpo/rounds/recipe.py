@@ -1,5 +1,6 @@
 """How the commands of a round are called."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class Recipe:
         options = plan.pairs if mix else {k: v for k, v in plan.pairs.items() if k not in ("mix-share", "mix_share")}
         for name in ("eta", "tau_good"):
             option = {"eta": "uni_dpo_qual_eta"}.get(name, f"uni_dpo_{name}")
-            if option in plan.settings and name not in options:
+            if option in plan.settings and name not in {given.replace("-", "_") for given in options}:
                 options = options | {name: plan.settings[option]}
         report = ("--report", str(folder / "pairs_report.json"), "--seed", str(plan.seed + number))
         info = folder / "dataset_info.json"
@@ -75,9 +76,10 @@ class Recipe:
         plan, out = self.plan, self.plan.output / "benchmarks"
         folders = [f"{name}={plan.output / 'eval' / name}" for name in map(self.name, range(count + 1))]
         script = (sys.executable, str(plan.root / "scripts" / "summarize_eval.py"))
-        command = (*script, *folders, "--baseline", self.name(0), "--out", str(out))
+        command = (*script, *folders, "--baseline", self.name(0), "--out", str(out), "--data", *self._asked())
         inputs = tuple(self.folder(number) / ".done" / "benchmarks.json" for number in range(count + 1))
-        return Stage(f"summary_{count}", "the table of benchmarks", command, inputs, out / "table.json")
+        # Its status 1 says that the table has gaps, as after a question without an answer.
+        return Stage(f"summary_{count}", "the table of benchmarks", command, inputs, out / "table.json", ends=(0, 1))
 
     @staticmethod
     def name(number: int) -> str:
@@ -141,11 +143,18 @@ class Recipe:
         plan, name, work = self.plan, self.name(number), self.plan.output / "eval"
         command = (sys.executable, "-m", "vlmeval.uni_dpo", "--config", str(plan.benchmarks["config"]))
         command += ("--model", f"{name}={self.model(number)}", "--work-dir", str(work))
-        if data := plan.benchmarks.get("data"):
-            command += ("--data", *map(str, data if isinstance(data, list) else [data]))
+        command += ("--data", *self._asked())
         variables = {"LMUData": str(plan.root / plan.benchmarks["LMUData"])} if "LMUData" in plan.benchmarks else {}
         inputs = (plan.root / plan.benchmarks["config"], plan.root / self.model(number))
         return Stage("benchmarks", "VLMEvalKit's scores of it", command, inputs, work / name, variables)
+
+    def _asked(self) -> list[str]:
+        """Return the benchmarks that are asked: those named, or all of the config."""
+        asked = self.plan.benchmarks.get("data")
+        if not asked:
+            config = self.plan.root / self.plan.benchmarks["config"]
+            asked = list(json.loads(config.read_text(encoding="utf-8")).get("data", {}))
+        return list(map(str, asked if isinstance(asked, list) else [asked]))
 
 
 def _data(command: str, *arguments: Any) -> tuple[str, ...]:

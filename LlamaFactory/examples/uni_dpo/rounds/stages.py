@@ -31,6 +31,7 @@ class Stage:
         inputs: files and checkpoints that it reads; one that changes has the stage done again.
         output: what is there when it is done.
         variables: of its environment.
+        ends: exit statuses that mean it is done.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Stage:
     inputs: tuple[Path, ...]
     output: Path
     variables: dict[str, str] = field(default_factory=dict)
+    ends: tuple[int, ...] = (0,)
 
 
 def do(stage: Stage, folder: Path, root: Path) -> bool:
@@ -53,7 +55,7 @@ def do(stage: Stage, folder: Path, root: Path) -> bool:
     print(f"\n== {title}: {stage.what}\n# {shlex.join(stage.command)}", flush=True)
     started = time.monotonic()
     status = run_command(stage, root, folder.parent)
-    if status or not stage.output.exists():
+    if status not in stage.ends or not stage.output.exists():
         raise DataError(
             f"{title} ended with exit status {status}, see above. The same command goes on with it.\n"
             f"  {shlex.join(stage.command)}"

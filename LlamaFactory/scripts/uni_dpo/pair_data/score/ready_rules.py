@@ -36,14 +36,18 @@ def exact_match(answer: str, references: Sequence[str]) -> bool:
 
 def numeric_match(answer: str, references: Sequence[str]) -> bool:
     """Compare the last number of an answer, 1,234.5 or 3e8, with a right one."""
-    found = NUMBER.findall(answer)
-    right = [float(numbers[-1].replace(",", "")) for text in references if (numbers := NUMBER.findall(text))]
+    found = _numbers(answer)
+    right = [numbers[-1] for text in references if (numbers := _numbers(text))]
     if not right:
         raise ValueError(f"there is no number in the right answer {references[0]!r}")
     if not found:
         return False
-    said = float(found[-1].replace(",", ""))
-    return any(abs(said - number) <= NEAR * max(abs(said), abs(number)) for number in right)
+    return any(abs(found[-1] - number) <= NEAR * max(abs(found[-1]), abs(number)) for number in right)
+
+
+def _numbers(text: str) -> list[float]:
+    plain = text.replace("\N{MINUS SIGN}", "-")
+    return [float(number.replace(",", "")) for number in NUMBER.findall(plain)]
 
 
 def multiple_choice(question: str, answer: str, references: Sequence[str]) -> bool:

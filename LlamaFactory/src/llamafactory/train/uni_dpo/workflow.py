@@ -78,7 +78,7 @@ def _swap_in(
         from .files.checkpoints import prepare_output
         from .files.run_record import learning_options
 
-        check_run(model_args, training_args, finetuning_args)
+        check_run(model_args, data_args, training_args, finetuning_args)
         options = learning_options(model_args, data_args, training_args, finetuning_args)
         trains = not getattr(finetuning_args, "stops_after_caches", False)
         prepare_output(training_args, options if trains else None, finetuning_args.names_checkpoint)

@@ -16,7 +16,7 @@ from .media import Question
 from .options import SAMPLING, chosen_options
 from .prompt import PromptWriter, announce
 from .replies import Reply
-from .versions import check_versions
+from .versions import check_versions, engine_of
 
 
 COMMON_SIDE = 28  # for a guess at the length of a prompt
@@ -105,7 +105,8 @@ class UniDPOVLM(BaseModel):
             "markup": self.writer.markup,
             "generation": self.generation,
             "dtype": self.dtype,
-            "backend": "vllm" if self.use_vllm else "transformers",
+            **engine_of(self.use_vllm),
+            **{name: self.options[name] for name in ("attention", "max_model_len") if self.options[name]},
             **{name: True for name in ("post_process", "keep_thoughts") if self.options[name]},
         }
 

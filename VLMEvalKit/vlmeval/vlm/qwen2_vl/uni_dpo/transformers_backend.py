@@ -1,5 +1,6 @@
 """Answers from transformers, on a GPU or without one."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
@@ -42,6 +43,8 @@ class TransformersBackend:
         # Sampling options beside greedy decoding are warned about for every batch.
         unused = {} if generation.get("do_sample") else {"temperature": None, "top_p": None, "top_k": None}
         self.generation = generation | unused
+        if getattr(self.model.generation_config, "prefill_chunk_size", None):  # its chunks lose the pictures
+            self.model.generation_config.prefill_chunk_size = None
 
     def answer(self, questions: Sequence[Question]) -> list[str]:
         """Answer questions as one batch, in halves if the GPU's memory does not do for all.
@@ -55,7 +58,8 @@ class TransformersBackend:
         """Draw `count` answers to each question, all in one batch; see `UniDPOVLM.sample`."""
         torch.manual_seed(seed)
         asked = [question for question in questions for _ in range(count)]  # a batch too large is halved anywhere
-        more = {"stop_strings": list(stop), "tokenizer": self.processor.tokenizer} if stop else {}
+        # With beams `generate` would repeat questions otherwise than we do, and answers would hardly differ.
+        more = {"num_beams": 1} | ({"stop_strings": list(stop)} if stop else {})
         replies = self._in_parts(
             asked, lambda part: [self._reply(tokens, stop) for tokens in self._generate(part, **more)]
         )
@@ -86,7 +90,7 @@ class TransformersBackend:
             in_context(f"cannot answer with the weights and the generation_config.json of {self.folder}"),
             read_once(self.model, inputs, each),
         ):
-            tokens = self.model.generate(**inputs, **self.generation, **more)
+            tokens = self.model.generate(**inputs, **self.generation, **more, tokenizer=self.processor.tokenizer)
             return tokens[:, inputs["input_ids"].shape[1] :].tolist()
 
     def _reply(self, tokens: list[int], stop: Sequence[str]) -> Reply:
@@ -176,8 +180,22 @@ def load_model(checkpoint: Checkpoint, device: str, dtype: torch.dtype, attentio
 
             if any("lm_head" in name or "embed_tokens" in name for name in weight_shapes(adapter)):
                 _untie(model)
-            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        _refuse_lost_weights(adapter, told)
     return (model if device == "auto" else model.to(device)).eval()
+
+
+def _refuse_lost_weights(adapter: Any, told: Sequence[warnings.WarningMessage]) -> None:
+    """Refuse an adapter whose weights found no place in the model: peft warns, and leaves the base as it was."""
+    for warning in told:
+        if "missing adapter keys" in str(warning.message):
+            raise UniDPOError(
+                f"weights of the adapter {adapter} have names that this model does not know: {warning.message}"[:400]
+                + f"\n  it was saved with another version of transformers than {__version__}; merge it with that one"
+            )
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def say_untied(config: Any) -> Any:

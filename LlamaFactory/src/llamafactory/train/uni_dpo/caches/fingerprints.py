@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,8 @@ from ..errors import UniDPOError
 DIGEST_BYTES = 16
 READ_BYTES = 2**22
 ROWS_AT_ONCE = 1000
+DECODER = re.compile(r"(^|\.)(language_model|lm_head)\.|^(base_model\.model\.)?(model\.)?(layers|embed_tokens|norm)\.")
+SEES = re.compile("visual|vision|projector")
 PAIR_COLUMNS = ("chosen_input_ids", "chosen_labels", "rejected_input_ids", "rejected_labels")
 
 
@@ -85,13 +88,14 @@ def hash_text(values: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
 
 
-def weights_fingerprint(folder: str | os.PathLike, hashes: FileHashes, part: str = "") -> str:
+def weights_fingerprint(folder: str | os.PathLike, hashes: FileHashes, tower: bool = False) -> str:
     """Hash a checkpoint's tensors by name, however they are spread over files.
 
     Args:
         folder: a checkpoint in the format of transformers or PEFT.
         hashes: what is known of files.
-        part: only tensors with this in their names count; a pickled checkpoint counts as a whole.
+        tower: whether the decoder's tensors do not count; a pickled checkpoint, or one whose decoder's names are
+            unknown, counts as a whole.
 
     Raises:
         FileNotFoundError: there are no weights, or not all that its index lists.
@@ -105,14 +109,16 @@ def weights_fingerprint(folder: str | os.PathLike, hashes: FileHashes, part: str
         if absent:
             raise FileNotFoundError(f"{folder} lacks {', '.join(sorted(absent))}.")
     compute = _hash_tensors if files[0].suffix == ".safetensors" else _hash_pickles
-    return hashes.remembered(f"{folder.resolve()} {part}", files, lambda: compute(files, part))
+    return hashes.remembered(f"{folder.resolve()} {'tower' if tower else ''}", files, lambda: compute(files, tower))
 
 
-def _hash_tensors(files: list[Path], part: str) -> str:
+def _hash_tensors(files: list[Path], tower: bool) -> str:
     digest, names = hashlib.blake2b(digest_size=DIGEST_BYTES), {}
     for file in files:
         with safe_open(file, "pt") as tensors:
-            names |= {name: file for name in tensors.keys() if part in name}  # noqa: SIM118 (it is no mapping)
+            names |= {name: file for name in tensors.keys()}  # noqa: SIM118 (it is no mapping)
+    if tower:
+        names = {name: file for name, file in names.items() if not is_decoders(name)} or names
     for name in tqdm(sorted(names), desc=f"Reading the weights in {files[0].parent.name}", leave=False):
         with safe_open(names[name], "pt") as tensors:
             tensor = tensors.get_tensor(name)
@@ -121,7 +127,12 @@ def _hash_tensors(files: list[Path], part: str) -> str:
     return digest.hexdigest()
 
 
-def _hash_pickles(files: list[Path], part: str) -> str:
+def is_decoders(name: str) -> bool:
+    """Tell whether a tensor is of the language model; what sees may stand inside it, and its projector anywhere."""
+    return bool(DECODER.search(name)) and not SEES.search(name)
+
+
+def _hash_pickles(files: list[Path], tower: bool) -> str:
     return hash_text([_hash_file(file) for file in files])
 
 

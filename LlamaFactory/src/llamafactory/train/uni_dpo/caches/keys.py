@@ -1,6 +1,7 @@
 """What the content of a cache depends on, in words that a refused user can act on."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ QUANTIZATION_OPTIONS = ("quantization_method", "quantization_type", "double_quan
 # Where a checkpoint says how images are processed, saved by transformers 4 and by 5.
 IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
+# What a config says of seeing, `vision_config` and what stands beside it.
+OF_VISION = re.compile("vision|projector|downsample|mm_tokens")
+
 # What a config says of its own file and not of the model.
 ABOUT_THE_FILE = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache")
 
@@ -38,6 +42,7 @@ def reference_key(
         UniDPOError: the reference is not defined by files.
     """
     model = _Model(model_args, "uni_dpo_reference_cache", hashes, finetuning_args.ref_model)
+    policy = _Model(model_args, "uni_dpo_reference_cache", hashes)
     given = finetuning_args.ref_model
     adapters = finetuning_args.ref_model_adapters if given else model_args.adapter_name_or_path
     bits = finetuning_args.ref_model_quantization_bit if given else model_args.quantization_bit
@@ -53,7 +58,9 @@ def reference_key(
         + " varlen" * finetuning_args.pref_varlen_attention,
         "quantization": {"bits": bits, **_options(model_args, QUANTIZATION_OPTIONS)} if bits else None,
         **_options(model_args, MODEL_OPTIONS + PIXEL_OPTIONS + VIDEO_OPTIONS),
-        "image processor": model.image_processor(),
+        # `rope_scaling` stretches positions to `cutoff_len`.
+        **({"reaches": data_args.cutoff_len} if model_args.rope_scaling else {}),
+        "image processor": policy.image_processor(),  # the reference sees what the policy sees
     }
 
 
@@ -66,8 +73,8 @@ def image_key(model_args: Any, training_args: Any, finetuning_args: Any, hashes:
     model = _Model(model_args, "uni_dpo_image_cache", hashes)
     return {
         "version": VERSION,
-        "vision tower": model.weights(part="visual."),
-        "its config": model.config(part="vision_config"),
+        "vision tower": model.weights(tower=True),
+        "its config": model.config(tower=True),
         "adapters": model.adapters(model_args.adapter_name_or_path, training_args, finetuning_args),
         "precision": _precision(model_args, training_args, finetuning_args),
         "quantization": _options(model_args, ("quantization_bit", *QUANTIZATION_OPTIONS)),
@@ -87,25 +94,26 @@ class _Model:
         self._path = self._folder(name or model_args.model_name_or_path)
         self._readable = readable(self._path)
 
-    def weights(self, part: str = "") -> str:
-        return self._fingerprint(self._path, part)
+    def weights(self, tower: bool = False) -> str:
+        return self._fingerprint(self._path, tower)
 
-    def config(self, part: str = "") -> str:
+    def config(self, tower: bool = False) -> str:
         values = AutoConfig.from_pretrained(self._readable, trust_remote_code=self._args.trust_remote_code).to_dict()
-        values = values.get(part, {}) if part else values
-        return hash_text({name: value for name, value in values.items() if name not in ABOUT_THE_FILE})
+        kept = (name for name in values if name not in ABOUT_THE_FILE and (not tower or OF_VISION.search(name)))
+        return hash_text({name: values[name] for name in kept})
 
     def adapters(self, names: list[str] | str | None, training_args: Any, finetuning_args: Any) -> dict[str, Any]:
         """Describe adapters, and what decides which of them LlamaFactory merges into the weights."""
         names = names.split(",") if isinstance(names, str) else names or []
         if not names:
             return {}
-        folders = [Path(self._folder(name.strip())) for name in names]
+        inside = getattr(self._args, "adapter_folder", None) or ""
+        folders = [Path(self._folder(name.strip()), inside) for name in names]
         merging = {"new": finetuning_args.create_new_adapter, "zero3": bool(is_deepspeed_zero3_enabled())}
         if training_args is not None:
             merging |= {"trains": training_args.do_train, "method": finetuning_args.finetuning_type}
         settings = [self._hashes.of(folder / "adapter_config.json") for folder in folders]
-        return {"weights": [self._fingerprint(folder, "") for folder in folders], "settings": settings, **merging}
+        return {"weights": [self._fingerprint(folder) for folder in folders], "settings": settings, **merging}
 
     def image_processor(self) -> str | None:
         """Hash what the image processor does, as its file also changes when it is only saved again."""
@@ -114,9 +122,9 @@ class _Model:
         options = {"use_fast": self._args.use_fast_tokenizer, "trust_remote_code": self._args.trust_remote_code}
         return hash_text(AutoImageProcessor.from_pretrained(self._readable, **options).to_dict())
 
-    def _fingerprint(self, folder: str | Path, part: str) -> str:
+    def _fingerprint(self, folder: str | Path, tower: bool = False) -> str:
         try:
-            return weights_fingerprint(folder, self._hashes, part)
+            return weights_fingerprint(folder, self._hashes, tower)
         except FileNotFoundError as error:
             raise UniDPOError(f"`{self._option}`: {error} Name a folder with the whole checkpoint.") from error
 

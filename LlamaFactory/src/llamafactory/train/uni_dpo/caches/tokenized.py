@@ -28,7 +28,8 @@ def checked_against_source(get_dataset: Callable) -> Callable:
 
     def got(template: Any, model_args: Any, data_args: Any, training_args: Any, *args: Any, **kwargs: Any) -> Any:
         folder = data_args.tokenized_path
-        source = _source_of(model_args, data_args) if folder else {}
+        tokenizer = kwargs.get("tokenizer") or next((it for it in args if hasattr(it, "get_vocab")), None)
+        source = _source_of(model_args, data_args, tokenizer) if folder else {}
         is_there = folder and has_tokenized_data(folder)
         if is_there:
             refuse_other_source(Path(folder), source, data_args)
@@ -59,19 +60,22 @@ def refuse_other_source(folder: Path, source: dict[str, Any], data_args: Any) ->
     changed = changed_options(note["options"], source["options"])
     if changed:
         raise UniDPOError(f"`tokenized_path: {folder}` was made with other options: {'; '.join(changed)}. {WAY_OUT}")
+    if note.get("tokenizer", source["tokenizer"]) != source["tokenizer"]:
+        raise UniDPOError(f"`tokenized_path: {folder}` was made with another tokenizer than this model's. {WAY_OUT}")
     for name, digest in source["files"].items():
         if note["files"].get(name, digest) != digest:
             raise UniDPOError(f'Data set "{name}" has changed since `tokenized_path: {folder}` was made. {WAY_OUT}')
 
 
-def _source_of(model_args: Any, data_args: Any) -> dict[str, Any]:
+def _source_of(model_args: Any, data_args: Any, tokenizer: Any) -> dict[str, Any]:
     hashes, files = FileHashes(), {}
     for name, file in _files(data_args):
         files.setdefault(name, []).append(hashes.of(file))
     hashes.save()
     sizes = {name: getattr(model_args, name, None) for name in (*PIXEL_OPTIONS, *VIDEO_OPTIONS)}
     options = learning_options(data_args) | {"eval_dataset": data_args.eval_dataset, **sizes}
-    return {"options": options, "files": {name: hash_text(digests) for name, digests in files.items()}}
+    known = {"options": options, "files": {name: hash_text(digests) for name, digests in files.items()}}
+    return known | {"tokenizer": hash_text(tokenizer.get_vocab()) if tokenizer else None}
 
 
 def _files(data_args: Any) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ import torch
 
 from ....data.collator import PairwiseDataCollatorWithPadding
 from ..engine import Choice, lay_out, placeholder_ids
+from ..errors import UniDPOError
 from ..proxy import Proxy
 from .columns import CARRIED_DTYPES, MEDIA_KEYS, POSITION_KEYS, ROW_KEYS
 from .media import refuse_unreadable
@@ -47,7 +48,7 @@ class PairCollator(PairwiseDataCollatorWithPadding):
         """Collate pairs.
 
         Raises:
-            UniDPOError: an image or a video cannot be read any more.
+            UniDPOError: an image or a video cannot be read any more, or has no place in its prompt.
         """
         if self.choice is None:
             batch = self._upstream_batch(features)
@@ -57,6 +58,8 @@ class PairCollator(PairwiseDataCollatorWithPadding):
             plugin.stored = None if self.read_image is None else [self.read_image(key) for key in keys]
             batch = self._upstream_batch(features)
             self._lay_out(batch, plugin)
+            if any(feature.get("images") or feature.get("image_keys") for feature in features):
+                _require_places(batch["pair_layout"])
         for name, dtype in CARRIED_DTYPES.items():
             if name in features[0]:
                 batch[name] = torch.tensor([feature[name] for feature in features], dtype=dtype)
@@ -81,6 +84,15 @@ class PairCollator(PairwiseDataCollatorWithPadding):
             batch["image_features"] = torch.cat([features for features, _ in plugin.stored])
         elif plugin.stored is not None:  # of a text-only batch's stand-in picture: no rank runs the tower
             batch.pop("pixel_values", None)
+
+
+def _require_places(layout: Any) -> None:
+    """Refuse images without a token: they would pass for the stand-in picture of text, which nobody looks at."""
+    if not layout.media_tokens[0]:
+        raise UniDPOError(
+            "Pairs with images have no image tokens. Either `cutoff_len` cut them off: raise it, or lower "
+            "`image_max_pixels`; or `tokenized_path` was made with another tokenizer: give another one."
+        )
 
 
 class MediaOnce(Proxy):

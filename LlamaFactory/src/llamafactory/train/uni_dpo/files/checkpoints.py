@@ -51,6 +51,11 @@ def prepare_output(args: TrainingArguments, options: dict[str, Any] | None, aske
     if not args.do_train:
         return
     found, chosen = checkpoints(output), args.resume_from_checkpoint
+    if str(chosen).lower() in ("true", "false"):  # transformers' word for the newest, or for none
+        if str(chosen).lower() == "true" and not found:
+            raise UniDPOError(f"`resume_from_checkpoint: true`, and {output} has no checkpoint to go on from.")
+        chosen = str(found[-1]) if str(chosen).lower() == "true" else None
+        args.resume_from_checkpoint = chosen
     by_upstream = chosen is None or (bool(found) and os.path.realpath(chosen) == os.path.realpath(found[-1]))
     complete = [path.name for path in found if is_complete(path)] if chosen else []
     views = gather_object([(by_upstream, chosen and Path(chosen).name, complete)])

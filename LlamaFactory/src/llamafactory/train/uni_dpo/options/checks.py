@@ -42,7 +42,7 @@ WITHOUT_OURS = "without `pref_loss: uni_dpo`, `dpo_average_log_prob`, `pref_forw
 logger = logging.get_logger(__name__)
 
 
-def check_run(model_args: Any, training_args: Any, finetuning_args: Any) -> None:
+def check_run(model_args: Any, data_args: Any, training_args: Any, finetuning_args: Any) -> None:
     """Refuse what only other options than ours show, and leave the forward to upstream where they replace it.
 
     Raises:
@@ -58,8 +58,13 @@ def check_run(model_args: Any, training_args: Any, finetuning_args: Any) -> None
         )
     if getattr(model_args, "use_kt", False):
         raise UniDPOError(f"`use_kt` brings a trainer of its own, {WITHOUT_OURS}; remove it.")
-    for name in ("use_unsloth", "shift_attn", "mixture_of_depths"):
-        if not getattr(model_args, name, None) or finetuning_args.forward_route == "upstream":
+    if not data_args.ignore_pad_token_for_loss:
+        raise UniDPOError("`ignore_pad_token_for_loss: false` scores padding, which no answer consists of; remove it.")
+    # NEFTune's noise depends on the length of a row, and a row of ours has all pairs.
+    changing = {"neftune_noise_alpha": training_args.neftune_noise_alpha}
+    changing |= {name: getattr(model_args, name, None) for name in ("use_unsloth", "shift_attn", "mixture_of_depths")}
+    for name, value in changing.items():
+        if not value or finetuning_args.forward_route == "upstream":
             continue
         if finetuning_args.forward_route != "auto":
             raise UniDPOError(

@@ -50,11 +50,15 @@ def means(values: torch.Tensor, sizes: list[int] | None) -> torch.Tensor:
 
 
 def read(stored: dict[str, list]) -> None:
-    """Replace lists of means on the device by lists of numbers, in one transfer."""
-    pending = {name: values for name, values in stored.items() if values and torch.is_tensor(values[0])}
-    if not pending:
+    """Replace lists of means on the device by lists of numbers, in one transfer.
+
+    Some may be numbers already: an evaluation reads those of training that are not logged yet, too.
+    """
+    pending = {name: [value for value in values if torch.is_tensor(value)] for name, values in stored.items()}
+    flat = {name: torch.cat([each.float().view(-1) for each in values]) for name, values in pending.items() if values}
+    if not flat:
         return
-    flat = {name: torch.cat([value.float().view(-1) for value in values]) for name, values in pending.items()}
     numbers = torch.cat(list(flat.values())).tolist()
     for name, values in flat.items():
-        stored[name], numbers = numbers[: len(values)], numbers[len(values) :]
+        known = [value for value in stored[name] if not torch.is_tensor(value)]
+        stored[name], numbers = known + numbers[: len(values)], numbers[len(values) :]

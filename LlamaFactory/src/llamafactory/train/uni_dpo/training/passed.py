@@ -1,8 +1,9 @@
 """Kinds of runs that have passed the self-check on this machine.
 
 A kind is everything that decides how log-probs are computed and nothing that a user changes from run to run: the
-sources of our package, of upstream's trainer and of the model, versions, shape of the model, precision, device and
-ranks. The second run of a kind has nothing to find out.
+sources of our package, of upstream's trainer, collator and media plugin and of the model, versions, shape of the
+model, the kinds of media in the pair that is looked at, precision, device and ranks. The second run of a kind has
+nothing to find out.
 """
 
 import hashlib
@@ -29,20 +30,27 @@ FOLDER = Path(HF_HOME, "uni_dpo_self_checks")
 # `UNI_DPO_SELF_CHECK=always` looks at every run anew.
 VARIABLE = "UNI_DPO_SELF_CHECK"
 
-PACKAGES = ("torch", "transformers", "accelerate", "peft", "trl", "deepspeed", "flash-attn", "flash-linear-attention")
+PACKAGES = ("torch", "transformers", "llamafactory", "accelerate", "peft", "trl", "deepspeed", "flash-attn")
+PACKAGES += ("flash-linear-attention",)
 
 
-def kind_of_run(trainer: PairTrainer, policy: bool) -> dict[str, Any]:
+def kind_of_run(trainer: PairTrainer, policy: bool, row: dict[str, Any]) -> dict[str, Any]:
     """Describe what decides how log-probs are computed.
 
     Args:
         trainer: with the models.
         policy: whether the policy is called, or only the reference.
+        row: the pair that is looked at.
     """
     model, args = plain_model(trainer.model), trainer.args
     config, choice = model.config.to_dict(), trainer.pair_forward.choice
+    collator = trainer.data_collator
+    plugin = collator.template.mm_plugin
+    plugin = getattr(plugin, "_original", plugin)
     return {
-        "sources": _sources(type(trainer), CustomDPOTrainer, type(model)),
+        "sources": _sources(type(trainer), CustomDPOTrainer, type(model), *_bases(collator), *_bases(plugin)),
+        "media": {name: min(2, len(row[name])) for name in ("images", "videos", "audios") if row.get(name)},
+        "template": [type(plugin).__name__, plugin.image_token, plugin.video_token],
         "versions": {name: _version(name) for name in PACKAGES},
         "model": {name: value for name, value in config.items() if name != "_name_or_path"},
         "attention": model.config._attn_implementation,
@@ -51,7 +59,7 @@ def kind_of_run(trainer: PairTrainer, policy: bool) -> dict[str, Any]:
         "route": [choice.route, choice.layout, choice.varlen],
         "shares": trainer.pair_forward.shares_features,
         "called": [policy, trainer.ref_model is not None, trainer.reference_is_stored],
-        "stored images": trainer.data_collator.read_image is not None,
+        "stored images": collator.read_image is not None,
         "precision": [args.bf16, args.fp16, torch.backends.cuda.matmul.allow_tf32],
         "device": torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type,
         "ranks": [str(trainer.accelerator.distributed_type), trainer.accelerator.num_processes],
@@ -83,8 +91,12 @@ def _file(kind: dict[str, Any]) -> Path:
 def _sources(*classes: type) -> str:
     """Hash our package and the files in which these classes are defined."""
     ours = sorted(Path(__file__).parents[1].rglob("*.py"))
-    files = [*ours, *(Path(inspect.getfile(each)) for each in classes)]
+    files = dict.fromkeys([*ours, *(Path(inspect.getfile(each)) for each in classes)])
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _bases(thing: Any) -> tuple[type, ...]:
+    return type(thing).__mro__[:-1]
 
 
 def _version(package: str) -> str | None:

@@ -69,7 +69,7 @@ class SameStart:
             return
         lengths = (batch["labels"][:, 1:] != IGNORE_INDEX).sum(-1) if trainer.takes_means else 1
         off, too_far = _difference(trainer, policy, reference, lengths)
-        if any_rank(trainer.accelerator, too_far) and _drops(model):
+        if any_rank(trainer.accelerator, too_far) and (_drops(model) or trainer.args.neftune_noise_alpha):
             training = model.training
             model.eval()
             with torch.no_grad():

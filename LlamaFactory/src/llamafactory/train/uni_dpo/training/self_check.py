@@ -59,12 +59,12 @@ def check_engine(trainer: PairTrainer, model: torch.nn.Module, policy: bool = Tr
     if forward.checked or forward.choice.layout is None:
         return
     forward.checked = policy
-    kind = passed.kind_of_run(trainer, policy)
+    rounded = rounds(trainer.model, trainer.args)
+    row = _short_pair(trainer, KEPT_WHERE_ROUNDED if rounded else KEPT)
+    kind = passed.kind_of_run(trainer, policy, row)
     if not any_rank(trainer.accelerator, not passed.is_known(kind)):
         logger.info_rank0("Self-check of pref_forward: passed by an earlier run of this kind.")
         return
-    rounded = rounds(trainer.model, trainer.args)
-    row = _short_pair(trainer, KEPT_WHERE_ROUNDED if rounded else KEPT)
     training = model.training
     model.eval()  # dropout, of which attention may have its own, would make any two forwards differ
     ours, lengths = _logps(trainer, model, _collated(trainer, [row, _exchanged(row)]), policy)
