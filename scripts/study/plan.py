@@ -32,7 +32,14 @@ from .methods import (
 
 COURSE_EPOCHS = 4
 AGAINST_LABELS = "labels 35 %, scores true"
-MOST_SCATTER = ("labels 20 %", "labels 35 %", AGAINST_LABELS, "labels 35 %, scores of a model")
+MOST_SCATTER = (
+    "labels 20 %",
+    "labels 35 %",
+    AGAINST_LABELS,
+    "labels 35 %, scores of a model",
+    "easy 50 %",
+    "easy 80 %",
+)
 COMPARED = ("dpo", "ln_dpo", "uni_dpo")  # where the whole list would cost too much
 # What Uni-DPO is compared with in every condition.
 RIVALS = ("w_qual", "mm_dpo", "filtered", "odpo", "rpo", "robust_dpo", "wpo", "anchor", "mpo")
@@ -218,7 +225,9 @@ EXPERIMENTS = {
     "when": Experiment("noise in scores and labels, easy pairs, other scales", _when),
     "data": Experiment("how good the labels and the scores of every condition are", _data, "data"),
     "rivals": Experiment("the same for simpler losses and other cures", _rivals),
-    "more": Experiment("those with many wrong labels alone, for more seeds: they differ and scatter most", _more),
+    "more": Experiment(
+        "those with many wrong labels or easy pairs, for more seeds: they differ and scatter most", _more
+    ),
     "surface": Experiment("wrong labels by errors of scores: where scores start to pay", _surface),
     "labels": Experiment("w_qual where scores know better than labels", _labels),
     "sweep": Experiment("one hyper-parameter of Uni-DPO at a time", _sweep, seeds=3),
