@@ -74,7 +74,9 @@ def test_a_row_for_each_question_in_order_and_who_answered(asked, whole):
     (by,) = map(json.loads, by)
     assert by["backend"] == "transformers" and by["temperature"] == 1.0 and len(by["weights"]) == 16
     assert len({row["answers"][0]["by"]["seed"] for row in rows}) == QUESTIONS  # each batch has one of its own
-    assert report["answers"] == 2 * QUESTIONS and report["cut"] == sum(answer["cut"] for answer in answers)
+    assert report["answers"] == 2 * QUESTIONS and report["cut"] == sum(
+        answer["cut"] * answer["times"] for answer in answers
+    )
     assert report["distinct"] == {
         str(number): count for number, count in sorted(Counter(len(row["answers"]) for row in rows).items())
     }

@@ -99,12 +99,13 @@ def test_round_trip(place, how, capsys):
 def test_who_may_not_write_may_use_what_is_there(small, small_overlay, monkeypatch):
     """As where root made the environment: nothing has to be done, and nothing is refused."""
     target = from_checkout(small, LLAMAFACTORY)
-    install(target, small_overlay)
+    how = {"link": False, "force": False, "dry_run": False}
+    install(target, small_overlay, **how)
     monkeypatch.setattr("os.access", lambda *_: False)
-    install(target, small_overlay)
+    install(target, small_overlay, **how)
     target.locate(LLAMAFACTORY.seam).unlink()
     with pytest.raises(ToolError, match="no permission to write"):
-        install(target, small_overlay, force=True)
+        install(target, small_overlay, **how | {"force": True})
 
 
 def test_same_tree_as_cp(tmp_path, small, small_overlay):

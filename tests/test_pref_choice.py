@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from datasets import load_from_disk
 from pairs import ALPACA, mixed, options, train, write_dataset
 from recorded import messages, recorded_run
 from tiny_models import text_model
+from transformers import AutoConfig
 
 from llamafactory.hparams import get_train_args
 from llamafactory.train.uni_dpo.engine import attention
@@ -73,9 +75,16 @@ def test_auto_says_why_it_takes_less_and_more_is_refused(tiny_model, data, tmp_p
 
 
 def test_images_without_a_place_are_no_stand_ins(tiny_model, data, tmp_path):
-    """`cutoff_len` cut all of their tokens off; upstream's forward refuses them, too."""
+    """As data of another tokenizer have them, whose image token is another; upstream's forward refuses them, too."""
+    run = options(tiny_model, data, tmp_path / "out", max_steps=1, tokenized_path=str(tmp_path / "tokens"))
+    train(run)
+    image = AutoConfig.from_pretrained(tiny_model).image_token_id
+    kept = load_from_disk(tmp_path / "tokens")
+    names = ["chosen_input_ids", "rejected_input_ids"]
+    other = kept.map(lambda row: {name: [5 if it == image else it for it in row[name]] for name in names})
+    other.save_to_disk(tmp_path / "others")
     with pytest.raises(UniDPOError, match="Pairs with images have no image tokens"):
-        train(options(tiny_model, data, tmp_path / "out", cutoff_len=16, max_steps=1))
+        train(run | {"tokenized_path": str(tmp_path / "others"), "output_dir": str(tmp_path / "other")})
 
 
 def test_noise_by_the_length_of_a_row_is_left_to_upstream(tiny_model, data, tmp_path):

@@ -97,7 +97,7 @@ def test_chosen_runs_and_seeds_in_a_folder_with_a_space(tmp_path):
     assert [run["seed"] for run in runs.values()] == [1, 1, 2, 2]
     assert all(run["max_steps"] == 3 for run in runs.values())
     assert runs["no_nll-2"]["output_dir"] == str(place / "my models" / "no_nll-2")
-    assert runs["no_nll-2"]["uni_dpo_reference_cache"] == "a cache"
+    assert runs["no_nll-2"]["uni_dpo_reference_cache"] == str(place / "a cache")
     assert "vlmeval" not in printed and list(place.iterdir()) == []
 
 

@@ -1,7 +1,6 @@
 """What the content of a cache depends on, in words that a refused user can act on."""
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,9 @@ QUANTIZATION_OPTIONS = ("quantization_method", "quantization_type", "double_quan
 # Where a checkpoint says how images are processed, saved by transformers 4 and by 5.
 IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
-# What a config says of seeing, `vision_config` and what stands beside it.
-OF_VISION = re.compile("vision|projector|downsample|mm_tokens")
+# What a config says of seeing.
+OF_VISION = ("vision_config", "vision_feature_layer", "vision_feature_select_strategy", "downsample_ratio")
+OF_VISION += ("projector_hidden_act", "multimodal_projector_bias", "mm_tokens_per_image", "image_seq_length")
 
 # What a config says of its own file and not of the model.
 ABOUT_THE_FILE = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache")
@@ -99,7 +99,7 @@ class _Model:
 
     def config(self, tower: bool = False) -> str:
         values = AutoConfig.from_pretrained(self._readable, trust_remote_code=self._args.trust_remote_code).to_dict()
-        kept = (name for name in values if name not in ABOUT_THE_FILE and (not tower or OF_VISION.search(name)))
+        kept = (name for name in values if name not in ABOUT_THE_FILE and (not tower or name in OF_VISION))
         return hash_text({name: values[name] for name in kept})
 
     def adapters(self, names: list[str] | str | None, training_args: Any, finetuning_args: Any) -> dict[str, Any]:

@@ -60,14 +60,14 @@ def refuse_other_source(folder: Path, source: dict[str, Any], data_args: Any) ->
     changed = changed_options(note["options"], source["options"])
     if changed:
         raise UniDPOError(f"`tokenized_path: {folder}` was made with other options: {'; '.join(changed)}. {WAY_OUT}")
-    if note.get("tokenizer", source["tokenizer"]) != source["tokenizer"]:
+    if None not in (known := (note.get("tokenizer"), source["tokenizer"])) and known[0] != known[1]:
         raise UniDPOError(f"`tokenized_path: {folder}` was made with another tokenizer than this model's. {WAY_OUT}")
     for name, digest in source["files"].items():
         if note["files"].get(name, digest) != digest:
             raise UniDPOError(f'Data set "{name}" has changed since `tokenized_path: {folder}` was made. {WAY_OUT}')
 
 
-def _source_of(model_args: Any, data_args: Any, tokenizer: Any) -> dict[str, Any]:
+def _source_of(model_args: Any, data_args: Any, tokenizer: Any = None) -> dict[str, Any]:
     hashes, files = FileHashes(), {}
     for name, file in _files(data_args):
         files.setdefault(name, []).append(hashes.of(file))
