@@ -25,8 +25,8 @@ QUANTIZATION_OPTIONS = ("quantization_method", "quantization_type", "double_quan
 # Where a checkpoint says how images are processed, saved by transformers 4 and by 5.
 IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
-# What a config says of seeing.
-OF_VISION = ("vision_config", "vision_feature_layer", "vision_feature_select_strategy", "downsample_ratio")
+# What a config says of seeing beside its `vision_config`.
+OF_VISION = ("vision_feature_layer", "vision_feature_select_strategy", "downsample_ratio")
 OF_VISION += ("projector_hidden_act", "multimodal_projector_bias", "mm_tokens_per_image", "image_seq_length")
 
 # What a config says of its own file and not of the model.
@@ -99,8 +99,12 @@ class _Model:
 
     def config(self, tower: bool = False) -> str:
         values = AutoConfig.from_pretrained(self._readable, trust_remote_code=self._args.trust_remote_code).to_dict()
-        kept = (name for name in values if name not in ABOUT_THE_FILE and (not tower or name in OF_VISION))
-        return hash_text({name: values[name] for name in kept})
+        if tower:
+            values = {
+                **values.get("vision_config", {}),
+                **{name: values[name] for name in OF_VISION if name in values},
+            }
+        return hash_text({name: value for name, value in values.items() if name not in ABOUT_THE_FILE})
 
     def adapters(self, names: list[str] | str | None, training_args: Any, finetuning_args: Any) -> dict[str, Any]:
         """Describe adapters, and what decides which of them LlamaFactory merges into the weights."""
