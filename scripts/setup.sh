@@ -141,9 +141,11 @@ show_next() {
   bash scripts/test.sh vllm
 NEXT
     else
+        local where=
+        [[ $venv == "$root/.venv" ]] || where="VENV=$(printf %q "$venv") "
         cat <<NEXT
-  bash examples/uni_dpo/quickstart.sh           watch Uni-DPO work on this machine, without a download
-  bash examples/uni_dpo/Qwen2_VL_2B_uni_dpo.sh  train Qwen2-VL-2B
+  ${where}bash examples/uni_dpo/quickstart.sh           watch Uni-DPO work on this machine, without a download
+  ${where}bash examples/uni_dpo/Qwen2_VL_2B_uni_dpo.sh  train Qwen2-VL-2B
 or use llamafactory-cli yourself, with pref_loss: uni_dpo in your YAML, after
   source $(printf %q "$venv")/bin/activate
 NEXT

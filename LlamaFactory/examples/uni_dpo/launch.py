@@ -39,7 +39,7 @@ environment variables, also taken as arguments (NAME=value):
   NPROC_PER_NODE  processes on a machine without GPUs; default 1
   FRESH=1       start anew (also resume=false); an earlier output is renamed, never deleted
   SKIP_MEMORY_CHECK=1  start although the GPUs have too little memory
-  PYTHON        the Python to run; default the .venv of the repository, else the active one (not as an argument)
+  PYTHON        the Python to run; default that of VENV, of .venv here, or the active one (not as an argument)
 
 An output folder that holds a run with other settings is refused; resume=true goes on there all the same.
 
