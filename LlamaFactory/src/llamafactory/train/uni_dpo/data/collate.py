@@ -58,7 +58,9 @@ class PairCollator(PairwiseDataCollatorWithPadding):
             plugin.stored = None if self.read_image is None else [self.read_image(key) for key in keys]
             batch = self._upstream_batch(features)
             self._lay_out(batch, plugin)
-            if any(feature.get("images") or feature.get("image_keys") for feature in features):
+            # Other routes call the model's own forward, which looks itself, and whose placeholders we may not know.
+            seen = any(feature.get("images") or feature.get("image_keys") for feature in features)
+            if seen and self.choice.route == "shared_prefix":
                 _require_places(batch["pair_layout"])
         for name, dtype in CARRIED_DTYPES.items():
             if name in features[0]:
